@@ -1,0 +1,117 @@
+"""Pair distances: the descriptor of configurational space (Fonseca et al. 2021, eqs. 1-3)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ase_flatten.dataset import FloatArray, IntArray
+
+NEAR_IDENTICAL = 0.01
+"""Frames are near-identical below this root-mean-square difference of their pair distances, Å."""
+
+BLOCK_BYTES = 2**27
+"""How much memory one block of a blocked computation takes."""
+
+_TREE_DIMENSIONS = 8
+
+
+def pair_distances(positions: FloatArray) -> FloatArray:
+    """Compute all pair distances of each frame (eqs. 1 and 2).
+
+    Parameters
+    ----------
+    positions : (n_frames, n_atoms, 3) array, Å
+
+    Returns
+    -------
+    (n_frames, n_atoms * (n_atoms - 1) / 2) array, Å
+        In the order of `np.tril_indices(n_atoms, -1)`.
+    """
+    n_frames, n_atoms, _ = positions.shape
+    i, j = np.tril_indices(n_atoms, -1)
+    distances = np.empty((n_frames, len(i)))
+    for block in blocks(n_frames, 8 * 4 * len(i)):
+        difference = positions[block][:, i] - positions[block][:, j]
+        np.sqrt(np.einsum("fpx,fpx->fp", difference, difference), out=distances[block])
+    return distances
+
+
+def blocks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
+    """Cut `n_rows` into slices that take about `BLOCK_BYTES` each."""
+    step = max(1, BLOCK_BYTES // bytes_per_row)
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Compute |a_i - b_j|² by one matrix product.
+
+    Parameters
+    ----------
+    a : (n_a, n_features) array
+    b : (n_b, n_features) array
+
+    Returns
+    -------
+    (n_a, n_b) array
+    """
+    squared = a @ b.T
+    squared *= -2
+    squared += np.einsum("ij,ij->i", a, a)[:, None]
+    squared += np.einsum("ij,ij->i", b, b)
+    return np.maximum(squared, 0, out=squared)
+
+
+def near_identical_pairs(descriptors: FloatArray, *, tolerance: float = NEAR_IDENTICAL) -> IntArray:
+    """Find all pairs of frames whose descriptors differ by less than `tolerance` (root mean square).
+
+    A projection never lengthens a distance, so a search tree over the leading
+    principal components finds every pair, and few others, which are then measured.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+
+    Returns
+    -------
+    (n_found, 2) int array, the smaller frame first
+    """
+    radius = tolerance * np.sqrt(descriptors.shape[1])
+    pairs = cKDTree(_leading_components(descriptors)).query_pairs(radius, output_type="ndarray")
+    return pairs[_lengths(descriptors, pairs) < radius].astype(np.int64)
+
+
+def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[IntArray, FloatArray]:
+    """Find a near frame for each frame: the nearest of a few candidates of the search tree.
+
+    Returns
+    -------
+    frames : (n_frames,) int array
+    distances : (n_frames,) array, Å
+        Euclidean, in the full descriptor.
+    """
+    n_frames = len(descriptors)
+    components = _leading_components(descriptors)
+    _, found = cKDTree(components).query(components, k=min(candidates + 1, n_frames))
+    found = found.reshape(n_frames, -1)
+    pairs = np.column_stack([np.repeat(np.arange(n_frames), found.shape[1]), found.ravel()])
+    lengths = _lengths(descriptors, pairs).reshape(found.shape)
+    lengths[found == np.arange(n_frames)[:, None]] = np.inf
+    best = np.argmin(lengths, axis=1)
+    rows = np.arange(n_frames)
+    return found[rows, best].astype(np.int64), lengths[rows, best]
+
+
+def _leading_components(descriptors: FloatArray) -> FloatArray:
+    centred = descriptors - descriptors.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return centred @ vectors[:, -_TREE_DIMENSIONS:]
+
+
+def _lengths(descriptors: FloatArray, pairs: IntArray) -> FloatArray:
+    lengths = np.empty(len(pairs))
+    for block in blocks(len(pairs), 8 * 2 * descriptors.shape[1]):
+        difference = descriptors[pairs[block, 0]] - descriptors[pairs[block, 1]]
+        lengths[block] = np.linalg.norm(difference, axis=1)
+    return lengths

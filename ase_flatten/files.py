@@ -1,0 +1,100 @@
+"""Atomic writes: a file is there whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.exceptions import InputError
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or the disk is full; `path` is as it was.
+    """
+    path = Path(path)
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays, since writers choose the format by it.
+        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix="".join(path.suffixes[-1:]), dir=path.parent)
+        os.close(descriptor)
+        beside = Path(name)
+        os.chmod(beside, 0o666 & ~_umask())
+        yield beside
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `path` when the block ends well."""
+    path = Path(path)
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+        os.chmod(beside, 0o777 & ~_umask())
+        yield beside
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as JSON, atomically."""
+    text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, atomically."""
+    with writing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:
+    """Write named arrays as npz, atomically."""
+    with writing(path) as beside, open(beside, "wb") as stream:
+        writer(stream, **arrays)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"cannot write {path}: {reason}; free space or choose a folder that can be written")

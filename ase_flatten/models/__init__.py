@@ -1,0 +1,157 @@
+"""Model families: what every family must offer, and how families are found.
+
+A family is one module and one entry point in the group ``ase_flatten.models``
+that names an object with the attributes of `Family`. A package of a third party
+adds a family by declaring such an entry point.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ase_flatten.dataset import Dataset, FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+
+ENTRY_POINT_GROUP = "ase_flatten.models"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Hold what a model says of some configurations.
+
+    Parameters
+    ----------
+    energies : (n_frames,) array, eV
+    forces : (n_frames, n_atoms, 3) array, eV/Å
+    """
+
+    energies: FloatArray
+    forces: FloatArray
+
+
+class Model(Protocol):
+    """Predict energies and forces of one molecule."""
+
+    @property
+    def numbers(self) -> IntArray:
+        """Atomic numbers, (n_atoms,), in the order the model expects."""
+
+    @property
+    def permutations(self) -> IntArray:
+        """Exchanges of atoms that leave every prediction as it is, (n_permutations, n_atoms), identity first."""
+
+    @property
+    def hyper_parameters(self) -> Mapping[str, Any]:
+        """The settings that the model was trained with, as JSON can hold them."""
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict many configurations, (n_frames, n_atoms, 3) in Å, at once."""
+
+    def save(self, folder: Path) -> None:
+        """Write the family's native file into an existing folder."""
+
+
+class Trainer(Protocol):
+    """Fit models of one family with one choice of settings."""
+
+    def default_frames(
+        self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator, keep: IntArray | None = None
+    ) -> IntArray:
+        """Choose a training set by the family's own default scheme.
+
+        Parameters
+        ----------
+        pool : int array
+            Frames to choose from.
+        n_frames : int
+            How many frames the set has in the end.
+        keep : int array, optional
+            Frames that the set must contain.
+
+        Returns
+        -------
+        (n_frames,) int array of frames of `dataset`, all different
+        """
+
+    def fit(
+        self,
+        dataset: Dataset,
+        frames: IntArray,
+        valid: IntArray,
+        *,
+        rng: np.random.Generator,
+        previous: Model | None = None,
+    ) -> Model:
+        """Train on `frames`.
+
+        Parameters
+        ----------
+        frames, valid : int arrays
+            Frames to train on, and frames to choose hyper-parameters by.
+        previous : Model, optional
+            The model of the step before, trained on a leading part of `frames`:
+            its hyper-parameters are kept, and its work may be used again.
+        """
+
+    def settle(
+        self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
+    ) -> list[Model]:
+        """Check once more, for models that are to be compared, what the first step chose.
+
+        Returns the models, the same ones or trained anew on the same frames,
+        equal to one another in hyper-parameters.
+        """
+
+
+class Family(Protocol):
+    """Make trainers of a family and load its models."""
+
+    name: str
+    """The name on the command line and in model.json."""
+
+    distribution: str
+    """The Python package that does the work, whose version is recorded."""
+
+    def trainer(self, **settings: Any) -> Trainer:
+        """Give a trainer; raise InputError for a setting that the family does not have."""
+
+    def load(self, folder: Path) -> Model:
+        """Load the native file from a model folder."""
+
+
+def families() -> list[str]:
+    """Name the families that are installed."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
+
+
+def family(name: str) -> Family:
+    """Find a family by its name.
+
+    Raises
+    ------
+    InputError
+        No installed package offers it, or a package that it needs is missing.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        try:
+            found: Family = point.load()
+        except ImportError as error:
+            raise InputError(
+                f"the model family {name} needs a package that is not installed ({error}); "
+                f"install it with: pip install 'ase-flatten[{name}]'"
+            ) from error
+        return found
+    raise InputError(f"the model family must be one of {', '.join(families()) or 'none installed'}, got {name!r}")
+
+
+def unknown_setting(name: str, known: list[str]) -> InputError:
+    """Make the error for a setting that a family does not have, naming the nearest one it has."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return InputError(f"{name!r} is no setting of this model family; {hint}")
