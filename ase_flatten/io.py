@@ -184,7 +184,9 @@ def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:
             f"found {', '.join(archive.files)}; rename the arrays"
         )
     if "lattice" in archive.files:
-        raise InputError(f"expected a molecule without a cell, found a lattice in {path}; periodic data are not supported")
+        raise InputError(
+            f"expected a molecule without a cell, found a lattice in {path}; periodic data are not supported"
+        )
     numbers = archive[keys["numbers"]]
     if numbers.ndim == 2:
         changed = np.any(numbers != numbers[0], axis=1)
