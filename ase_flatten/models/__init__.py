@@ -58,9 +58,7 @@ class Model(Protocol):
 class Trainer(Protocol):
     """Fit models of one family with one choice of settings."""
 
-    def default_frames(
-        self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator, keep: IntArray | None = None
-    ) -> IntArray:
+    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
         """Choose a training set by the family's own default scheme.
 
         Parameters
@@ -68,9 +66,7 @@ class Trainer(Protocol):
         pool : int array
             Frames to choose from.
         n_frames : int
-            How many frames the set has in the end.
-        keep : int array, optional
-            Frames that the set must contain.
+            How many frames to choose.
 
         Returns
         -------
@@ -118,6 +114,9 @@ class Family(Protocol):
 
     def trainer(self, **settings: Any) -> Trainer:
         """Give a trainer; raise InputError for a setting that the family does not have."""
+
+    def settings(self, trainer: Trainer) -> dict[str, Any]:
+        """Give all settings of a trainer, as JSON can hold them."""
 
     def load(self, folder: Path) -> Model:
         """Load the native file from a model folder."""
