@@ -7,20 +7,18 @@ where the data are many, and KMeans on the energies within each cluster.
 import logging
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from ase_flatten.assignment import Rule, assign, rule_named
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances, squared_distances
+from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.progress import SILENT, Progress
 
@@ -37,9 +35,6 @@ SAME_ENERGY = 1e-9
 
 _MEMORY_SHARE = 0.7
 """Ward linkage takes at most this part of the memory that is available."""
-
-_TILE_BYTES = 2**24
-"""Distances are computed in tiles of this size: larger ones leave the processor's cache."""
 
 _KMEANS_STARTS = 10
 
@@ -68,19 +63,18 @@ class Clustering:
     n_ward: int = 0
 
     def __post_init__(self) -> None:
-        geometry = self.geometry if len(self.geometry) else self.labels
-        object.__setattr__(self, "labels", _checked("labels", self.labels))
-        object.__setattr__(self, "geometry", _checked("geometry", geometry))
+        object.__setattr__(self, "geometry", _checked(self.geometry if len(self.geometry) else self.labels))
+        object.__setattr__(self, "labels", _checked(self.labels))
         object.__setattr__(self, "n_ward", self.n_ward or len(self.labels))
-        if self.geometry.shape != self.labels.shape:
-            raise InputError(
-                f"geometry must hold a label for each of {len(self.labels)} frames, found {len(self.geometry)}"
-            )
+        if len(self.geometry) != len(self.labels):
+            raise InputError(f"geometry must be of {len(self.labels)} frames as labels, found {len(self.geometry)}")
 
     @cached_property
     def populations(self) -> IntArray:
         """Number of frames of each cluster, (n_clusters,)."""
-        return np.bincount(self.labels).astype(np.int64)
+        populations = np.bincount(self.labels).astype(np.int64)
+        populations.flags.writeable = False
+        return populations
 
     @property
     def n_clusters(self) -> int:
@@ -117,18 +111,19 @@ def cluster(
         Ward linkage takes a random subset of this size at most, fewer where memory is
         short: it needs 8 n² bytes. `Clustering.n_ward` says how many it took.
     assignment : {"average", "ward", "maximum"}
-        How the other frames find their cluster: see `ASSIGNMENTS`.
+        How the other frames find their cluster: see `ase_flatten.assignment`.
 
     Raises
     ------
     InputError
-        A number of clusters below 1, more clusters than `n_ward`, or an unknown assignment.
+        A number of clusters below 1 or above `n_ward`, or an unknown assignment.
     """
     if n_energy < 1:
         raise InputError(f"n_energy must be at least 1, got {n_energy}; give 1 for no split by energy")
-    score = _score(assignment, "n_geometry", n_geometry, n_ward)
+    _check("n_geometry", n_geometry, n_ward)
+    rule = rule_named(assignment)
     descriptors = pair_distances(dataset.positions)
-    geometry, n_ward = _by_geometry(descriptors, n_geometry, rng=rng, n_ward=n_ward, score=score, progress=progress)
+    geometry, n_ward = _by_geometry(descriptors, n_geometry, rng=rng, n_ward=n_ward, rule=rule, progress=progress)
     labels = np.empty(dataset.n_frames, dtype=np.int64)
     n_clusters = 0
     n_groups = int(geometry.max()) + 1
@@ -151,7 +146,7 @@ def fine_clusters(
     assignment: str = "average",
     progress: Progress = SILENT,
 ) -> IntArray:
-    """Split frames into clusters by geometry alone (section III, the fine clusters).
+    """Split frames into fine clusters, by geometry alone (section III); raise what `cluster` raises.
 
     Parameters
     ----------
@@ -165,14 +160,12 @@ def fine_clusters(
     -------
     (n_frames,) int array
         From 0, by falling population.
-
-    Raises
-    ------
-    InputError
-        As `cluster` does.
     """
-    score = _score(assignment, "n_clusters", n_clusters, n_ward)
-    return _by_geometry(descriptors, n_clusters, rng=rng, n_ward=n_ward, score=score, progress=progress)[0]
+    _check("n_clusters", n_clusters, n_ward)
+    if not len(descriptors):
+        raise InputError("fine clusters need at least one frame, found none; give the frames to split")
+    rule = rule_named(assignment)
+    return _by_geometry(descriptors, n_clusters, rng=rng, n_ward=n_ward, rule=rule, progress=progress)[0]
 
 
 def representatives(clustering: Clustering, descriptors: FloatArray) -> IntArray:
@@ -195,68 +188,19 @@ def representatives(clustering: Clustering, descriptors: FloatArray) -> IntArray
     return frames
 
 
-@dataclass(frozen=True, eq=False)
-class _Groups:
-    """Hold the frames that are in clusters already, (n_frames, n_pairs), one cluster after the other."""
-
-    frames: NDArray[Any]
-    starts: IntArray
-    counts: IntArray
-
-    @classmethod
-    def of(cls, frames: FloatArray, labels: IntArray) -> "_Groups":
-        counts = np.bincount(labels)
-        return cls(frames[np.argsort(labels, kind="stable")], np.cumsum(counts) - counts, counts)
-
-    def single(self) -> "_Groups":
-        return replace(self, frames=self.frames.astype(np.float32))
-
-    @cached_property
-    def centroids(self) -> NDArray[Any]:
-        sums = np.add.reduceat(self.frames, self.starts, axis=0, dtype=np.float64)
-        return (sums / self.counts[:, None]).astype(self.frames.dtype)
-
-
-def _average(frames: NDArray[Any], groups: _Groups) -> NDArray[Any]:
-    """Average distance to the frames of each cluster: the paper's rule."""
-    distances = squared_distances(frames, groups.frames)
-    np.sqrt(distances, out=distances)
-    return np.add.reduceat(distances, groups.starts, axis=1) / groups.counts.astype(distances.dtype)
-
-
-def _maximum(frames: NDArray[Any], groups: _Groups) -> NDArray[Any]:
-    """Distance to the farthest frame of each cluster: the rule of the paper's code."""
-    return np.sqrt(np.maximum.reduceat(squared_distances(frames, groups.frames), groups.starts, axis=1))
-
-
-def _ward(frames: NDArray[Any], groups: _Groups) -> NDArray[Any]:
-    """Root of the increase of the sum of squares within each cluster: Ward's own rule."""
-    increase = squared_distances(frames, groups.centroids) * (groups.counts / (groups.counts + 1))
-    return np.sqrt(increase).astype(frames.dtype)
-
-
-Score = Callable[[NDArray[Any], _Groups], NDArray[Any]]
-
-ASSIGNMENTS: dict[str, Score] = {"average": _average, "ward": _ward, "maximum": _maximum}
-"""Rules by which a frame joins the cluster where it scores least; scores are (n_frames, n_clusters), Å."""
-
-
-def _score(assignment: str, name: str, n_clusters: int, n_ward: int) -> Score:
+def _check(name: str, n_clusters: int, n_ward: int) -> None:
     if n_clusters < 1:
         raise InputError(f"{name} must be at least 1, got {n_clusters}")
     if n_ward < n_clusters:
         raise InputError(f"n_ward must be at least {name}, which is {n_clusters}, got {n_ward}; raise n_ward")
-    if assignment not in ASSIGNMENTS:
-        raise InputError(f"assignment must be one of {', '.join(ASSIGNMENTS)}, got {assignment!r}")
-    return ASSIGNMENTS[assignment]
 
 
 def _by_geometry(
-    descriptors: FloatArray, n_clusters: int, *, rng: np.random.Generator, n_ward: int, score: Score, progress: Progress
+    descriptors: FloatArray, n_clusters: int, *, rng: np.random.Generator, n_ward: int, rule: Rule, progress: Progress
 ) -> tuple[IntArray, int]:
-    """Cluster a random subset by Ward linkage, assign the others; give the labels and the size of the subset."""
+    """Give the labels, and how many frames Ward linkage took."""
     n_frames = len(descriptors)
-    n_ward = min(n_frames, _affordable(n_ward, n_clusters) if n_frames > 1 else 1)
+    n_ward = _affordable(min(n_ward, n_frames), n_clusters)
     subset = np.arange(n_frames) if n_ward == n_frames else np.sort(rng.choice(n_frames, n_ward, replace=False))
     labels = np.empty(n_frames, dtype=np.int64)
     with progress.task("clustering by geometry", 1) as advance:
@@ -265,7 +209,7 @@ def _by_geometry(
     rest = np.setdiff1d(np.arange(n_frames), subset, assume_unique=True)
     if len(rest):
         logger.info("%d frames clustered by Ward linkage, %d assigned to their clusters", n_ward, len(rest))
-        labels[rest] = _assigned(descriptors, subset, labels[subset], rest, score=score, progress=progress)
+        labels[rest] = assign(descriptors, subset, labels[subset], rest, rule=rule, progress=progress)
     return _by_population(labels), n_ward
 
 
@@ -294,52 +238,6 @@ def _ward_labels(descriptors: FloatArray, n_clusters: int) -> IntArray:
         logger.warning("only %d of %d frames differ: they make no %d clusters", n_different, n_frames, n_clusters)
         return _ward_labels(descriptors, n_different)
     return model.labels_.astype(np.int64)
-
-
-def _assigned(
-    descriptors: FloatArray,
-    subset: IntArray,
-    subset_labels: IntArray,
-    rest: IntArray,
-    *,
-    score: Score,
-    progress: Progress,
-) -> IntArray:
-    """Give each frame of `rest` the label of least score.
-
-    Scores are computed in single precision; the frames for which its rounding could
-    turn the order of the two best are computed again in double precision.
-    """
-    centre = descriptors[subset].mean(axis=0)
-    groups = _Groups.of(descriptors[subset] - centre, subset_labels)
-    single = groups.single()
-    reach = np.sqrt(np.einsum("ij,ij->i", groups.frames, groups.frames).max())
-    n_rows = max(1, _TILE_BYTES // (4 * (len(subset) + descriptors.shape[1])))
-    labels = np.empty(len(rest), dtype=np.int64)
-    with progress.task("assigning frames", len(rest)) as advance:
-        for start in range(0, len(rest), n_rows):
-            block = slice(start, start + n_rows)
-            frames = descriptors[rest[block]] - centre
-            scores = score(frames.astype(np.float32), single)
-            nearest = np.argmin(scores, axis=1)
-            if len(groups.counts) > 1:
-                best, second = np.partition(scores, 1, axis=1)[:, :2].T
-                close = second - best <= 2 * _rounding(frames, reach)
-                if close.any():
-                    nearest[close] = np.argmin(score(frames[close], groups), axis=1)
-            labels[block] = nearest
-            advance(len(nearest))
-    return labels
-
-
-def _rounding(frames: FloatArray, reach: float) -> FloatArray:
-    """Bound the error of a distance from `squared_distances` in single precision, (n_frames,) in Å.
-
-    The errors of a product of length n_pairs add up as its root does. An error e of
-    the square is one of sqrt(e), at most, of the distance.
-    """
-    lengths = np.sqrt(np.einsum("ij,ij->i", frames, frames)) + reach
-    return lengths * np.sqrt(np.sqrt(frames.shape[1]) * np.finfo(np.float32).eps)
 
 
 def _by_energy(energies: FloatArray, n_energy: int, group: int, *, rng: np.random.Generator) -> IntArray:
@@ -374,14 +272,14 @@ def _by_population(labels: IntArray) -> IntArray:
     return np.argsort(order)[labels].astype(np.int64)
 
 
-def _checked(name: str, labels: IntArray) -> IntArray:
+def _checked(labels: IntArray) -> IntArray:
     labels = np.array(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{name} must be one integer a frame, found shape {labels.shape} of {labels.dtype}")
+        raise InputError(f"labels must be one integer a frame, found shape {labels.shape} of {labels.dtype}")
     found = np.unique(labels)
     if found[0] != 0 or found[-1] != len(found) - 1:
         raise InputError(
-            f"{name} must be 0 to n_clusters - 1 without a gap, found {len(found)} from {found[0]} to {found[-1]}"
+            f"labels must be 0, 1, 2, ... without a gap, found {len(found)} from {found[0]} to {found[-1]}"
         )
     labels = labels.astype(np.int64)
     labels.flags.writeable = False
