@@ -14,6 +14,7 @@ BLOCK_BYTES = 2**27
 """How much memory one block of a blocked computation takes."""
 
 _TREE_DIMENSIONS = 8
+_TREE_ITERATIONS = 4
 
 
 def pair_distances(positions: FloatArray) -> FloatArray:
@@ -105,8 +106,12 @@ def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[Int
 
 def _leading_components(descriptors: FloatArray) -> FloatArray:
     centred = descriptors - descriptors.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    return centred @ vectors[:, -_TREE_DIMENSIONS:]
+    # Subspace iteration: any orthonormal basis is right, a leading one is fast; all eigenvectors would take long.
+    start = np.random.default_rng(0).normal(size=(centred.shape[1], min(_TREE_DIMENSIONS, centred.shape[1])))
+    basis = np.linalg.qr(start)[0]
+    for _ in range(_TREE_ITERATIONS):
+        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+    return np.asarray(centred @ basis)
 
 
 def _lengths(descriptors: FloatArray, pairs: IntArray) -> FloatArray:

@@ -1,0 +1,79 @@
+"""Which atoms are bonded, by their distances and covalent radii."""
+
+import numpy as np
+from ase.data import covalent_radii
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.descriptors import blocks
+
+
+def radius_sums(numbers: IntArray) -> FloatArray:
+    """Add the covalent radii of each pair of atoms.
+
+    Returns
+    -------
+    (n_pairs,) array, Å
+        In the order of `pair_distances`.
+    """
+    radii = covalent_radii[numbers]
+    i, j = np.tril_indices(len(numbers), -1)
+    return np.asarray(radii[i] + radii[j])
+
+
+def _bonds(numbers: IntArray, distances: FloatArray) -> NDArray[np.bool_]:
+    # Generous: a proton halfway between two oxygen atoms is bonded to both.
+    i, j = np.tril_indices(len(numbers), -1)
+    hydrogen = (numbers[i] == 1) | (numbers[j] == 1)
+    return distances < 1.5 * radius_sums(numbers) + 0.3 * hydrogen
+
+
+def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
+    """Count the bonded fragments of each frame: one sparse graph for a block of frames.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int array
+    distances : (n_frames, n_pairs) array, Å
+
+    Returns
+    -------
+    (n_frames,) int array
+        1 where the molecule is whole.
+    """
+    n_atoms = len(numbers)
+    counts = np.ones(len(distances), dtype=np.int64)
+    if _labels(numbers, distances.max(axis=0)[None]).max() == 0:
+        return counts  # the bonds that every frame has connect the molecule
+    for block in blocks(len(distances), 32 * distances.shape[1]):
+        labels = _labels(numbers, distances[block])
+        frame_of_fragment = np.empty(labels.max() + 1, dtype=np.int64)
+        frame_of_fragment[labels] = np.repeat(np.arange(len(labels) // n_atoms), n_atoms)
+        counts[block] = np.bincount(frame_of_fragment)
+    return counts
+
+
+def _labels(numbers: IntArray, distances: FloatArray) -> IntArray:
+    """Give the fragment of each atom of each frame, numbered through all frames."""
+    n_atoms = len(numbers)
+    frames, pairs = np.nonzero(_bonds(numbers, distances))
+    i, j = np.tril_indices(n_atoms, -1)
+    n_nodes = len(distances) * n_atoms
+    edges = (frames * n_atoms + i[pairs], frames * n_atoms + j[pairs])
+    graph = coo_array((np.ones(len(frames), dtype=np.int8), edges), shape=(n_nodes, n_nodes))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def smallest_fragment(numbers: IntArray, distances: FloatArray) -> tuple[int, int]:
+    """Give an atom of the smallest fragment of one frame, and that fragment's size.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int array
+    distances : (n_pairs,) array, Å
+    """
+    labels = _labels(numbers, distances[None])
+    sizes = np.bincount(labels)
+    return int(np.argmax(labels == np.argmin(sizes))), int(sizes.min())
