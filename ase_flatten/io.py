@@ -5,6 +5,7 @@ Units are what the file declares or what the caller states; they are never guess
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
             name=raw.name,
             theory=raw.theory,
         )
-    except InputError as error:
+    except (ValueError, TypeError) as error:  # InputError, or text where numbers belong
         raise InputError(f"{path}: {error}") from None
 
 
@@ -127,14 +128,14 @@ def write_frames(
             yield atoms
 
     with writing(path) as beside:
-        ase_write(beside, labelled(), format="extxyz")
+        ase_write(beside, labelled(), format="extxyz")  # type: ignore[arg-type]  # ASE takes an iterator as well
 
 
 def sgdml_md5(arrays: dict[str, Any]) -> bytes:
     """Compute the fingerprint that sGDML gives a data set: MD5 of the MD5s of z, R, E and F."""
     digest = hashlib.md5(usedforsecurity=False)
     for key in ("z", "R", "E", "F"):
-        digest.update(hashlib.md5(np.ascontiguousarray(arrays[key]).ravel(), usedforsecurity=False).digest())
+        digest.update(hashlib.md5(np.ascontiguousarray(arrays[key]).tobytes(), usedforsecurity=False).digest())
     return digest.hexdigest().encode()
 
 
@@ -170,7 +171,7 @@ def _read_npz(path: Path) -> _Raw:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a bare array")
             return _raw_of_npz(path, archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"expected an npz file of plain arrays, could not read {path}: {error}") from error
@@ -200,7 +201,7 @@ def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:
     return _Raw(
         numbers=numbers,
         positions=archive[keys["positions"]],
-        energies=energies.reshape(len(energies)) if energies.size == len(energies) else energies,
+        energies=energies.ravel() if energies.shape[1:] == (1,) else energies,
         forces=archive[keys["forces"]],
         energy_unit=_text(archive, "e_unit"),
         length_unit=_text(archive, "r_unit"),
@@ -241,6 +242,7 @@ def _database_frames(path: Path) -> Iterator[_Frame]:
     database = connect(path)
     metadata = database.metadata
     declared = metadata.get("_property_unit_dict", {"energy": "eV"}), metadata.get("_distance_unit", "Ang")
+    _check_force_unit(path, declared[0], declared[1])
     for row in database.select():
         data = row.data
         energy = data.get("energy", row.get("energy"))
@@ -251,6 +253,19 @@ def _database_frames(path: Path) -> Iterator[_Frame]:
             forces=data.get("forces", row.get("forces")),
             pbc=bool(row.pbc.any()),
             units=(declared[0].get("energy"), declared[1]),
+        )
+
+
+def _check_force_unit(path: Path, declared: dict[str, str], length: str) -> None:
+    force, energy = declared.get("forces"), declared.get("energy")
+    if force is None or energy is None:
+        return
+    force_energy, _, force_length = force.rpartition("/")
+    per_length = energy_in_eV(force_energy) / length_in_angstrom(force_length)
+    if not np.isclose(per_length, energy_in_eV(energy) / length_in_angstrom(length)):
+        raise InputError(
+            f"{path} declares forces in {force}, but energies in {energy} and lengths in {length}; "
+            f"write the forces in {energy}/{length}"
         )
 
 
@@ -277,6 +292,11 @@ def _collect(path: Path, frames: Iterable[_Frame]) -> _Raw:
                 raise InputError(
                     f"expected {formula(first.numbers)} with its atoms in the same order in every frame of {path}, "
                     f"found {formula(frame.numbers)} in frame {number}; split or reorder the data"
+                )
+            if frame.units != first.units:
+                raise InputError(
+                    f"expected one declaration of units in {path}, found {frame.units} in frame {number} "
+                    f"after {first.units}; write all frames in the same units"
                 )
             positions.append(frame.positions)
             forces.append(frame.forces)

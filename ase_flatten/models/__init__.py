@@ -89,8 +89,8 @@ class Trainer(Protocol):
         frames, valid : int arrays
             Frames to train on, and frames to choose hyper-parameters by.
         previous : Model, optional
-            The model of the step before, trained on a leading part of `frames`:
-            its hyper-parameters are kept, and its work may be used again.
+            Its hyper-parameters are kept; where its training frames lead `frames`,
+            its work may be used again.
         """
 
     def settle(
@@ -111,6 +111,9 @@ class Family(Protocol):
 
     distribution: str
     """The Python package that does the work, whose version is recorded."""
+
+    units: Mapping[str, str]
+    """Units of `energy` and `length` in the native file."""
 
     def trainer(self, **settings: Any) -> Trainer:
         """Give a trainer; raise InputError for a setting that the family does not have."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -133,11 +133,8 @@ class SGDMLModel:
         """Write the model file that the `sgdml` package loads."""
         write_npz(folder / MODEL_FILE, {**self.content, **_OBJECTS})
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"content": self.content}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["content"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type["SGDMLModel"], tuple[dict[str, Any]]]:
+        return SGDMLModel, (self.content,)
 
 
 @dataclass(frozen=True)
@@ -197,13 +194,13 @@ class SGDMLTrainer:
         if self.sigma is not None or current not in LENGTH_SCALES:
             return models
         valid = _subset(valid, rng)
-        errors = sum(_squared_errors(model, dataset, valid) for model in models)
-        at = LENGTH_SCALES.index(current)  # type: ignore[arg-type]
+        errors = np.sum([_squared_errors(model, dataset, valid) for model in models], axis=0)
+        at = LENGTH_SCALES.index(int(current))
         for sigma in LENGTH_SCALES[max(at - 1, 0) : at] + LENGTH_SCALES[at + 1 : at + 2]:
             others: list[Model] = [
                 self._train(dataset, frames, valid, model.permutations, sigma) for frames, model in trained
             ]
-            gain = errors - sum(_squared_errors(model, dataset, valid) for model in others)
+            gain = errors - np.sum([_squared_errors(model, dataset, valid) for model in others], axis=0)
             noise = np.std(gain) / np.sqrt(len(gain))
             if gain.mean() > 2 * noise:
                 log.info("length scale %g instead of %g lowers the validation error", sigma, current)
@@ -278,6 +275,7 @@ class SGDMLFamily:
 
     name = "sgdml"
     distribution = "sgdml"
+    units: Mapping[str, str] = MappingProxyType({"energy": "kcal/mol", "length": "Ang"})
 
     def trainer(self, **settings: Any) -> SGDMLTrainer:
         """Give a trainer; see `SGDMLTrainer` for the settings."""

@@ -1,0 +1,206 @@
+"""Default against improved on frames that neither has seen."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.clustering import Clustering
+from ase_flatten.dataset import Dataset
+from ase_flatten.errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
+from ase_flatten.exceptions import InputError
+from ase_flatten.files import write_json, write_npz, write_text
+from ase_flatten.io import write_frames
+from ase_flatten.models.folder import load_model
+from ase_flatten.progress import SILENT, Progress
+from ase_flatten.splits import Splits
+from ase_flatten.units import KCAL_PER_MOL
+
+SCHEMES = ("default", "improved")
+N_WORST = 3
+"""Clusters whose held-out frames are written out."""
+
+_ERRORS = "errors.csv"
+_CURVES = "curves.json"
+_FRAMES = "heldout_errors.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Hold the held-out errors of one model, in kcal/mol and kcal/(mol Å), per component.
+
+    Parameters
+    ----------
+    scheme : {"default", "improved"}
+    n_train : int
+    force_rmse, energy_rmse : float
+        Over all held-out frames.
+    cluster_force_rmse, cluster_energy_rmse : (n_clusters,) arrays
+        NaN for a cluster without held-out frames.
+    """
+
+    scheme: str
+    n_train: int
+    force_rmse: float
+    energy_rmse: float
+    cluster_force_rmse: np.ndarray
+    cluster_energy_rmse: np.ndarray
+
+    @property
+    def worst(self) -> float:
+        """Force RMSE of the worst cluster."""
+        return float(np.nanmax(self.cluster_force_rmse))
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Hold the held-out errors of all models that are compared.
+
+    Parameters
+    ----------
+    curves : tuple of Curve
+        By rising size, for each scheme.
+    populations, n_heldout : (n_clusters,) int arrays
+        Frames of each cluster: all, and the held-out ones.
+    """
+
+    curves: tuple[Curve, ...]
+    populations: np.ndarray
+    n_heldout: np.ndarray
+
+    def of(self, scheme: str) -> list[Curve]:
+        """Give the curves of one scheme by rising size."""
+        return sorted((curve for curve in self.curves if curve.scheme == scheme), key=lambda curve: curve.n_train)
+
+    @property
+    def final(self) -> tuple[Curve, Curve]:
+        """The default and the improved model in the end."""
+        return self.of("default")[-1], self.of("improved")[-1]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evaluation":
+        """Read what `evaluate` wrote; raise InputError where it is not there yet."""
+        try:
+            content = json.loads((folder / _CURVES).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"expected a finished run, found no {_CURVES} in {folder}; finish it with ase-flatten train and --resume"
+            ) from error
+        curves = tuple(
+            Curve(
+                curve["scheme"],
+                curve["n_train"],
+                curve["force_rmse"],
+                curve["energy_rmse"],
+                _array(curve["cluster_force_rmse"]),
+                _array(curve["cluster_energy_rmse"]),
+            )
+            for curve in content["curves"]
+        )
+        return cls(curves, np.array(content["populations"]), np.array(content["n_heldout"]))
+
+
+def evaluate(
+    folder: Path,
+    dataset: Dataset,
+    clustering: Clustering,
+    splits: Splits,
+    models: Mapping[str, Mapping[int, Path]],
+    *,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Measure models on the held-out frames and write errors.csv and the frames of the worst clusters.
+
+    Parameters
+    ----------
+    models : mapping of scheme to mapping of size to model folder
+    """
+    curves: list[Curve] = []
+    last: dict[str, FrameErrors] = {}
+    for scheme, by_size in models.items():
+        for n_train, model_folder in sorted(by_size.items()):
+            model = load_model(model_folder).model
+            last[scheme] = frame_errors(model, dataset, splits.heldout, progress=progress)
+            curves.append(_curve(scheme, n_train, by_cluster(last[scheme], clustering)))
+    n_heldout = np.bincount(clustering.labels[splits.heldout], minlength=clustering.n_clusters)
+    evaluation = Evaluation(tuple(curves), clustering.populations, n_heldout)
+    _write_frames(folder, dataset, clustering, last)
+    write_text(folder / _ERRORS, _table(evaluation))
+    write_json(
+        folder / _CURVES,
+        {
+            "units": {"energy": "kcal/mol", "forces": "kcal/(mol Å)"},
+            "populations": evaluation.populations,
+            "n_heldout": n_heldout,
+            "curves": [
+                {
+                    name: _listed(value) if isinstance(value, np.ndarray) else value
+                    for name, value in vars(curve).items()
+                }
+                for curve in curves
+            ],
+        },
+    )
+    return evaluation
+
+
+def _curve(scheme: str, n_train: int, errors: ClusterErrors) -> Curve:
+    return Curve(
+        scheme,
+        n_train,
+        errors.overall_rmse / KCAL_PER_MOL,
+        errors.overall_energy_rmse / KCAL_PER_MOL,
+        errors.rmse / KCAL_PER_MOL,
+        errors.energy_rmse / KCAL_PER_MOL,
+    )
+
+
+def _table(evaluation: Evaluation) -> str:
+    """Write errors.csv: a row a cluster, and a last one over all held-out frames."""
+    default, improved = evaluation.final
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{kind}_rmse_{scheme}" for kind in ("force", "energy") for scheme in SCHEMES]
+    writer.writerow(["cluster", "population", "n_heldout", *columns])
+    for cluster, (population, n_heldout) in enumerate(zip(evaluation.populations, evaluation.n_heldout, strict=True)):
+        values = (
+            default.cluster_force_rmse[cluster],
+            improved.cluster_force_rmse[cluster],
+            default.cluster_energy_rmse[cluster],
+            improved.cluster_energy_rmse[cluster],
+        )
+        writer.writerow(
+            [cluster, population, n_heldout, *(f"{value:.6g}" if value == value else "" for value in values)]
+        )
+    overall = (default.force_rmse, improved.force_rmse, default.energy_rmse, improved.energy_rmse)
+    writer.writerow(
+        ["all", evaluation.populations.sum(), evaluation.n_heldout.sum(), *(f"{value:.6g}" for value in overall)]
+    )
+    return text.getvalue()
+
+
+def _write_frames(folder: Path, dataset: Dataset, clustering: Clustering, errors: Mapping[str, FrameErrors]) -> None:
+    """Write the errors of all held-out frames, and the frames of the default model's worst clusters."""
+    heldout = errors["default"].frames
+    labels = clustering.labels[heldout]
+    arrays = {f"force_rmse_{scheme}": errors[scheme].force_rmse / KCAL_PER_MOL for scheme in SCHEMES}
+    arrays |= {f"energy_error_{scheme}": errors[scheme].energy / KCAL_PER_MOL for scheme in SCHEMES}
+    write_npz(folder / _FRAMES, {"frames": heldout, "labels": labels, **arrays})
+    worst = by_cluster(errors["default"], clustering).ascending[::-1][:N_WORST]
+    rows = np.flatnonzero(np.isin(labels, worst))
+    rows = rows[np.argsort(-arrays["force_rmse_default"][rows], kind="stable")]
+    info: dict[str, Any] = {name: values[rows] for name, values in arrays.items()}
+    write_frames(folder / "worst_frames.extxyz", dataset, heldout[rows], cluster=labels[rows], **info)
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
