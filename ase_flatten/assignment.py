@@ -105,9 +105,8 @@ def assign(
     starts = np.cumsum(counts) - counts
     groups = Groups(members, np.add.reduceat(members, starts, axis=0) / counts[:, None], starts, counts)
     single = groups.single()
-    # The errors of a product of n_pairs terms add up as the root of n_pairs does, and an
-    # error e of the square of a distance is one of sqrt(e), at most, of the distance.
-    rounding = np.sqrt(np.finfo(np.float32).eps * np.sqrt(members.shape[1]))
+    # The rounding errors of a product of n_pairs terms add up as the root of n_pairs does.
+    rounding = np.finfo(np.float32).eps * np.sqrt(members.shape[1])
     longest = np.linalg.norm(members, axis=1).max()
     n_rows = max(1, _TILE_BYTES // (4 * (len(members) + members.shape[1])))
     found = np.empty(len(other_frames), dtype=np.int64)
@@ -118,8 +117,10 @@ def assign(
             scores = rule(frames.astype(np.float32), single)
             nearest = np.argmin(scores, axis=1)
             best = np.sort(scores, axis=1)[:, :2]
-            errors = rounding * (np.linalg.norm(frames, axis=1) + longest)
-            close = best[:, -1] - best[:, 0] <= 2 * errors
+            of_squares = rounding * (np.linalg.norm(frames, axis=1) + longest) ** 2
+            # An error e of d² is one of e / 2d of d, and of sqrt(e) at most.
+            lengths = np.maximum(best[:, 0], np.sqrt(of_squares) + np.finfo(np.float64).tiny)
+            close = best[:, -1] - best[:, 0] <= 2 * of_squares / lengths
             if len(counts) > 1 and close.any():
                 nearest[close] = np.argmin(rule(frames[close], groups), axis=1)
             found[block] = nearest

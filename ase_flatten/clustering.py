@@ -273,7 +273,7 @@ def _by_population(labels: IntArray) -> IntArray:
 
 
 def _checked(labels: IntArray) -> IntArray:
-    labels = np.array(labels)
+    labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels must be one integer a frame, found shape {labels.shape} of {labels.dtype}")
     found = np.unique(labels)
@@ -281,6 +281,6 @@ def _checked(labels: IntArray) -> IntArray:
         raise InputError(
             f"labels must be 0, 1, 2, ... without a gap, found {len(found)} from {found[0]} to {found[-1]}"
         )
-    labels = labels.astype(np.int64)
+    labels = labels.astype(np.int64)  # a copy
     labels.flags.writeable = False
     return labels
