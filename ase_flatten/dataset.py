@@ -47,6 +47,9 @@ class Dataset:
         for field in ("positions", "energies", "forces"):
             object.__setattr__(self, field, _read_only(np.asarray(getattr(self, field), dtype=np.float64)))
         object.__setattr__(self, "numbers", _read_only(np.asarray(self.numbers, dtype=np.int64)))
+        known = self.numbers.ndim == 1 and np.all((self.numbers > 0) & (self.numbers < len(chemical_symbols)))
+        if not known:
+            raise InputError(f"atomic numbers must be one for each atom, 1 to 118, found {self.numbers.tolist()}")
         n_atoms = len(self.numbers)
         if self.positions.ndim != 3 or self.positions.shape[1:] != (n_atoms, 3):
             raise InputError(f"positions must have the shape (n_frames, {n_atoms}, 3), found {self.positions.shape}")

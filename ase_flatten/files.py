@@ -47,20 +47,28 @@ def writing(path: str | Path) -> Iterator[Path]:
 def writing_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of `path` when the block ends well."""
     path = Path(path)
-    beside = None
+    beside = aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
         os.chmod(beside, 0o777 & ~_umask())
         yield beside
         if path.exists():
-            shutil.rmtree(path)
-        os.replace(beside, path)
+            # A kill in the middle of a removal must not leave half a folder under its name.
+            aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+            os.replace(path, aside / path.name)
+        try:
+            os.replace(beside, path)
+        except OSError:
+            if aside is not None:
+                os.replace(aside / path.name, path)
+            raise
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+        for left in (beside, aside):
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -167,10 +167,12 @@ class _Frame:
 
 def _read_npz(path: Path) -> _Raw:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream:  # numpy leaves a broken file open
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a bare array")
-            return _raw_of_npz(path, archive)
+            with archive:
+                return _raw_of_npz(path, archive)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
