@@ -38,6 +38,14 @@ def pair_distances(positions: FloatArray) -> FloatArray:
     return distances
 
 
+def pair_permutation(permutation: IntArray) -> IntArray:
+    """Turn an exchange of atoms, (n_atoms,), into that of the pair distances, (n_pairs,)."""
+    i, j = np.tril_indices(len(permutation), -1)
+    number = np.zeros((len(permutation), len(permutation)), dtype=np.int64)
+    number[i, j] = number[j, i] = np.arange(len(i))
+    return number[permutation[i], permutation[j]]
+
+
 def blocks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
     """Cut `n_rows` into slices that take about `BLOCK_BYTES` each."""
     step = max(1, BLOCK_BYTES // bytes_per_row)

@@ -89,7 +89,7 @@ class Evaluation:
             content = json.loads((folder / _CURVES).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"expected a finished run, found no {_CURVES} in {folder}; finish it with ase-flatten train and --resume"
+                f"expected a finished run, found no {_CURVES} in {folder}; finish it with: ase-flatten train --resume"
             ) from error
         curves = tuple(
             Curve(

@@ -6,7 +6,7 @@ all training frames and permutations at once, and agree with the package's.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import BLOCK_BYTES
+from ase_flatten.descriptors import BLOCK_BYTES, pair_permutation
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_npz
 from ase_flatten.models import Model, Prediction, unknown_setting
@@ -56,7 +56,7 @@ class SGDMLModel:
         self._q = np.sqrt(5.0) / self.sigma
         self._std, self._constant = float(content["std"]), float(content["c"])
         self._pairs = np.tril_indices(len(self.numbers), -1)
-        orders = np.array([_pair_permutation(permutation) for permutation in self.permutations])
+        orders = np.array([pair_permutation(permutation) for permutation in self.permutations])
         # All images of all training frames, and the coefficients that go with them.
         self._images = np.asarray(content["R_desc"]).T[:, orders].reshape(-1, orders.shape[1])
         self._alphas = np.asarray(content["R_d_desc_alpha"])[:, orders].reshape(-1, orders.shape[1])
@@ -363,16 +363,6 @@ def _squared_errors(model: Model, dataset: Dataset, frames: IntArray) -> FloatAr
 
 def _subset(frames: IntArray, rng: np.random.Generator) -> IntArray:
     return frames if len(frames) <= _VALIDATION_FRAMES else np.sort(rng.choice(frames, _VALIDATION_FRAMES, False))
-
-
-def _pair_permutation(permutation: Iterable[int]) -> IntArray:
-    """Turn a permutation of atoms into that of the pairs."""
-    order = np.asarray(list(permutation))
-    n_atoms = len(order)
-    i, j = np.tril_indices(n_atoms, -1)
-    number = np.zeros((n_atoms, n_atoms), dtype=np.int64)
-    number[i, j] = number[j, i] = np.arange(len(i))
-    return number[order[i], order[j]]
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,331 @@
+"""The command `ase-flatten`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ase_flatten import __version__, console
+from ase_flatten.exceptions import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Machine-learned force fields that are right everywhere, not on average.",
+)
+
+Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
+EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
+LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random [0].")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more of what is done.")]
+Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.say(f"ase-flatten {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: ase-flatten check examples/data/salicylic_gfn2_500K.npz")
+@console.user_errors
+def check(
+    dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
+    data: Data = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look a data set over; refuse or explain what is wrong."""
+    from ase_flatten.checks import check_dataset
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    content = _read(_one(dataset, data), energy_unit, length_unit)
+    console.say(
+        f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
+        + (f", {content.theory}" if content.theory else "")
+    )
+    findings = check_dataset(content, rng=np.random.default_rng(seed or 0), progress=console.progress(quiet))
+    for finding in findings:
+        console.say(f"{finding.level}: {finding.message}")
+    refused = sum(finding.level == "refused" for finding in findings)
+    if refused:
+        raise InputError(f"expected data that agree with themselves, found {refused} reasons to refuse them; see above")
+    console.say("the data are fit to train on")
+
+
+@app.command(epilog="Example: ase-flatten cluster examples/data/salicylic_gfn2_500K.npz --out runs/clusters")
+@console.user_errors
+def cluster(
+    dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
+    n_geometry: Annotated[int, typer.Option(min=1, help="Clusters by pair distances.")] = 10,
+    n_energy: Annotated[int, typer.Option(min=1, help="Clusters by energy within each of them.")] = 5,
+    n_ward: Annotated[
+        int, typer.Option(min=2, help="Frames clustered by Ward's method; the rest is assigned.")
+    ] = 20_000,
+    assignment: Annotated[str, typer.Option(help="Rule for the rest: average, ward or maximum.")] = "average",
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    units: Units = "kcal/mol",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Cluster configurational space: by pair distances, then by energy."""
+    from ase_flatten import clustering
+    from ase_flatten.descriptors import pair_distances
+    from ase_flatten.io import write_frames
+    from ase_flatten.run import write_clusters
+    from ase_flatten.units import output_units
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    path = _one(dataset, data)
+    content, unit = _read(path, energy_unit, length_unit), output_units(units)
+    found = clustering.cluster(
+        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
+        assignment=assignment, progress=console.progress(quiet),
+    )  # fmt: skip
+    folder = out or Path("runs") / f"{path.stem}-clusters"
+    descriptors = pair_distances(content.positions)
+    frames = clustering.representatives(found, descriptors)
+    write_clusters(folder / "clusters.npz", found, descriptors)
+    write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))
+    energies = (content.energies - content.energies.min()) * unit.scale
+    console.table(
+        f"{found.n_clusters} clusters of {content.n_frames} frames",
+        ("cluster", "frames", f"mean energy, {unit.energy}", "representative"),
+        [
+            (label, population, f"{energies[found.members(label)].mean():.2f}", frames[label])
+            for label, population in enumerate(found.populations)
+        ],
+    )
+    console.say(f"labels, populations and representatives: {folder}")
+
+
+@app.command(epilog="Example: ase-flatten errors examples/data/salicylic_gfn2_500K.npz runs/demo --out runs/outliers")
+@console.user_errors
+def errors(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="DATASET MODEL", help="Data set and model.")] = None,
+    data: Data = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-i", "--model", help="A run or model folder, a model file, tblite:METHOD or ase:module:factory."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
+    worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    units: Units = "kcal/mol",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find outliers: the force RMSE of a model on each cluster."""
+    from ase_flatten.outliers import find_outliers
+    from ase_flatten.units import output_units
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    given = list(arguments or [])
+    path = Path(str(data or (given.pop(0) if given else "")))
+    spec = model or (given.pop(0) if given else None)
+    if not path.name or spec is None or given:
+        raise InputError("expected one data set and one model; see ase-flatten errors --help")
+    content, unit = _read(path, energy_unit, length_unit), output_units(units)
+    folder = out or Path("runs") / f"{path.stem}-errors"
+    outliers = find_outliers(
+        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, progress=console.progress(quiet)
+    )
+    found = outliers.errors
+    console.table(
+        f"Force RMSE by cluster, {unit.force}, worst first",
+        ("cluster", "frames", "force RMSE", "force MAE", f"energy RMSE, {unit.energy}"),
+        [
+            (label, found.populations[label], *(f"{value[label] * unit.scale:.3f}" for value in outliers.columns))
+            for label in found.ascending[::-1][: None if verbose else 10]
+        ],
+    )
+    console.say(
+        f"over {outliers.n_frames} frames {outliers.stratum}: {found.overall_rmse * unit.scale:.3f} {unit.force}"
+    )
+    console.say(f"tables, figure and worst frames: {folder}")
+
+
+@app.command(epilog="Example: ase-flatten train examples/data/salicylic_gfn2_500K.npz -n 3 -i 40 -s 20 --out runs/demo")
+@console.user_errors
+def train(
+    dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
+    data: Data = None,
+    model: Annotated[str | None, typer.Option(help="Model family [sgdml].")] = None,
+    n_steps: Annotated[int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].")] = None,
+    n_initial: Annotated[int | None, typer.Option("-i", "--initial", min=2, help="Frames to start with [200].")] = None,
+    step_size: Annotated[int | None, typer.Option("-s", "--step-size", min=1, help="Frames a step adds [100].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME-MODEL-seedN].")] = None,
+    holdout: Annotated[float | None, typer.Option(help="Share of frames that only judge [0.2].")] = None,
+    pick: Annotated[str | None, typer.Option(help="largest-error, centroid or random [largest-error].")] = None,
+    share: Annotated[str | None, typer.Option(help="Frames of a fine cluster: one or population [one].")] = None,
+    n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
+    factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a run, with its own settings.")] = False,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 unless the worst cluster improved.")] = False,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    units: Units = "kcal/mol",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train the improved model, and the default model of equal size; report both on held-out frames."""
+    from ase_flatten.checks import check_dataset
+    from ase_flatten.report import verdict_sentences, write_report
+    from ase_flatten.run import Run, RunSettings
+    from ase_flatten.run import train as train_run
+    from ase_flatten.units import output_units
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    path, unit, progress = _one(dataset, data), output_units(units), console.progress(quiet)
+    name = f"{path.stem}-{model or RunSettings.family}-seed{seed or 0}"
+    folder = out or Path("runs") / name
+    base = Run(folder).settings if resume and (folder / "run.json").exists() else RunSettings()
+    rule = _changed(base.schedule.rule, pick=pick, share=share, n_fine=n_fine, factor=factor)
+    schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
+    settings = _changed(
+        base, family=model, schedule=schedule, holdout=holdout, seed=seed, trainer=_settings(setting) or None
+    )
+    content = _read(path, energy_unit, length_unit)
+    findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
+    for finding in findings:
+        if finding.level == "refused":
+            raise InputError(finding.message)
+
+    def tell(step: Any) -> None:
+        if not quiet:
+            overall, worst = step.errors.overall_rmse, step.errors.rmse[step.errors.worst]
+            console.say(
+                f"step {step.number}: {len(step.train_frames)} frames, force RMSE {overall * unit.scale:.3f}, "
+                f"worst cluster {worst * unit.scale:.3f} {unit.force} ({sum(step.seconds.values()):.0f} s)"
+            )
+
+    run = train_run(content, folder, settings, resume=resume, on_step=tell, progress=progress, source=path.name)
+    page = write_report(run, units=unit)
+    for sentence in verdict_sentences(run):
+        console.say(sentence)
+    console.say(f"report: {page}")
+    default, improved = run.evaluation.final
+    if strict and not improved.worst < default.worst:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: ase-flatten report runs/demo")
+@console.user_errors
+def report(
+    run: Annotated[Path | None, typer.Argument(help="The run folder [the newest below runs/].")] = None,
+    units: Units = "kcal/mol",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the figures and write one self-contained page."""
+    from ase_flatten.report import verdict_sentences, write_report
+    from ase_flatten.run import Run, newest_run
+    from ase_flatten.units import output_units
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    found = Run(run or newest_run())
+    page = write_report(found, units=output_units(units))
+    for sentence in verdict_sentences(found):
+        console.say(sentence)
+    console.say(f"report: {page}")
+
+
+@app.command(
+    epilog="Example: ase-flatten sample examples/data/salicylic_acid.xyz --T 500 --frames 1000 -o runs/salicylic.npz"
+)
+@console.user_errors
+def sample(
+    structure: Annotated[Path, typer.Argument(help="A structure file, or the name of a molecule that ASE knows.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write (.npz or .extxyz).")],
+    calculator: Annotated[str, typer.Option(help="tblite:METHOD or ase:module:factory.")] = "tblite:GFN2-xTB",
+    temperature: Annotated[float, typer.Option("--T", help="Temperature, K.")] = 500.0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to keep.")] = 10_000,
+    stride: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 10,
+    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 0.5,
+    friction: Annotated[float, typer.Option(help="Langevin friction, 1/fs.")] = 0.01,
+    equilibration: Annotated[float, typer.Option(help="Equilibration, ps.")] = 2.0,
+    dtype: Annotated[str, typer.Option(help="Precision of the file: float64 or float32.")] = "float64",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a reference trajectory with any ASE calculator; goes on where it was stopped."""
+    from ase_flatten.sample import sample as sample_trajectory
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    data = sample_trajectory(
+        structure, output, calculator=calculator, temperature_K=temperature, frames=frames, stride=stride,
+        timestep_fs=timestep, friction_per_fs=friction, equilibration_ps=equilibration, seed=seed or 0, dtype=dtype,
+        progress=console.progress(quiet),
+    )  # fmt: skip
+    console.say(f"{data.n_frames} frames of {data.formula}: {output}")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="ase-flatten")
+
+
+def _one(argument: Path | None, option: Path | None) -> Path:
+    if (argument is None) == (option is None):
+        raise InputError("expected one data set, as the argument or with -d; give one")
+    return argument or option or Path()
+
+
+def _read(path: Path, energy_unit: str | None, length_unit: str | None) -> Any:
+    from ase_flatten.io import read_dataset
+
+    return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)
+
+
+def _changed(base: Any, **changes: Any) -> Any:
+    """Replace the fields of a settings object that were given."""
+    from dataclasses import replace
+
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    """Read NAME=VALUE pairs, values as JSON where they are."""
+    settings: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"expected NAME=VALUE after --set, got {pair!r}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+if __name__ == "__main__":
+    main()
