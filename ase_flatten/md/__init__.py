@@ -1,0 +1,27 @@
+"""Molecular dynamics: Langevin runs of a model, their analysis and their figure."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Bonds": "geometry",
+    "Protocol": "protocol",
+    "load_protocol": "protocol",
+    "plot_total_energy": "figure",
+    "reference_bonds": "geometry",
+    "run_md": "run",
+    "verdict": "words",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: sampling needs no figures."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
