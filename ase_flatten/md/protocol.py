@@ -1,0 +1,112 @@
+"""Validation protocols: what is run, read from TOML."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from ase_flatten.exceptions import InputError
+from ase_flatten.md.langevin import check_thermostat, check_timestep
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Say how a model is run in molecular dynamics.
+
+    Parameters
+    ----------
+    name : str
+    temperature_K, timestep_fs, friction_per_fs : float
+        Of the Langevin thermostat.
+    n_steps : int
+        Recorded steps of each replica.
+    n_replicas : int
+        Runs that differ in their start and their noise.
+    interval : int
+        Every how many steps a frame is recorded.
+    equilibration_steps : int
+        Steps before time zero, whose frames are not recorded.
+
+    Raises
+    ------
+    InputError
+        A setting out of its range.
+    """
+
+    name: str
+    temperature_K: float  # noqa: N815
+    timestep_fs: float
+    friction_per_fs: float
+    n_steps: int
+    n_replicas: int
+    interval: int
+    equilibration_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature_K", "timestep_fs", "friction_per_fs"):
+            if not isinstance(getattr(self, name), int | float):
+                raise InputError(f"{name} of a protocol must be a number, got {getattr(self, name)!r}; mend its value")
+        check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
+        check_timestep(self.timestep_fs)
+        for name, least in (("n_steps", 1), ("n_replicas", 1), ("interval", 1), ("equilibration_steps", 0)):
+            if type(getattr(self, name)) is not int:
+                raise InputError(f"{name} of a protocol must be an integer, got {getattr(self, name)!r}; mend it")
+            if getattr(self, name) < least:
+                raise InputError(f"{name} of a protocol must be at least {least}, got {getattr(self, name)}; raise it")
+        if self.interval > self.n_steps:
+            raise InputError(
+                f"the interval of a protocol must be at most its n_steps {self.n_steps}, got {self.interval}; lower it"
+            )
+
+    @property
+    def n_records(self) -> int:
+        """Number of recorded frames of a replica, the one at time zero among them."""
+        return self.n_steps // self.interval + 1
+
+
+def protocol_names() -> list[str]:
+    """Name the protocols that come with the package."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+
+
+def load_protocol(source: str | Path) -> Protocol:
+    """Read a protocol from a TOML file, or one of the package's own by its name.
+
+    Raises
+    ------
+    InputError
+        No such file or name, no TOML, keys that are missing or unknown, a setting out of its range.
+    """
+    path = Path(source)
+    if path.suffix == ".toml" and not path.is_file():
+        raise InputError(f"expected a protocol, found no file {path}; check the path")
+    entry: Traversable = path if path.suffix == ".toml" else _folder() / f"{source}.toml"
+    if not entry.is_file():
+        raise InputError(f"the protocol must be a .toml file or one of {', '.join(protocol_names())}, got {source}")
+    try:
+        content = tomllib.loads(entry.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"expected TOML in the protocol {source}, could not read it: {error}; mend the file"
+        ) from error
+    return _protocol(str(source), {"name": entry.name.removesuffix(".toml"), **content})
+
+
+def _protocol(source: str, content: dict[str, Any]) -> Protocol:
+    known = [field.name for field in fields(Protocol)]
+    for key in content:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {hint}")
+    missing = [key for key in known if key not in content and key != "equilibration_steps"]
+    if missing:
+        raise InputError(f"expected {', '.join(missing)} in the protocol {source}, found none; add what is missing")
+    return Protocol(**content)
+
+
+def _folder() -> Traversable:
+    return files("ase_flatten.md") / "protocols"

@@ -1,0 +1,495 @@
+"""Thermostat, protocols, runs, analysis and figure of the molecular dynamics."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+from scipy.signal import lfilter
+
+from ase_flatten import md
+from ase_flatten.exceptions import InputError
+from ase_flatten.md import Protocol, analysis, load_protocol, plot_total_energy, reference_bonds, run_md, verdict
+from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
+from ase_flatten.md.protocol import protocol_names
+from ase_flatten.units import KCAL_PER_MOL
+
+STIFFNESS = 5.0
+LENGTH = 1.0
+
+
+class Spring(Calculator):
+    """A harmonic bond between each atom and the next; `trouble` strikes at a number of calls."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, trouble=None, after=math.inf, *, stiffness=STIFFNESS):
+        super().__init__()
+        self.trouble, self.after, self.calls, self.stiffness = trouble, after, 0, stiffness
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.calls += 1
+        bonds = np.diff(self.atoms.positions, axis=0)
+        lengths = np.linalg.norm(bonds, axis=1)
+        pull = self.stiffness * ((lengths - LENGTH) / lengths)[:, None] * bonds
+        forces = np.zeros_like(self.atoms.positions)
+        forces[:-1] += pull
+        forces[1:] -= pull
+        if self.calls > self.after:
+            if self.trouble == "raise":
+                raise CalculationFailed("no convergence")
+            forces *= {"nan": np.nan, "explode": -1e4, "part": -3.0}[self.trouble]
+        energy = 0.5 * self.stiffness * np.sum((lengths - LENGTH) ** 2)
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+
+
+def chain(symbols="H2"):
+    atoms = Atoms(symbols)
+    atoms.positions[:, 0] = LENGTH * np.arange(len(atoms))
+    return atoms
+
+
+def temperatures(dynamics, atoms, n_steps):
+    """Kinetic and configurational temperature of a dimer, each as (mean, standard error).
+
+    The bond: the mean of d/dr[(r - r0) r² exp(-U/kT)] vanishes, so <k (r - r0)²> = kT <1 + 2 (r - r0)/r>.
+    """
+    kinetic, stretch, weight = np.empty((3, n_steps))
+    for step in range(n_steps):
+        dynamics.step()
+        length = np.linalg.norm(atoms.positions[1] - atoms.positions[0])
+        kinetic[step] = 2 * atoms.get_kinetic_energy() / (3 * units.kB)
+        stretch[step] = STIFFNESS * (length - LENGTH) ** 2 / units.kB
+        weight[step] = 1 + 2 * (length - LENGTH) / length
+    bond = stretch.mean() / weight.mean()
+    linear = (stretch - bond * weight) / weight.mean()
+    return [
+        (kinetic.mean(), analysis.block_error(kinetic[:, None])[0]),
+        (bond, analysis.block_error(linear[:, None])[0]),
+    ]
+
+
+# -- thermostat
+
+
+def test_langevin_has_the_right_kinetic_and_configurational_temperature():
+    atoms = chain()
+    atoms.calc = Spring()
+    rng = np.random.default_rng(1)
+    draw_momenta(atoms, 300, rng)
+    dynamics = langevin(atoms, temperature_K=300, timestep_fs=0.5, friction_per_fs=0.05, rng=rng)
+    start = atoms.get_center_of_mass()
+    for mean, error in temperatures(dynamics, atoms, 20_000):
+        assert error < 25
+        assert abs(mean - 300) < 4 * error
+    np.testing.assert_allclose(atoms.get_center_of_mass(), start, atol=1e-9)
+
+
+def test_the_check_of_temperature_finds_ases_default_thermostat_too_hot():
+    atoms = chain()
+    atoms.calc = Spring()
+    rng = np.random.default_rng(1)
+    draw_momenta(atoms, 300, rng)
+    with pytest.warns(FutureWarning, match="fixcm"):
+        dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.05 / units.fs, fixcm=True, rng=rng)
+    atoms.set_constraint()
+    _, (bond, error) = temperatures(dynamics, atoms, 6_000)
+    assert bond - 300 > 4 * error
+    assert bond == pytest.approx(600, abs=4 * error)
+
+
+def test_first_momenta_are_thermal_and_leave_the_centre_of_mass_at_rest():
+    atoms = chain("OHHCH" * 4)
+    rng = np.random.default_rng(0)
+    kinetic = []
+    for _ in range(400):
+        draw_momenta(atoms, 500, rng)
+        np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-10)
+        kinetic.append(2 * atoms.get_kinetic_energy() / ((3 * len(atoms) - 3) * units.kB))
+    assert abs(np.mean(kinetic) - 500) < 4 * np.std(kinetic) / math.sqrt(len(kinetic))
+
+
+def test_halving_the_time_step_cuts_the_fluctuation_of_the_energy_fourfold():
+    def fluctuation(timestep_fs):
+        atoms = chain()
+        atoms.calc = Spring()
+        draw_momenta(atoms, 300, np.random.default_rng(3))
+        atoms.set_constraint()
+        dynamics = VelocityVerlet(atoms, timestep_fs * units.fs)
+        energies = []
+        for _ in range(round(300 / timestep_fs)):
+            dynamics.run(1)
+            energies.append(atoms.get_total_energy())
+        return np.std(energies)
+
+    assert fluctuation(1.0) / fluctuation(0.5) == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("timestep", "numbers", "words"),
+    [
+        (0.0, None, "above 0 fs"),
+        (math.nan, None, "above 0 fs"),
+        (1.5, [1, 8], "at most 1 fs, a tenth"),
+        (5.0, [6, 8], "at most 4 fs"),
+        (5.0, None, "at most 4 fs"),
+    ],
+)
+def test_time_steps_that_no_vibration_allows_are_refused(timestep, numbers, words):
+    with pytest.raises(InputError, match=words):
+        check_timestep(timestep, None if numbers is None else np.array(numbers))
+
+
+def test_usual_time_steps_are_accepted():
+    check_timestep(1.0, np.array([1, 6]))
+    check_timestep(2.0, np.array([8, 6]))
+
+
+@pytest.mark.parametrize("settings", [(0, 0.01), (-5, 0.01), (math.nan, 0.01), (1e6, 0.01), (300, 0), (300, 2)])
+def test_thermostats_that_make_no_sense_are_refused(settings):
+    with pytest.raises(InputError, match="must be above 0 and at most"):
+        check_thermostat(temperature_K=settings[0], friction_per_fs=settings[1])
+
+
+# -- protocols
+
+
+def test_the_protocols_of_the_package_are_found_by_name():
+    assert {"quick", "paper_300K", "paper_400K"} <= set(protocol_names())
+    paper = load_protocol("paper_400K")
+    assert (paper.name, paper.temperature_K, paper.timestep_fs) == ("paper_400K", 400, 0.5)
+    assert paper.n_steps >= 4_000_000
+    assert load_protocol("quick").n_replicas > 1
+
+
+GOOD = {
+    "temperature_K": 300,
+    "timestep_fs": 0.5,
+    "friction_per_fs": 0.01,
+    "n_steps": 100,
+    "n_replicas": 2,
+    "interval": 10,
+}
+
+
+def write_toml(path, **changes):
+    content = {**GOOD, **changes}
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in content.items() if value is not None))
+    return path
+
+
+def test_a_protocol_is_read_from_a_file(tmp_path):
+    protocol = load_protocol(write_toml(tmp_path / "mine.toml"))
+    assert protocol == Protocol("mine", 300, 0.5, 0.01, 100, 2, 10)
+    assert protocol.n_records == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"temprature_K": 300}, "did you mean temperature_K"),
+        ({"xyz": 300}, "known are name, temperature_K"),
+        ({"interval": None}, "expected interval"),
+        ({"timestep_fs": 10}, "at most 4 fs"),
+        ({"temperature_K": "hot"}, "temperature_K of a protocol must be a number"),
+        ({"temperature_K": -1}, "temperature must be above 0"),
+        ({"n_steps": 10.5}, "n_steps of a protocol must be an integer"),
+        ({"n_replicas": 0}, "n_replicas of a protocol must be at least 1"),
+        ({"interval": 1000}, "interval of a protocol must be at most its n_steps"),
+    ],
+)
+def test_a_protocol_with_a_mistake_is_refused(tmp_path, changes, words):
+    with pytest.raises(InputError, match=words):
+        load_protocol(write_toml(tmp_path / "bad.toml", **changes))
+
+
+def test_a_protocol_that_is_not_there_or_no_toml_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"one of .*quick"):
+        load_protocol("quik")
+    with pytest.raises(InputError, match="found no file"):
+        load_protocol(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("a = = 1")
+    with pytest.raises(InputError, match="could not read it"):
+        load_protocol(tmp_path / "broken.toml")
+
+
+# -- geometry
+
+
+def test_bonds_are_found_and_held_against_their_mean_length():
+    positions = np.array([[0, 0, 0], [0.97, 0, 0], [-0.3, 0.92, 0]], dtype=float)
+    numbers = np.array([8, 1, 1])
+    bonds = reference_bonds(numbers, positions[None])
+    assert bonds.pairs.tolist() == [[1, 0], [2, 0]]
+    assert bonds.lengths[0] == pytest.approx(0.97)
+    assert bonds.broken(positions) is None
+    stretched = positions * [2.5, 1, 1]
+    i, j, length = bonds.broken(stretched)
+    assert (i, j, length) == (1, 0, pytest.approx(2.425))
+
+
+# -- runs
+
+
+def run(folder, calculator=Spring, *, model="default", seed=0, **changes):
+    protocol = Protocol("test", **{**GOOD, "n_steps": 400, "n_replicas": 3, "equilibration_steps": 20, **changes})
+    atoms = chain("OHC")
+    return run_md(
+        calculator,
+        [atoms] * protocol.n_replicas,
+        protocol,
+        folder,
+        model=model,
+        bonds=reference_bonds(atoms.numbers, atoms.positions[None]),
+        zero_energy_eV=-0.1,
+        seed=seed,
+    )
+
+
+SUMMARY_KEYS = {
+    "model", "temperature_K", "timestep_fs", "n_steps", "n_replicas", "n_failed", "first_failure_ps", "reasons",
+    "mean_total_energy", "standard_error", "drift", "drift_error", "stable",
+}  # fmt: skip
+
+
+def test_a_stable_run_is_written_down(tmp_path):
+    summary = run(tmp_path / "default")
+    assert summary == json.loads((tmp_path / "default" / "summary.json").read_text())
+    assert set(summary) >= SUMMARY_KEYS
+    assert (summary["n_failed"], summary["first_failure_ps"], summary["reasons"]) == (0, None, [])
+    assert summary["stable"] is True
+    with np.load(tmp_path / "default" / "energies.npz") as energies:
+        assert energies["time_ps"].shape == (41,)
+        assert energies["time_ps"][-1] == pytest.approx(0.2)
+        assert energies["potential"].shape == energies["kinetic"].shape == (41, 3)
+        assert energies["temperature_K"] == 300
+        total = energies["potential"] + energies["kinetic"] + 0.1
+        assert summary["mean_total_energy"] == pytest.approx(total.mean() / KCAL_PER_MOL)
+        # Replicas have noise and velocities of their own.
+        assert len(set(energies["kinetic"][0])) == 3
+        trajectory = read(tmp_path / "default" / "replica-02.traj", index=":")
+        assert len(trajectory) == 41
+        assert [frame.get_potential_energy() for frame in trajectory] == energies["potential"][:, 2].tolist()
+        assert trajectory[7].get_kinetic_energy() == energies["kinetic"][7, 2]
+        assert not trajectory[7].constraints
+    assert not list(tmp_path.glob(".writing*"))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("explode", "the bond O0-H1|the bond H1-O0|the bond C2-H1|no longer numbers|temperature is"),
+        ("nan", "no longer numbers"),
+        ("raise", "the model failed: no convergence"),
+    ],
+)
+def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words):
+    made = []
+
+    def factory():
+        made.append(Spring(trouble, 150) if len(made) == 1 else Spring())
+        return made[-1]
+
+    summary = run(tmp_path / "default", factory)
+    assert summary["n_failed"] == 1
+    assert not summary["stable"]
+    failure = summary["failures"][0]
+    assert failure["replica"] == 1
+    assert 120 <= failure["step"] <= 150
+    assert summary["first_failure_ps"] == failure["time_ps"] == pytest.approx(failure["step"] * 0.5e-3)
+    assert any(word in failure["reason"] for word in words.split("|"))
+    assert "replica 1 after" in summary["reasons"][0]
+    with np.load(tmp_path / "default" / "energies.npz") as energies:
+        known = np.isfinite(energies["potential"] + energies["kinetic"])
+    assert known[:, [0, 2]].all()
+    assert known[:, 1].sum() == math.ceil(failure["step"] / 10)
+    assert math.isfinite(summary["mean_total_energy"])
+    frames = read(tmp_path / "default" / "replica-01.traj", index=":")
+    assert known[:, 1].sum() <= len(frames) <= known[:, 1].sum() + 1
+    assert np.isfinite(frames[-1].positions).all()
+
+
+def test_a_run_of_which_nothing_is_left_still_has_a_summary(tmp_path):
+    summary = run(tmp_path / "default", lambda: Spring("nan", 0), n_replicas=2)
+    assert summary["n_failed"] == 2
+    assert summary["first_failure_ps"] == 0
+    assert [summary[key] for key in ("mean_total_energy", "standard_error", "drift")] == [None] * 3
+    plot_total_energy(tmp_path)
+
+
+def test_a_frozen_molecule_is_unphysical(tmp_path):
+    summary = run(tmp_path / "default", n_replicas=1, temperature_K=0.01)
+    assert "the temperature is" in summary["reasons"][0]
+
+
+def test_a_finished_run_is_not_run_again_and_others_are(tmp_path):
+    calls = []
+
+    def factory():
+        calls.append(1)
+        return Spring()
+
+    first = run(tmp_path / "default", factory, n_steps=100)
+    again = run(tmp_path / "default", factory, n_steps=100)
+    assert len(calls) == 3
+    assert first == again
+    other = run(tmp_path / "default", factory, n_steps=100, seed=1)
+    assert len(calls) == 6
+    assert other["mean_total_energy"] != first["mean_total_energy"]
+    (tmp_path / "default" / "summary.json").write_text("{")
+    assert run(tmp_path / "default", factory, n_steps=100) == first
+    assert len(calls) == 9
+
+
+def test_one_calculator_serves_all_replicas_alike(tmp_path):
+    shared = run(tmp_path / "a", Spring(), n_steps=50)
+    own = run(tmp_path / "b", Spring, n_steps=50)
+    assert shared == own
+
+
+def test_an_interrupted_run_leaves_the_folder_as_it_was(tmp_path):
+    def factory():
+        raise KeyboardInterrupt
+
+    run(tmp_path / "default", n_steps=50)
+    before = (tmp_path / "default" / "summary.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "default", factory, n_steps=60)
+    assert (tmp_path / "default" / "summary.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["default"]
+
+
+def test_starts_that_do_not_fit_are_refused(tmp_path):
+    protocol = Protocol("test", **GOOD)
+    atoms = chain()
+    settings = {"model": "default", "bonds": reference_bonds(atoms.numbers, atoms.positions[None]), "zero_energy_eV": 0}
+    with pytest.raises(InputError, match="a start for each of 2 replicas, found 1"):
+        run_md(Spring, [atoms], protocol, tmp_path / "x", **settings)
+    periodic = chain()
+    periodic.pbc = True
+    with pytest.raises(InputError, match="without a cell"):
+        run_md(Spring, [atoms, periodic], protocol, tmp_path / "x", **settings)
+    with pytest.raises(InputError, match="with hydrogen"):
+        run_md(Spring, [atoms] * 2, Protocol("test", **{**GOOD, "timestep_fs": 2}), tmp_path / "x", **settings)
+    assert not (tmp_path / "x").exists()
+
+
+def test_public_names_of_the_package():
+    assert {"run_md", "Protocol", "verdict"} <= set(dir(md))
+    assert all(getattr(md, name) for name in dir(md))
+    with pytest.raises(AttributeError):
+        md.nothing  # noqa: B018
+
+
+# -- analysis
+
+
+def ar1(n, n_replicas, memory, seed):
+    """AR(1) series of unit variance, (n, n_replicas), and the true standard error of its mean over all."""
+    noise = np.random.default_rng(seed).standard_normal((n + 1000, n_replicas))
+    series = lfilter([math.sqrt(1 - memory**2)], [1, -memory], noise, axis=0)[1000:]
+    return series, math.sqrt((1 + memory) / (1 - memory) / (n * n_replicas))
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9, 0.98])
+def test_the_block_error_of_a_correlated_series_is_right(memory):
+    found = []
+    for seed in range(5):
+        series, true = ar1(8000, 4, memory, seed)
+        found.append(analysis.block_error(series)[0])
+        assert found[-1] == pytest.approx(true, rel=0.3)
+    assert np.mean(found) == pytest.approx(true, rel=0.15)
+
+
+def test_block_errors_of_next_to_nothing():
+    assert math.isnan(analysis.block_error(np.zeros((1, 1)))[0])
+    assert analysis.block_error(np.ones((100, 2)))[0] == 0
+    assert analysis.block_error(np.array([[0.0], [2.0]]))[0] == pytest.approx(1)
+    assert all(math.isnan(value) for value in analysis.drift(np.arange(3.0), np.ones((3, 1))))
+
+
+@pytest.mark.parametrize("n_replicas", [1, 4])
+def test_a_drift_is_found_when_planted_and_not_when_absent(n_replicas):
+    time = np.arange(4000) * 0.005
+    misses = 0
+    for seed in range(20):
+        series, _ = ar1(4000, n_replicas, 0.9, seed)
+        slope, error = analysis.drift(time, series)
+        misses += abs(slope) > 3 * error
+        planted = 0.1
+        slope, error = analysis.drift(time, series + planted * time[:, None])
+        assert abs(slope - planted) < 5 * error
+        assert slope > 3 * error
+        assert not analysis.is_stable(0, slope, error, time[-1])
+    assert misses <= 1
+
+
+def test_the_rule_of_stability():
+    assert analysis.is_stable(0, 0.01, 0.005, 1000)
+    assert analysis.is_stable(0, 0.01, 0.001, 10)
+    assert not analysis.is_stable(0, -0.01, 0.001, 1000)
+    assert not analysis.is_stable(1, 0.0, 0.001, 1000)
+    assert analysis.is_stable(0, math.nan, math.nan, 1)
+    assert not analysis.is_stable(2, math.nan, math.nan, 1)
+
+
+def test_the_running_average_skips_replicas_that_are_lost():
+    series = np.array([[1.0, 3.0], [2.0, np.nan], [6.0, np.nan]])
+    np.testing.assert_allclose(analysis.running_average(series), [2, 2, 3])
+    series, true = ar1(8000, 4, 0.9, 0)
+    assert analysis.running_error(series)[-1] == pytest.approx(true, rel=0.3)
+    assert analysis.running_error(series)[400] > 2 * true
+    assert np.isnan(analysis.running_average(np.full((3, 1), np.nan))).all()
+
+
+# -- words and figure
+
+
+def summary(model="default", **changes):
+    content = {
+        "model": model, "temperature_K": 400.0, "n_replicas": 4, "n_failed": 0, "first_failure_ps": None, "reasons": [],
+        "mean_total_energy": 20.0, "standard_error": 0.3, "drift": 0.0, "drift_error": 0.1, "stable": True,
+    }  # fmt: skip
+    return {**content, **changes}
+
+
+def test_the_verdict_says_which_model_is_stable():
+    failed = {"n_failed": 2, "first_failure_ps": 1.25, "reasons": ["replica 1 after 1.250 ps: the bond C3-H9 is 2 Å"]}
+    words = verdict([summary(stable=False, **failed), summary("improved")])
+    assert words == (
+        "At 400 K improved is stable; default is not: 2 of 4 replicas failed, the first after 1.25 ps "
+        "(the bond C3-H9 is 2 Å)."
+    )
+    both = verdict([summary(mean_total_energy=20.2), summary("improved"), summary("improved", temperature_K=300.0)])
+    assert both == (
+        "At 300 K improved is stable. At 400 K default and improved are both stable; the mean energies of default and "
+        "improved differ by 0.20 kcal/mol, within the noise of 2 × 0.42."
+    )
+    assert "drifts by -1.2 ± 0.1" in verdict([summary(stable=False, drift=-1.2)])
+    three = verdict([summary("reference", mean_total_energy=22), summary(standard_error=None), summary("improved")])
+    assert "reference, default and improved are all stable" in three
+    assert "improved and reference differ by 2.00 kcal/mol, beyond" in three
+
+
+def test_the_figure_is_drawn(tmp_path):
+    run(tmp_path / "improved", n_steps=200, model="improved")
+    run(tmp_path / "default", lambda: Spring("explode", 100), n_steps=200)
+    run(tmp_path / "mine", n_steps=200, model="mine", n_replicas=1)
+    paths = plot_total_energy(tmp_path)
+    assert [path.name for path in paths] == ["total_energy.png", "total_energy.pdf"]
+    assert paths[0].read_bytes()[:4] == b"\x89PNG"
+    assert all(path.stat().st_size > 5000 for path in paths)
+    with pytest.raises(InputError, match="found none"):
+        plot_total_energy(tmp_path / "default")
+
+
+def test_the_toml_files_are_those_at_the_top_of_the_checkout():
+    top = Path(__file__).parents[1] / "md"
+    assert {path.stem for path in top.glob("*.toml")} == set(protocol_names())
