@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from ase_flatten.checks import Finding, check_dataset
 from ase_flatten.dataset import Dataset
-from ase_flatten.energy_forces import energy_slope, explain_slope, rank_correlation
+from ase_flatten.energy_forces import energy_slope, explain_slope, rank_correlation, trapezoid
 
 KCAL = units.kcal / units.mol
 LAST = 8
@@ -49,6 +49,11 @@ def turned(dataset: Dataset, rng: np.random.Generator) -> Dataset:
     return replace(dataset, positions=dataset.positions @ rotations + shift, forces=dataset.forces @ rotations)
 
 
+def mirrored(dataset: Dataset) -> Dataset:
+    mirror = np.array([-1.0, 1.0, 1.0])
+    return replace(dataset, positions=dataset.positions * mirror, forces=dataset.forces * mirror)
+
+
 def test_sound_data_pass(ethanol_like, findings):
     assert findings(ethanol_like) == {}
 
@@ -77,6 +82,23 @@ def test_the_slope_is_one(ethanol_like):
     slope = energy_slope(ethanol_like, np.column_stack([frames, frames + 1]))
     assert slope.low == pytest.approx(1, abs=0.02) and slope.high == pytest.approx(1, abs=0.02)
     assert slope.correlation > 0.99 and slope.outside < 0.02
+
+
+def test_turned_frames_superpose_and_mirror_images_do_not(ethanol_like, rng):
+    # Between the mirror images of a chiral frame there is work to be done, though all distances are equal.
+    frames = np.arange(40)
+    pairs = np.column_stack([frames, frames + 40])
+    first = ethanol_like.take(frames)
+    for second, least, most in ((turned(first, rng), 0, 1e-9), (mirrored(first), 0.05, 2)):
+        both = Dataset(
+            first.numbers,
+            np.concatenate([first.positions, second.positions]),
+            np.zeros(80),
+            np.concatenate([first.forces, second.forces]),
+        )
+        work, rmsd = trapezoid(both, pairs)
+        assert np.all(rmsd >= least) and np.all(rmsd < most)
+        assert np.all(np.abs(work) < 1e-9) == (least == 0)
 
 
 MISTAKES = [
