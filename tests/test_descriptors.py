@@ -13,6 +13,7 @@ from ase_flatten.descriptors import (
     near_identical_pairs,
     nearest_frames,
     pair_distances,
+    pair_permutation,
     squared_distances,
 )
 
@@ -46,6 +47,13 @@ def test_pair_distances_do_not_see_how_a_molecule_lies(positions, seed):
     turn = Rotation.random(random_state=seed).as_matrix()
     moved = positions @ turn.T + np.random.default_rng(seed).normal(size=3)
     np.testing.assert_allclose(pair_distances(moved), pair_distances(positions), atol=1e-11)
+
+
+@given(frames_of_atoms, st.randoms(use_true_random=False))
+def test_an_exchange_of_atoms_is_one_of_pairs(positions, random):
+    permutation = np.array(random.sample(range(positions.shape[1]), positions.shape[1]))
+    exchanged = pair_distances(positions[:, permutation])
+    np.testing.assert_allclose(exchanged, pair_distances(positions)[:, pair_permutation(permutation)], atol=1e-12)
 
 
 def test_pair_distances_are_the_same_in_blocks(monkeypatch, rng):
@@ -112,6 +120,12 @@ def test_a_single_frame_is_near_no_other():
     frame = np.ones((1, 10))
     assert near_identical_pairs(frame).shape == (0, 2)
     assert nearest_frames(frame)[1] == [np.inf]
+
+
+def test_near_identical_pairs_are_found_among_frames_that_span_few_dimensions():
+    frames = np.zeros((6, 30))
+    frames[3:, 0] = [1.0, 2.0, 2.0]
+    np.testing.assert_array_equal(sorted(near_identical_pairs(frames).tolist()), [[0, 1], [0, 2], [1, 2], [4, 5]])
 
 
 @settings(deadline=None)
