@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from ase_flatten.exceptions import InputError
 
@@ -81,6 +84,33 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, atomically."""
     with writing(path) as beside:
         beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
+    """Open an npz file of plain arrays, never unpickling.
+
+    Parameters
+    ----------
+    what : str
+        What the file should hold, for the message.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or holds something else, at whatever point of the block that shows.
+    """
+    try:
+        with open(path, "rb") as stream:  # numpy leaves a broken file open
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("a bare array")
+            with archive:
+                yield archive
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"expected {what} in {path}, could not read it: {error}") from error
 
 
 def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:

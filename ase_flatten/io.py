@@ -4,8 +4,6 @@ Units are what the file declares or what the caller states; they are never guess
 """
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from ase.io import write as ase_write
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray, formula
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_npz, writing
+from ase_flatten.files import reading_npz, write_npz, writing
 from ase_flatten.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
 
 _NPZ_KEYS = (
@@ -166,17 +164,8 @@ class _Frame:
 
 
 def _read_npz(path: Path) -> _Raw:
-    try:
-        with open(path, "rb") as stream:  # numpy leaves a broken file open
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a bare array")
-            with archive:
-                return _raw_of_npz(path, archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"expected an npz file of plain arrays, could not read {path}: {error}") from error
+    with reading_npz(path, "an npz file of plain arrays") as archive:
+        return _raw_of_npz(path, archive)
 
 
 def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:

@@ -19,7 +19,7 @@ from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.evaluation import Evaluation, evaluate
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_json, write_npz, write_text
+from ase_flatten.files import reading_npz, write_json, write_npz, write_text
 from ase_flatten.flattening import Schedule, Step, flatten
 from ase_flatten.models import Family, Model, Trainer, family
 from ase_flatten.models.folder import load_model, read_card, save_model, versions
@@ -411,8 +411,5 @@ def _read_json(path: Path, maker: str) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # a damaged archive raises many kinds of errors
-        raise InputError(f"could not read {path}: {error}; the run folder is incomplete or damaged") from error
+    with reading_npz(path, "arrays of the run") as archive:
+        return {name: archive[name] for name in archive.files}

@@ -28,15 +28,17 @@ def proportional_counts(populations: IntArray, total: int) -> IntArray:
     available = int(populations.sum())
     if total > available:
         raise InputError(f"{total} frames were asked for, only {available} are there to choose from; ask for fewer")
-    counts = np.zeros(len(populations), dtype=np.int64)
-    order = np.argsort(-populations, kind="stable")
-    counts[order[:total]] = np.minimum(populations[order[:total]], 1)
+    least = np.zeros(len(populations), dtype=np.int64)
+    least[np.argsort(-populations, kind="stable")[:total]] = 1
+    least = np.minimum(least, populations)
     exact = populations * (total / max(available, 1))
-    while (rest := total - int(counts.sum())) > 0:
-        # The strata that lag furthest behind their share come first.
-        lag = np.where(counts < populations, exact - counts, -np.inf)
-        next_ones = np.argsort(-lag, kind="stable")[: min(rest, int(np.isfinite(lag).sum()))]
-        counts[next_ones[lag[next_ones] >= min(0.0, lag.max())]] += 1
+    counts = np.clip(np.floor(exact).astype(np.int64), least, populations)
+    while (rest := total - int(counts.sum())) != 0:
+        # The strata that are furthest from their share give or take first.
+        lag = np.sign(rest) * (exact - counts)
+        movable = counts < populations if rest > 0 else counts > least
+        order = np.argsort(np.where(movable, -lag, np.inf), kind="stable")
+        counts[order[: min(abs(rest), int(movable.sum()))]] += np.sign(rest)
     return counts
 
 

@@ -1,6 +1,7 @@
 """Data that many tests share."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tblite on 9 atoms is slower on more threads
 
@@ -11,6 +12,9 @@ from ase.build import molecule
 from ase.md.verlet import VelocityVerlet
 
 from ase_flatten.dataset import Dataset
+from ase_flatten.flattening import Schedule
+from ase_flatten.io import write_dataset
+from ase_flatten.run import Run, RunSettings, train
 
 
 @pytest.fixture
@@ -36,3 +40,45 @@ def ethanol_like() -> Dataset:
     dynamics.run(800)
     positions, energies, forces = (np.array(part[101:]) for part in zip(*frames))
     return Dataset(atoms.numbers, positions, energies, forces, name="ethanol", theory="GFN2-xTB")
+
+
+@pytest.fixture(scope="session")
+def water() -> Dataset:
+    """Real quantum-chemical data with a rare event: 400 thermal frames of water, 16 with one bond far out."""
+    from tblite.ase import TBLite
+
+    rng = np.random.default_rng(3)
+    atoms = molecule("H2O")
+    positions = atoms.positions + rng.normal(scale=0.04, size=(416, 3, 3))
+    out = atoms.positions[1] - atoms.positions[0]
+    positions[RARE_WATER, 1] = atoms.positions[0] + np.linspace(1.3, 1.6, 16)[:, None] * out
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    energies, forces = np.empty(416), np.empty((416, 3, 3))
+    for frame, configuration in enumerate(positions):
+        atoms.positions = configuration
+        energies[frame], forces[frame] = atoms.get_potential_energy(), atoms.get_forces()
+    return Dataset(atoms.numbers, positions, energies, forces, name="water", theory="GFN2-xTB")
+
+
+RARE_WATER = np.arange(16) * 26
+"""The frames of `water` with a stretched bond."""
+
+
+@pytest.fixture(scope="session")
+def water_file(water: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The water data as a file."""
+    path = tmp_path_factory.mktemp("data") / "water.npz"
+    write_dataset(path, water)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(water: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run on the water data."""
+    folder = tmp_path_factory.mktemp("runs") / "water"
+    return train(water, folder, WATER_SETTINGS, source="water.npz")
+
+
+WATER_SETTINGS = RunSettings(
+    trainer={"sigma": 10}, schedule=Schedule(n_steps=3, n_initial=10, step_size=5), n_geometry=4, n_energy=3, seed=1
+)

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_json, write_npz, writing_folder
+from ase_flatten.files import reading_npz, write_json, write_npz, writing_folder
 from ase_flatten.models import Family, Model, family
 
 FORMAT = 1
@@ -83,12 +83,8 @@ def load_model(path: str | Path) -> SavedModel:
     species = [chemical_symbols[number] for number in model.numbers]
     if species != card["species"]:
         raise InputError(f"{folder / CARD} says {card['species']}, the model file holds {species}; train it again")
-    try:
-        with np.load(folder / TRAINING, allow_pickle=False) as archive:
-            positions = archive["positions"]
-    except Exception as error:  # a damaged archive raises many kinds of errors
-        raise InputError(f"expected the training geometries, could not read {folder / TRAINING}: {error}") from error
-    return SavedModel(model, card, positions)
+    with reading_npz(folder / TRAINING, "the training geometries") as archive:
+        return SavedModel(model, card, archive["positions"])
 
 
 def read_card(folder: Path) -> dict[str, Any]:

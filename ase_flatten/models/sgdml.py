@@ -19,7 +19,7 @@ import psutil
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import BLOCK_BYTES, pair_permutation
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_npz
+from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.models import Model, Prediction, unknown_setting
 from ase_flatten.strata import energy_bins, stratified_sample
 from ase_flatten.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
@@ -303,21 +303,14 @@ def load_model_file(path: Path) -> SGDMLModel:
     InputError
         The file is missing, damaged or no sGDML model, or holds a periodic cell or energy constraints.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _NEEDED if key not in archive.files]
-            if missing:
-                raise InputError(f"expected an sGDML model in {path}, found no entry {missing[0]}; is it a data set?")
-            for unsupported in ("lattice", "alphas_E"):
-                if unsupported in archive.files:
-                    raise InputError(f"expected a plain sGDML model in {path}, found {unsupported}: not supported")
-            return SGDMLModel({key: archive[key] for key in archive.files if key not in _OBJECTS})
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"expected an sGDML model file, could not read {path}: {error}") from error
-    except Exception as error:  # zipfile and zlib raise their own kinds on damaged archives
-        raise InputError(f"expected an sGDML model file, {path} is damaged: {error}") from error
+    with reading_npz(path, "an sGDML model") as archive:
+        missing = [key for key in _NEEDED if key not in archive.files]
+        if missing:
+            raise InputError(f"expected an sGDML model in {path}, found no entry {missing[0]}; is it a data set?")
+        for unsupported in ("lattice", "alphas_E"):
+            if unsupported in archive.files:
+                raise InputError(f"expected a plain sGDML model in {path}, found {unsupported}: not supported")
+        return SGDMLModel({key: archive[key] for key in archive.files if key not in _OBJECTS})
 
 
 FAMILY = SGDMLFamily()

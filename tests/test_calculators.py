@@ -1,0 +1,111 @@
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.io import read, write
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+
+from ase_flatten import FlattenedSGDML, load_calculator
+from ase_flatten.calculators import FlattenedCalculator
+from ase_flatten.exceptions import InputError
+from ase_flatten.testing import check_calculator
+
+
+@pytest.fixture
+def atoms(finished_run, water):
+    return Atoms(water.numbers, water.positions[1], calculator=load_calculator(finished_run.folder))
+
+
+def test_contract(finished_run, water):
+    check_calculator(FlattenedSGDML(finished_run.folder), water.numbers, water.positions[1])
+
+
+def test_the_contract_can_fail(finished_run, water):
+    class Careless(FlattenedCalculator):
+        def set_atoms(self, atoms):
+            pass
+
+    with pytest.raises(AssertionError, match="accepted"):
+        check_calculator(Careless(finished_run.folder), water.numbers, water.positions[1])
+
+
+def test_a_run_folder_stands_for_its_improved_model(finished_run, water):
+    energies = [
+        Atoms(water.numbers, water.positions[5], calculator=load_calculator(path)).get_potential_energy()
+        for path in (finished_run.folder, finished_run.folder / "improved", finished_run.folder / "default")
+    ]
+    assert energies[0] == energies[1] != energies[2]
+
+
+def test_another_family_is_refused(finished_run):
+    class Other(FlattenedCalculator):
+        family = "schnet"
+
+    with pytest.raises(InputError, match=r"expected a model of the family schnet .* found sgdml"):
+        Other(finished_run.folder)
+
+
+def test_it_optimizes_vibrates_and_moves(atoms, tmp_path, water):
+    with BFGS(atoms, logfile=None) as optimizer:
+        assert optimizer.run(fmax=1e-3, steps=100)
+    vibrations = Vibrations(atoms, name=str(tmp_path / "vib"))
+    vibrations.run()
+    # GFN2-xTB's water: 1,538, 3,643 and 3,651 wavenumbers.
+    assert np.allclose(np.sort(vibrations.get_frequencies().real)[-3:], [1538, 3643, 3651], rtol=0.05)
+    atoms.set_momenta(np.random.default_rng(0).normal(size=(3, 3)) * np.sqrt(atoms.get_masses() * 0.02)[:, None])
+    start = atoms.get_total_energy()
+    VelocityVerlet(atoms, timestep=0.25 * units.fs).run(200)
+    assert abs(atoms.get_total_energy() - start) < 2e-3
+
+
+def test_results_are_written_and_read_by_ase(atoms, tmp_path):
+    for suffix in ("traj", "extxyz"):
+        atoms.get_forces()
+        write(tmp_path / f"water.{suffix}", atoms)
+        again = read(tmp_path / f"water.{suffix}")
+        assert again.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+        np.testing.assert_allclose(again.get_forces(), atoms.get_forces(), atol=1e-7)
+
+
+def test_extrapolation_is_told_once(atoms, water, caplog):
+    with caplog.at_level(logging.WARNING):
+        atoms.get_potential_energy()
+        assert atoms.calc.extrapolation < 1 and not caplog.records
+        for stretch in (2.0, 2.1):
+            atoms.positions[1] = atoms.positions[0] + stretch * (water.positions[1, 1] - water.positions[1, 0])
+            atoms.get_potential_energy()
+    assert atoms.calc.extrapolation > 1
+    assert [record.message[:24] for record in caplog.records] == ["the model extrapolates: "]
+
+
+def test_an_exchange_of_equal_atoms_is_no_extrapolation(atoms, water):
+    atoms.get_potential_energy()
+    before = atoms.calc.extrapolation
+    assert len(atoms.calc.model.permutations) == 2
+    atoms.positions = water.positions[1, [0, 2, 1]]
+    atoms.get_potential_energy()
+    assert atoms.calc.extrapolation == pytest.approx(before)
+
+
+def test_it_is_quiet(finished_run, water):
+    code = f"""
+import numpy as np
+from ase import Atoms
+from ase_flatten import load_calculator
+atoms = Atoms({water.numbers.tolist()}, {water.positions[1].tolist()})
+atoms.calc = load_calculator({str(finished_run.folder)!r})
+atoms.get_forces()
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_many_configurations_at_once(atoms, water):
+    prediction = atoms.calc.predict(water.positions[:7])
+    assert prediction.forces.shape == (7, 3, 3)
+    np.testing.assert_allclose(prediction.forces[1], atoms.get_forces(), atol=1e-10)
