@@ -21,6 +21,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import CalculatorError
 from ase.optimize import LBFGS
+from threadpoolctl import threadpool_limits
 
 from ase_flatten.bonds import count_fragments
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
@@ -108,7 +109,8 @@ def sample(
     calculator's energy and forces. While it runs, what is done lies in the folder
     ``<output>.partial``, from which the same call goes on. The same settings on the
     same machine give the same data set, bit for bit, interrupted or not, as long as
-    the calculator is deterministic (tblite: with one thread, ``OMP_NUM_THREADS=1``).
+    the calculator is deterministic. Libraries run on one thread for that: on more, tblite
+    adds up in an order of its own choice.
 
     Parameters
     ----------
@@ -145,8 +147,15 @@ def sample(
     )
     atoms = read_structure(structure)
     settings.check(atoms)
+    reference_calculator(calculator)  # refuses a wrong one, and loads the libraries whose threads are limited
     run = PartialRun(Path(output), atoms.numbers, _record(settings, atoms))
-    state = run.open(resume=resume)
+    with threadpool_limits(limits=1):
+        _run(run, atoms, settings, run.open(resume=resume), progress)
+    return run.finish()
+
+
+def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State | None, progress: Progress) -> None:
+    """Go on from `state`, or from the structure, to the last step."""
     if state is None:
         state = _start(atoms, settings)
         run.save(state, [])
@@ -158,13 +167,12 @@ def sample(
             state, chunk, failure = _run_chunk(atoms.numbers, settings, state, pieces=pieces)
             if failure is not None:
                 raise InputError(
-                    f"expected a molecule that stays whole at {temperature_K:g} K, but after "
-                    f"{state.step * timestep_fs / 1000:.3f} ps {failure}; {run.keep(chunk)}; "
+                    f"expected a molecule that stays whole at {settings.temperature_K:g} K, but after "
+                    f"{state.step * settings.timestep_fs / 1000:.3f} ps {failure}; {run.keep(chunk)}; "
                     "sample at a lower temperature or with a shorter time step"
                 )
             run.save(state, chunk)
             advance(state.step - done)
-    return run.finish()
 
 
 def read_structure(structure: str | Path) -> Atoms:
@@ -220,8 +228,8 @@ def _run_chunk(
 ) -> tuple[State, list[LabelledFrame], str | None]:
     """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
     atoms = Atoms(numbers, state.positions)
-    # Setting momenta under a constraint would project, and so round, them once more.
-    atoms.set_momenta(state.momenta, apply_constraint=False)
+    # Before the thermostat's constraint is there: under it they would be projected, and so rounded, once more.
+    atoms.set_momenta(state.momenta)
     atoms.calc = reference_calculator(settings.calculator)
     rng = np.random.default_rng()
     rng.bit_generator.state = state.generator
