@@ -22,11 +22,9 @@ def _sentence(temperature: float, summaries: Sequence[Summary]) -> str:
     clauses = []
     if len(stable) == len(summaries) > 1:
         clauses.append(f"{_join(stable)} are {'both' if len(stable) == 2 else 'all'} stable")
-    else:
-        clauses += [f"{model} is stable" for model in stable]
-        clauses += [
-            f"{summary['model']} is not: {_complaint(summary)}" for summary in summaries if not summary["stable"]
-        ]
+    elif stable:
+        clauses.append(f"{_join(stable)} {'is' if len(stable) == 1 else 'are'} stable")
+    clauses += [f"{summary['model']} is not: {_complaint(summary)}" for summary in summaries if not summary["stable"]]
     clauses += _differences([summary for summary in summaries if summary["stable"]])
     return f"At {temperature:g} K {'; '.join(clauses)}."
 
@@ -59,4 +57,4 @@ def _differences(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _join(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
