@@ -14,6 +14,7 @@ from ase.md.verlet import VelocityVerlet
 from scipy.signal import lfilter
 
 from ase_flatten import md
+from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.md import Protocol, analysis, load_protocol, plot_total_energy, reference_bonds, run_md, verdict
 from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
@@ -54,6 +55,10 @@ def chain(symbols="H2"):
     atoms = Atoms(symbols)
     atoms.positions[:, 0] = LENGTH * np.arange(len(atoms))
     return atoms
+
+
+def bonds_of(atoms):
+    return reference_bonds(atoms.numbers, pair_distances(atoms.positions[None])[0])
 
 
 def temperatures(dynamics, atoms, n_steps):
@@ -226,7 +231,7 @@ def test_a_protocol_that_is_not_there_or_no_toml_is_refused(tmp_path):
 def test_bonds_are_found_and_held_against_their_mean_length():
     positions = np.array([[0, 0, 0], [0.97, 0, 0], [-0.3, 0.92, 0]], dtype=float)
     numbers = np.array([8, 1, 1])
-    bonds = reference_bonds(numbers, positions[None])
+    bonds = reference_bonds(numbers, pair_distances(positions[None])[0])
     assert bonds.pairs.tolist() == [[1, 0], [2, 0]]
     assert bonds.lengths[0] == pytest.approx(0.97)
     assert bonds.broken(positions) is None
@@ -247,7 +252,7 @@ def run(folder, calculator=Spring, *, model="default", seed=0, **changes):
         protocol,
         folder,
         model=model,
-        bonds=reference_bonds(atoms.numbers, atoms.positions[None]),
+        bonds=bonds_of(atoms),
         zero_energy_eV=-0.1,
         seed=seed,
     )
@@ -369,7 +374,7 @@ def test_an_interrupted_run_leaves_the_folder_as_it_was(tmp_path):
 def test_starts_that_do_not_fit_are_refused(tmp_path):
     protocol = Protocol("test", **GOOD)
     atoms = chain()
-    settings = {"model": "default", "bonds": reference_bonds(atoms.numbers, atoms.positions[None]), "zero_energy_eV": 0}
+    settings = {"model": "default", "bonds": bonds_of(atoms), "zero_energy_eV": 0}
     with pytest.raises(InputError, match="a start for each of 2 replicas, found 1"):
         run_md(Spring, [atoms], protocol, tmp_path / "x", **settings)
     periodic = chain()

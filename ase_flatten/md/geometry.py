@@ -6,7 +6,6 @@ import numpy as np
 
 from ase_flatten.bonds import radius_sums
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances
 
 BONDED = 1.25
 """Atoms are bonded up to this multiple of the sum of their covalent radii."""
@@ -43,7 +42,7 @@ class Bonds:
         return int(i), int(j), float(lengths[worst])
 
 
-def reference_bonds(numbers: IntArray, positions: FloatArray) -> Bonds:
+def reference_bonds(numbers: IntArray, mean_distances: FloatArray) -> Bonds:
     """Find the bonds of the reference data and their mean lengths.
 
     A pair is a bond when its mean distance is below 1.25 times the sum of the covalent radii.
@@ -51,10 +50,9 @@ def reference_bonds(numbers: IntArray, positions: FloatArray) -> Bonds:
     Parameters
     ----------
     numbers : (n_atoms,) int array
-    positions : (n_frames, n_atoms, 3) array, Å
-        Frames of the reference data.
+    mean_distances : (n_pairs,) array, Å
+        Means over the reference data, in the order of `pair_distances`.
     """
     pairs = np.column_stack(np.tril_indices(len(numbers), -1))
-    lengths = pair_distances(positions).mean(axis=0)
-    bonded = lengths < BONDED * radius_sums(numbers)
-    return Bonds(pairs[bonded], lengths[bonded])
+    bonded = mean_distances < BONDED * radius_sums(numbers)
+    return Bonds(pairs[bonded], mean_distances[bonded])
