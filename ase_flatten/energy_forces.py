@@ -21,6 +21,7 @@ MAX_RMSD = 0.3
 CLOSE = 0.05
 """Pairs below this root-mean-square difference of pair distances are as good as closer ones, Å."""
 TOLERANCE = np.log(1.15)
+SAME_FACTOR = 0.2
 
 _MAX_SHIFTED = 2000
 
@@ -42,6 +43,8 @@ class EnergySlope:
     """Standard error of the logarithm of the slopes."""
     outside: float
     """Part of the work in pairs whose ΔE is more than half away from the (lower) slope."""
+    shared: float
+    """Part of that work in pairs that are all away by about the same factor, as a second unit would make it."""
     flat: bool
     """Whether energies hardly change where the forces do work."""
 
@@ -61,6 +64,8 @@ def energy_slope(dataset: Dataset, pairs: IntArray) -> EnergySlope:
     correlation = rank_correlation(work, change)
     low, inverse = _slope(work, change), _slope(change, work)
     outside = np.abs(change - low * work) > 0.5 * np.abs(low * work)
+    weights, other = np.abs(work[outside]), _slope(work[outside], change[outside])
+    same = np.abs(change[outside] - other * work[outside]) < SAME_FACTOR * np.abs(other) * weights
     unexplained = float(np.sqrt(max(0.0, 1 - correlation**2)))
     return EnergySlope(
         n_pairs=len(kept),
@@ -70,6 +75,7 @@ def energy_slope(dataset: Dataset, pairs: IntArray) -> EnergySlope:
         high=1 / inverse if inverse else np.inf,
         spread=unexplained / max(abs(correlation) * float(np.sqrt(len(kept))), 1e-12),
         outside=float(np.sum(np.abs(work[outside])) / max(np.sum(np.abs(work)), 1e-12)),
+        shared=float(np.sum(weights[same]) / max(np.sum(weights), 1e-12)),
         flat=bool(np.sum(np.abs(change)) < 0.1 * np.sum(np.abs(work))),
     )
 

@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_flatten.dataset import Dataset
 from ase_flatten.flattening import Schedule
-from ase_flatten.io import write_dataset
+from ase_flatten.io import read_dataset, write_dataset
 from ase_flatten.run import Run, RunSettings, train
 
 
@@ -43,7 +43,7 @@ def ethanol_like() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def water() -> Dataset:
+def water_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real quantum-chemical data with a rare event: 400 thermal frames of water, 16 with one bond far out."""
     from tblite.ase import TBLite
 
@@ -57,19 +57,19 @@ def water() -> Dataset:
     for frame, configuration in enumerate(positions):
         atoms.positions = configuration
         energies[frame], forces[frame] = atoms.get_potential_energy(), atoms.get_forces()
-    return Dataset(atoms.numbers, positions, energies, forces, name="water", theory="GFN2-xTB")
-
-
-RARE_WATER = np.arange(16) * 26
-"""The frames of `water` with a stretched bond."""
+    path = tmp_path_factory.mktemp("data") / "water.npz"
+    write_dataset(path, Dataset(atoms.numbers, positions, energies, forces, name="water", theory="GFN2-xTB"))
+    return path
 
 
 @pytest.fixture(scope="session")
-def water_file(water: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The water data as a file."""
-    path = tmp_path_factory.mktemp("data") / "water.npz"
-    write_dataset(path, water)
-    return path
+def water(water_file: Path) -> Dataset:
+    """The water data."""
+    return read_dataset(water_file)
+
+
+RARE_WATER = np.arange(16) * 26
+"""The frames of the water data with a stretched bond."""
 
 
 @pytest.fixture(scope="session")
