@@ -1,0 +1,282 @@
+"""The report: one page that needs nothing beside itself, and words that are true."""
+
+import json
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from PIL import Image
+
+from ase_flatten.evaluation import Curve
+from ase_flatten.exceptions import InputError
+from ase_flatten.files import write_json, write_npz, write_text
+from ase_flatten.flattening import Schedule
+from ase_flatten.report import verdict_sentences, write_report
+from ase_flatten.run import Run, RunSettings
+from ase_flatten.units import output_units
+
+HOSTILE = """<script>alert("1")</script>'&<img src="https://example.org/x.png">"""
+N_HELDOUT = [40, 30, 20, 10, 3, 0]
+DEFAULT = [1.0, 1.2, 1.5, 2.0, 6.0, None]
+IMPROVED = [1.1, 1.25, 1.45, 1.5, 2.5, None]
+
+
+def curve(scheme: str, n_train: int, overall: float, rmse: list[float | None], energy: float = 0.5) -> Curve:
+    values = np.array([np.nan if value is None else value for value in rmse])
+    return Curve(scheme, n_train, overall, energy, values, 0.1 * values)
+
+
+def write_run(folder: Path, final: tuple[Curve, Curve], *, source: str = "made up", finished: bool = True) -> Run:
+    """Write the files of a run that the report reads."""
+    atoms = molecule("CH3CH2OH")
+    n_clusters = len(final[0].cluster_force_rmse)
+    write_json(
+        folder / "run.json",
+        {
+            "format": 1,
+            "settings": asdict(RunSettings(schedule=Schedule(n_steps=1, n_initial=20, step_size=10), seed=17)),
+            "trainer": {"sigma": None, "regularisation": 1e-10},
+            "dataset": {"source": source, "digest": "d1ge57", "formula": "C2H6O", "n_frames": 1234, "theory": "PBE"},
+            "versions": {"ase-flatten": "0.1.0", "resumed_with": {"ase-flatten": "0.2.0"}},
+        },
+    )
+    shifts = np.random.default_rng(3).normal(scale=0.05, size=(n_clusters, len(atoms), 3))
+    write_npz(
+        folder / "reference.npz",
+        {
+            "numbers": atoms.numbers,
+            "lowest_energy": -10.0,
+            "lowest_positions": atoms.positions,
+            "energies": np.linspace(-9.9, -9, n_clusters),
+            "positions": atoms.positions + shifts,
+        },
+    )
+    steps = [
+        {
+            "step": number,
+            "train_frames": list(range(20 + 10 * number)),
+            "added_frames": list(range(10)),
+            "cluster_rmse": [0.1, 0.2, None],
+            "overall_rmse": 0.125,
+            "bad_clusters": [3, 4][: 2 * number],
+            "seconds": {"select": 0.5, "train": 2.25},
+        }
+        for number in range(2)
+    ]
+    write_text(folder / "history.jsonl", "".join(json.dumps(step) + "\n" for step in steps))
+    if finished:
+        initial = [curve(scheme, 20, 2.5, [3.0] * (n_clusters - 1) + [None]) for scheme in ("default", "improved")]
+        curves = [
+            {
+                name: [None if np.isnan(one) else one for one in value] if isinstance(value, np.ndarray) else value
+                for name, value in vars(one).items()
+            }
+            for one in (*initial, *final)
+        ]
+        n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
+        populations = [5 * number + 2 for number in n_heldout]
+        write_json(folder / "curves.json", {"populations": populations, "n_heldout": n_heldout, "curves": curves})
+    return Run(folder)
+
+
+def write_dynamics(folder: Path, temperature_K: float, *, failed: bool) -> None:
+    for model in ("default", "improved"):
+        broken = failed and model == "default"
+        summary = {
+            "model": model,
+            "temperature_K": temperature_K,
+            "timestep_fs": 0.5,
+            "n_steps": 4000,
+            "n_replicas": 4,
+            "n_failed": 2 if broken else 0,
+            "first_failure_ps": 0.31 if broken else None,
+            "reasons": [f"replica 1 after 0.310 ps: {HOSTILE}"] if broken else [],
+            "mean_total_energy": None if broken else 15.25,
+            "standard_error": None if broken else 0.75,
+            "drift": None if broken else 0.125,
+            "drift_error": None if broken else 0.25,
+            "stable": not broken,
+        }
+        write_json(folder / model / "summary.json", summary)
+
+
+class Page(HTMLParser):
+    """Read a page: its text, its tags, and what it would load."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.resources: list[str] = []
+        self.scenes: list[dict] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.text += " " if tag == "br" else ""
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "data", "action", "poster"):
+                self.resources.append(value or "")
+            if name == "data-scene":
+                self.scenes.append(json.loads(value or ""))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a hostile name of its data and molecular dynamics at two temperatures."""
+    folder = tmp_path_factory.mktemp("runs") / "a <b>bold</b> run"
+    final = curve("default", 30, 1.75, DEFAULT, 0.8), curve("improved", 30, 1.5, IMPROVED, 0.4)
+    run = write_run(folder, final, source=HOSTILE)
+    write_dynamics(folder / "md" / "400K", 400, failed=True)
+    write_dynamics(folder / "md" / "50K", 50, failed=False)
+    (folder / "md" / "600K").mkdir()  # begun, nothing done
+    Image.new("RGB", (8, 8), "red").save(folder / "md" / "400K" / "total_energy.png")
+    assert write_report(run) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page(folder / "report.html")
+
+
+def test_figures_are_written(folder: Path) -> None:
+    names = {path.name for path in (folder / "figures").iterdir()}
+    stems = ("outliers", "error_curves", "comparison", "learning_curve")
+    assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
+
+
+def test_page_loads_nothing_from_elsewhere(page: Page) -> None:
+    assert len(page.resources) == 4 + 4 + 1  # figures, structures, one temperature
+    assert all(resource.startswith("data:image/png;base64,") for resource in page.resources)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
+    markup = page.source.replace("https://example.org/x.png", "")
+    assert not any(word in markup for word in ("http://", "https://", "url(", "@import", "fetch("))
+
+
+def test_page_escapes_what_it_is_given(page: Page) -> None:
+    assert page.tags.count("script") == 1
+    # The data set's name at the head and in the settings; a failure's reason in the verdict, twice, and in full.
+    assert page.text.count(HOSTILE) == 5
+    assert HOSTILE not in page.source
+    assert "<b>bold</b>" not in page.source
+
+
+def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
+    for words in (
+        "6.00", "2.50", "1.75", "1.50", "0.800", "0.400", "3.43", "1.67",  # the final models
+        "103 held-out frames", "d1ge57", "PBE", "1,234", "17", "resumed_with.ase-flatten",
+        "chosen by validation", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
+        "2.88",  # 0.125 eV/Å, the error in the pool
+    ):  # fmt: skip
+        assert words in page.text, words
+    for sentence in verdict_sentences(Run(folder)):
+        assert sentence in page.text
+
+
+def test_page_holds_structures_to_turn(page: Page) -> None:
+    assert len(page.scenes) == 4
+    assert all(len(scene["positions"]) == 9 and len(scene["bonds"]) == 8 for scene in page.scenes)
+    # The worst clusters come by falling error, after the frame of lowest energy.
+    places = [page.text.index(f"cluster {cluster} {DEFAULT[cluster]:.2f} →") for cluster in (4, 3, 2)]
+    assert places == sorted(places)
+
+
+def test_clusters_come_by_falling_error(page: Page) -> None:
+    table = page.text[page.text.index("6 clusters, the default") :]
+    places = [table.index(f"{value:.2f}") for value in sorted(filter(None, DEFAULT), reverse=True)]
+    assert places == sorted(places)
+
+
+def test_temperatures_rise(page: Page, folder: Path) -> None:
+    assert page.text.index("50 K At 50 K") < page.text.index("400 K At 400 K")
+    words = verdict_sentences(Run(folder))
+    assert [sentence.split(" K")[0] for sentence in words[-2:]] == ["At 50", "At 400"]
+
+
+def test_report_in_other_units(tmp_path: Path) -> None:
+    final = curve("default", 30, 1.75, DEFAULT), curve("improved", 30, 1.5, IMPROVED)
+    run = write_run(tmp_path / "run", final)
+    page = Page(write_report(run, units=output_units("meV")))
+    assert "falls from 260.2 to 108.4 meV/Å" in page.text
+    assert "kcal" not in page.text
+    assert "Molecular dynamics" not in page.text
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    final = curve("default", 30, 1.75, DEFAULT), curve("improved", 30, 1.5, IMPROVED)
+    run = write_run(tmp_path / "run", final, finished=False)
+    for act in (write_report, verdict_sentences):
+        with pytest.raises(InputError, match="finished run"):
+            act(run)
+    assert not (tmp_path / "run" / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    ("worst", "overall", "expected"),
+    [
+        (3.0, 1.5, "better at its worst and overall"),
+        (3.0, 2.001, "better at its worst and as good overall"),
+        (3.0, 2.5, "better at its worst but worse overall"),
+        (6.0, 1.5, "better overall but no better at its worst"),
+        (6.0, 2.0, "no better and no worse than the default one"),
+        (6.0, 2.5, "worse overall and no better at its worst"),
+        (9.0, 1.5, "worse at its worst though better overall"),
+        (9.0, 2.0, "worse at its worst and as good overall"),
+        (9.0, 2.5, "worse than the default one, at its worst and overall"),
+    ],
+)
+def test_verdict(worst: float, overall: float, expected: str, tmp_path: Path) -> None:
+    final = curve("default", 30, 2.0, [1.0, 6.0, None]), curve("improved", 30, overall, [1.0, worst, None])
+    at_worst = {
+        3.0: "falls from 6.00 to 3.00 kcal/(mol Å) (by a factor of 2.00)",
+        6.0: "stays at 6.00 kcal/(mol Å)",
+        9.0: "rises from 6.00 to 9.00 kcal/(mol Å) (by a factor of 1.50)",
+    }
+    average = {1.5: "falls from 2.00 to 1.50", 2.5: "rises from 2.00 to 2.50"}.get(overall, "stays at 2.00")
+    assert verdict_sentences(write_run(tmp_path, final))[0] == (
+        f"The improved model is {expected}: the force RMSE of the worst cluster (cluster 1) {at_worst[worst]}, "
+        f"over all held-out frames it {average}."
+    )
+
+
+def test_verdict_tells_what_got_worse(tmp_path: Path) -> None:
+    final = curve("default", 30, 2.0, [1.0, 1.0, 1.0, 6.0]), curve("improved", 30, 1.5, [1.05, 1.2, 0.8, 1.6])
+    words = verdict_sentences(write_run(tmp_path / "even", final))
+    assert "yet" not in words[0]
+    final = final[0], curve("improved", 30, 1.5, [1.05, 1.2, 1.01, 1.6])
+    words = verdict_sentences(write_run(tmp_path / "most", final))
+    assert words[0].endswith("from 2.00 to 1.50, yet most clusters get worse.")
+    assert words[1] == (
+        "Of 4 clusters 1 improved (10% of the frames) and 3 worsened (90% of the frames); "
+        "by more than 10%, 1 improved (10% of the frames) and 1 worsened (30% of the frames)."
+    )
+    assert words[2].startswith(
+        "The worst cluster's error is 3.00 times the overall one with the default model and 1.07 "
+    )
+
+
+def test_verdict_names_both_worst_clusters_and_doubts_few_frames(folder: Path, tmp_path: Path) -> None:
+    words = verdict_sentences(Run(folder))
+    assert "Take the worst cluster with caution: fewer than 5 held-out frames in cluster 4 (3)." in words
+    assert "The energy RMSE over all held-out frames falls from 0.800 to 0.400 kcal/mol." in words
+    assert any("30 frames" in one and "103 held-out frames" in one and "One seed (17)" in one for one in words)
+    final = curve("default", 30, 2.0, [1.0, 6.0, 2.0]), curve("improved", 30, 1.5, [3.0, 1.5, 2.0])
+    words = verdict_sentences(write_run(tmp_path, final))
+    assert "the worst cluster (cluster 1, then cluster 0) falls from 6.00 to 3.00" in words[0]
+    assert not any("caution" in one for one in words)
+
+
+def test_perfect_models_are_equal(tmp_path: Path) -> None:
+    final = curve("default", 30, 0.0, [0.0, 0.0], 0.0), curve("improved", 30, 0.0, [0.0, 0.0], 0.0)
+    words = verdict_sentences(write_run(tmp_path, final))
+    assert words[0].startswith("The improved model is no better and no worse")
