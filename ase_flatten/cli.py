@@ -229,9 +229,7 @@ def train(
 
     run = train_run(content, folder, settings, resume=resume, on_step=tell, progress=progress, source=path.name)
     page = write_report(run, units=unit)
-    for sentence in verdict_sentences(run):
-        console.say(sentence)
-    console.say(f"report: {page}")
+    _conclude(page, verdict_sentences(run, units=unit))
     default, improved = run.evaluation.final
     if strict and not improved.worst < default.worst:
         raise typer.Exit(1)
@@ -251,11 +249,9 @@ def report(
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
-    found = Run(run or newest_run())
-    page = write_report(found, units=output_units(units))
-    for sentence in verdict_sentences(found):
-        console.say(sentence)
-    console.say(f"report: {page}")
+    found, unit = Run(run or newest_run()), output_units(units)
+    page = write_report(found, units=unit)
+    _conclude(page, verdict_sentences(found, units=unit))
 
 
 @app.command(
@@ -292,6 +288,15 @@ def sample(
 def main() -> None:
     """Run the command line."""
     app(prog_name="ase-flatten")
+
+
+def _conclude(page: Path, sentences: list[str]) -> None:
+    """Print the verdict, its reasons first."""
+    headline, *reasons = sentences
+    for sentence in reasons:
+        console.say(sentence)
+    console.say(f"report: {page}")
+    console.say(f"verdict: {headline}")
 
 
 def _one(argument: Path | None, option: Path | None) -> Path:

@@ -1,0 +1,97 @@
+"""Follow salicylic acid's shared proton, a rare event, through improved training.
+
+    python examples/shared_proton.py examples/data/salicylic_gfn2_500K.npz runs/demo
+
+Prints where the frames with a shared proton rank by the initial model's error, which fine
+cluster of the first step holds them, and how the final models treat those that neither has seen.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ase_flatten import console
+from ase_flatten.dataset import Dataset, IntArray
+from ase_flatten.descriptors import pair_distances
+from ase_flatten.errors import by_cluster, frame_errors
+from ase_flatten.io import read_dataset
+from ase_flatten.models.folder import load_model
+from ase_flatten.run import Run
+from ase_flatten.selection import select
+from ase_flatten.units import KCAL_PER_MOL
+
+SHARED = 0.3
+"""The proton is shared where its distances to donor and acceptor differ by less, Å."""
+
+HYDROGEN, OXYGEN = 1, 8
+
+
+def shared_proton_frames(dataset: Dataset) -> IntArray:
+    """Find the frames in which some proton lies about halfway between two oxygens that share no other atom."""
+    hydrogens, oxygens = np.flatnonzero(dataset.numbers == HYDROGEN), np.flatnonzero(dataset.numbers == OXYGEN)
+    shared = np.zeros(dataset.n_frames, dtype=bool)
+    for hydrogen in hydrogens:
+        to_oxygens = np.linalg.norm(dataset.positions[:, oxygens] - dataset.positions[:, [hydrogen]], axis=2)
+        nearest = np.sort(to_oxygens, axis=1)
+        shared |= (nearest[:, 1] - nearest[:, 0] <= SHARED) & (nearest[:, 1] < 1.6)
+    return np.flatnonzero(shared)
+
+
+def first_fine_clusters(run: Run, dataset: Dataset) -> tuple[IntArray, IntArray, IntArray]:
+    """Repeat the first step's selection: candidates, their fine clusters, and these from the worst on."""
+    initial = load_model(run.step_folder(0))
+    rest = np.setdiff1d(run.splits.pool, initial.train_frames)
+    errors = frame_errors(initial.model, dataset, rest)
+    schedule = run.settings.schedule
+    selection = select(
+        errors, by_cluster(errors, run.clustering), run.clustering, pair_distances(dataset.positions),
+        initial.train_frames, schedule.step_size, schedule.rule, rng=np.random.default_rng([run.settings.seed, 1]),
+    )  # fmt: skip
+    mse = errors.force_mse[np.searchsorted(rest, selection.candidates)]
+    mean = np.bincount(selection.fine_labels, weights=mse) / np.bincount(selection.fine_labels)
+    return selection.candidates, selection.fine_labels, np.argsort(-mean)
+
+
+@console.user_errors
+def main(data: Path, folder: Path) -> None:
+    """Print the three findings."""
+    dataset, run = read_dataset(data), Run(folder)
+    shared = shared_proton_frames(dataset)
+    say = console.say
+    say(f"{len(shared)} of {dataset.n_frames} frames have a shared proton (O-H distances within {SHARED} Å)")
+
+    initial = load_model(run.step_folder(0))
+    frames = np.setdiff1d(np.arange(dataset.n_frames), initial.train_frames)
+    errors = frame_errors(initial.model, dataset, frames)
+    ranks = np.empty(len(frames), dtype=int)
+    ranks[np.argsort(-errors.force_mse)] = 1 + np.arange(len(frames))
+    mine = np.isin(frames, shared)
+    say(f"their ranks by force error of the initial model, of {len(frames)}: {np.sort(ranks[mine]).tolist()}")
+
+    candidates, fine, worst_first = first_fine_clusters(run, dataset)
+    for label in np.unique(fine[np.isin(candidates, shared)]):
+        members = candidates[fine == label]
+        say(
+            f"step 1: fine cluster {1 + np.flatnonzero(worst_first == label)[0]} of {len(worst_first)} by error "
+            f"holds {np.isin(members, shared).sum()} of them among {len(members)} frames"
+        )
+
+    chosen = load_model(folder / "improved").train_frames
+    say(f"trained on: {np.isin(chosen, shared).sum()} by the improved model, "
+        f"{np.isin(load_model(folder / 'default').train_frames, shared).sum()} by the default one")  # fmt: skip
+    unseen = shared
+    for scheme in ("default", "improved"):
+        unseen = np.setdiff1d(unseen, load_model(folder / scheme).train_frames)
+    for scheme in ("default", "improved"):
+        if len(unseen):
+            rmse = frame_errors(load_model(folder / scheme).model, dataset, unseen).force_rmse / KCAL_PER_MOL
+            numbers = ", ".join(f"{value:.2f}" for value in rmse)
+            say(f"{scheme} model, force RMSE on the {len(unseen)} that neither trained on: {numbers} kcal/(mol Å)")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        console.say(__doc__ or "")
+        sys.exit(2)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

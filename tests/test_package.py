@@ -1,0 +1,47 @@
+"""What an installed package holds, without the checkout."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import ase_flatten
+from ase_flatten.md.protocol import protocol_names
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_the_protocols_and_the_template(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
+    source = tmp_path / "source"
+    source.mkdir()
+    # A copy, so that nothing is built into the checkout.
+    for name in ("ase_flatten", "md", "setup.cfg", "pyproject.toml", "README.rst", "LICENSE"):
+        subprocess.run(["cp", "-a", str(ROOT / name), str(source)], check=True)
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    names = zipfile.ZipFile(wheel).namelist()
+    for protocol in protocol_names():
+        assert f"ase_flatten/md/protocols/{protocol}.toml" in names
+    assert {"ase_flatten/templates/report.html", "ase_flatten/py.typed", "ase_flatten/cli.py"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
+
+
+def test_the_version_is_written_once_more_in_setup_cfg():
+    assert f"version = {ase_flatten.__version__}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def test_public_names_are_there():
+    for name in ase_flatten.__all__:
+        assert getattr(ase_flatten, name).__doc__
+    assert set(dir(ase_flatten)) == set(ase_flatten.__all__)

@@ -1,0 +1,111 @@
+"""`python -m ase_flatten.md` on a finished run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from ase_flatten.exceptions import InputError
+from ase_flatten.md import Protocol
+from ase_flatten.md.__main__ import main
+from ase_flatten.md.validate import validate
+from ase_flatten.run import Run
+
+SHORT = Protocol("short", 300.0, 0.5, 0.01, n_steps=60, n_replicas=2, interval=10, equilibration_steps=10)
+KEYS = {
+    "model", "temperature_K", "timestep_fs", "n_steps", "n_replicas", "n_failed", "first_failure_ps", "reasons",
+    "mean_total_energy", "standard_error", "drift", "stable",
+}  # fmt: skip
+
+
+def test_both_models_and_the_reference_side_by_side(finished_run):
+    summaries = validate(finished_run, [300, 350], SHORT, reference="tblite:GFN2-xTB", seed=3)
+    assert [(summary["temperature_K"], summary["model"]) for summary in summaries] == [
+        (temperature, model) for temperature in (300, 350) for model in ("default", "improved", "reference")
+    ]
+    folder = finished_run.folder / "md" / "300K"
+    for model in ("default", "improved", "reference"):
+        assert set(json.loads((folder / model / "summary.json").read_text())) >= KEYS
+        with np.load(folder / model / "energies.npz") as energies:
+            assert energies["potential"].shape == energies["kinetic"].shape == (7, 2)
+            assert energies["time_ps"].shape == (7,) and energies["temperature_K"] == 300
+        frames = read(folder / model / "replica-01.traj", ":")
+        assert len(frames) == 7 and frames[0].get_forces().shape == (3, 3)
+    assert (folder / "total_energy.png").stat().st_size > 10_000
+    # The same noise on nearly the same forces: the models stay close to the reference.
+    means = [summary["mean_total_energy"] for summary in summaries[:3]]
+    assert max(means) - min(means) < 0.5
+
+
+def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
+    import shutil
+
+    energies = []
+    for twin in ("a", "b"):
+        shutil.copytree(finished_run.folder, tmp_path / twin, ignore=shutil.ignore_patterns("md"))
+        validate(Run(tmp_path / twin), [300], SHORT, seed=5)
+        with np.load(tmp_path / twin / "md" / "300K" / "improved" / "energies.npz") as arrays:
+            energies.append(arrays["potential"])
+    assert np.array_equal(*energies)
+
+
+def test_an_unfinished_run_is_refused(finished_run, tmp_path):
+    (tmp_path / "reference.npz").write_bytes((finished_run.folder / "reference.npz").read_bytes())
+    with pytest.raises(InputError, match="expected a finished run, found no default model"):
+        validate(Run(tmp_path), [300], SHORT)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ase_flatten.md", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as finished:
+            status = finished.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_prints_a_table_and_a_verdict(command, finished_run):
+    status, out, _ = command(finished_run.folder, "--T", 310, "--steps", 40, "--replicas", 2, "--strict", "-q")
+    assert status in (0, 1)
+    assert "improved" in out and "At 310 K" in out
+
+
+def test_strict_fails_where_the_improved_model_does(command, finished_run, monkeypatch):
+    for stable, expected in ((True, 0), (False, 1)):
+        monkeypatch.setattr(
+            "ase_flatten.md.validate.run_md",
+            lambda *_, model, stable=stable, **__: {
+                "model": model, "temperature_K": 300.0, "n_replicas": 1, "n_failed": 0, "mean_total_energy": 1.0,
+                "standard_error": 0.1, "drift": 0.0, "drift_error": 0.1, "stable": stable or model == "default",
+                "reasons": [], "n_steps": 10, "timestep_fs": 0.5, "first_failure_ps": None,
+            },
+        )  # fmt: skip
+        monkeypatch.setattr("ase_flatten.md.validate.plot_total_energy", lambda folder: [])
+        assert command(finished_run.folder, "--T", 300, "--strict", "-q")[0] == expected
+        assert command(finished_run.folder, "--T", 300, "-q")[0] == 0
+
+
+def test_mistakes(command, tmp_path, monkeypatch, finished_run):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command("--T", 400)
+    assert status == 2 and "make one with: ase-flatten train" in err
+    status, _, err = command(finished_run.folder, "--T", 400, "--timestep", 50)
+    assert status == 2 and "time step" in err
+    status, _, err = command(finished_run.folder, "--T", -3)
+    assert status == 2 and "temperature" in err
+    status, _, err = command(finished_run.folder, "--protocol", "paper_500K")
+    assert status == 2 and "quick" in err
+    assert command("--no-such-option")[0] == 2
+
+
+def test_it_runs_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "ase_flatten.md", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0 and "Example: python -m ase_flatten.md" in result.stdout
