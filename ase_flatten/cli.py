@@ -200,7 +200,7 @@ def train(
     from ase_flatten.checks import check_dataset
     from ase_flatten.report import verdict_sentences, write_report
     from ase_flatten.run import Run, RunSettings
-    from ase_flatten.run import train as train_run
+    from ase_flatten.training import train as train_run
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)

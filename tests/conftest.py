@@ -14,7 +14,8 @@ from ase.md.verlet import VelocityVerlet
 from ase_flatten.dataset import Dataset
 from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset, write_dataset
-from ase_flatten.run import Run, RunSettings, train
+from ase_flatten.run import Run, RunSettings
+from ase_flatten.training import train
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ LAYERS = [
     {"selection"},
     {"flattening", "evaluation"},
     {"run"},
+    {"training"},
     {"calculators"},
     {"md"},
     {"sample"},

@@ -18,7 +18,8 @@ from ase_flatten.dataset import Dataset
 from ase_flatten.exceptions import InputError
 from ase_flatten.flattening import Schedule
 from ase_flatten.models.folder import load_model
-from ase_flatten.run import Run, RunSettings, newest_run, train
+from ase_flatten.run import Run, RunSettings, newest_run
+from ase_flatten.training import train
 
 COLUMNS = ["cluster", "population", "n_heldout", "force_rmse_default", "force_rmse_improved"]
 COLUMNS += ["energy_rmse_default", "energy_rmse_improved"]
@@ -27,7 +28,8 @@ SCRIPT = """
 import sys
 from ase_flatten import read_dataset
 from ase_flatten.flattening import Schedule
-from ase_flatten.run import RunSettings, train
+from ase_flatten.run import RunSettings
+from ase_flatten.training import train
 settings = RunSettings(
     trainer={"sigma": 10}, schedule=Schedule(n_steps=3, n_initial=10, step_size=5), n_geometry=4, n_energy=3, seed=1
 )

@@ -383,3 +383,28 @@ def test_a_structure_that_does_not_relax_is_said_to(tmp_path, monkeypatch, caplo
     write(tmp_path / "water.xyz", stretched)
     sample(tmp_path / "water.xyz", tmp_path / "water.npz", calculator=SPRINGS, **SETTINGS)
     assert "not relaxed to 0.01 eV/Å" in caplog.text
+
+
+# -- the data set of the examples
+
+
+def test_the_example_was_sampled_as_its_readme_says():
+    path = EXAMPLES / "salicylic_gfn2_500K.npz"
+    readme = (EXAMPLES / "README.rst").read_text()
+    dataset = read_dataset(path)
+    assert path.stat().st_size <= 4_000_000
+    assert f"{path.stat().st_size:,} bytes" in readme
+    assert (dataset.n_frames, dataset.formula, dataset.theory) == (10_000, "C7H6O3", "GFN2-xTB")
+    start = read_structure(EXAMPLES / "salicylic_acid.xyz")
+    assert np.array_equal(start.numbers, dataset.numbers)
+    with np.load(path, allow_pickle=False) as archive:
+        assert f"--seed {archive['seed']} " in readme
+        assert (archive["temperature_K"], archive["stride"], archive["timestep_fs"]) == (500, 10, 0.5)
+    donor, proton, acceptor = (dataset.positions[:, atom] for atom in (9, 15, 0))
+    lengths = [np.linalg.norm(oxygen - proton, axis=1) for oxygen in (donor, acceptor)]
+    shared = np.flatnonzero(abs(lengths[0] - lengths[1]) <= 0.3)
+    assert f"In {len(shared)} frames ({', '.join(map(str, shared))})" in readme
+    for frame in (0, *shared[:2]):
+        atoms = dataset.atoms(int(frame))
+        atoms.calc = reference_calculator("tblite:GFN2-xTB")
+        np.testing.assert_allclose(dataset.forces[frame], atoms.get_forces(), atol=3e-3)

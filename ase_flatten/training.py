@@ -1,0 +1,263 @@
+"""Improved training in a run folder that survives being stopped at any moment.
+
+Every file is written beside its place and renamed, a step's model before the line
+of history that declares it; a run that goes on finds whole things or nothing.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.clustering import cluster, representatives
+from ase_flatten.dataset import Dataset, FloatArray, IntArray
+from ase_flatten.descriptors import pair_distances
+from ase_flatten.evaluation import evaluate
+from ase_flatten.exceptions import InputError
+from ase_flatten.files import write_json, write_npz, write_text
+from ase_flatten.flattening import Schedule, Step, flatten
+from ase_flatten.models import Family, Model, Trainer, family
+from ase_flatten.models.folder import load_model, read_card, save_model, versions
+from ase_flatten.progress import SILENT, Progress
+from ase_flatten.run import FORMAT, Run, RunSettings, write_clusters
+from ase_flatten.splits import split
+
+
+def train(
+    dataset: Dataset,
+    folder: str | Path,
+    settings: RunSettings,
+    *,
+    resume: bool = False,
+    on_step: Callable[[Step], None] = lambda step: None,
+    progress: Progress = SILENT,
+    source: str = "",
+) -> Run:
+    """Train the improved model and the default one of equal size, and measure both.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder.
+    resume : bool
+        Go on with a run that is there; only `schedule.n_steps` may have grown.
+    on_step : callable
+        Told of each step as it is done.
+    source : str
+        What the data set is called, for the reader of run.json.
+
+    Raises
+    ------
+    InputError
+        A run that is there already without `resume`; one of other data or settings;
+        more frames asked for than there are; a folder that cannot be written.
+    """
+    run = Run(Path(folder))
+    made_by = family(settings.family)
+    trainer = made_by.trainer(**settings.trainer)
+    begun = _begin(run, dataset, settings, made_by, trainer, resume, source)
+    descriptors = pair_distances(dataset.positions)
+    if not begun:
+        _lay_out(run, dataset, descriptors, settings, progress)
+    _grow(run, dataset, descriptors, settings, made_by, trainer, on_step, progress)
+    _default_models(run, dataset, settings, made_by, trainer, progress)
+    _settle(run, dataset, settings, made_by, trainer, progress)
+    evaluate(run.folder, dataset, run.clustering, run.splits, _sizes(run, settings.schedule), progress=progress)
+    return Run(run.folder)
+
+
+def _begin(
+    run: Run,
+    dataset: Dataset,
+    settings: RunSettings,
+    made_by: Family,
+    trainer: Trainer,
+    resume: bool,
+    source: str,
+) -> bool:
+    """Write run.json, or hold it against what is asked for; tell whether the layout is there."""
+    laid_out = all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz"))
+    content = {
+        "format": FORMAT,
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "trainer": made_by.settings(trainer),
+        "dataset": {
+            "source": source,
+            "digest": dataset.digest,
+            "formula": dataset.formula,
+            "n_frames": dataset.n_frames,
+            "theory": dataset.theory,
+        },
+        "versions": versions(made_by.distribution),
+    }
+    if (run.folder / "run.json").exists():
+        if not resume:
+            raise InputError(
+                f"expected a new folder, found a run in {run.folder}; continue it with --resume or choose another --out"
+            )
+        _hold_against(run, content)
+        content["versions"] = {**run.info["versions"], "resumed_with": content["versions"]}
+    elif run.folder.exists() and any(run.folder.iterdir()):
+        raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
+    write_json(run.folder / "run.json", content)
+    return laid_out
+
+
+def _hold_against(run: Run, content: dict[str, Any]) -> None:
+    """Refuse to go on with other data or other settings, but for more steps."""
+    if run.info["dataset"]["digest"] != content["dataset"]["digest"]:
+        raise InputError(
+            f"expected the data that {run.folder} was begun with ({run.info['dataset']['source']}), "
+            "found others; give that data set or choose another --out"
+        )
+    old, new = run.info["settings"], content["settings"]
+    for name in sorted(old):
+        before, after = old[name], new[name]
+        if name == "schedule":
+            if after["n_steps"] < before["n_steps"]:
+                raise InputError(
+                    f"{run.folder} was begun with {before['n_steps']} steps, {after['n_steps']} were asked for; "
+                    "a run can grow but not shrink"
+                )
+            before = {**before, "n_steps": after["n_steps"]}
+        if before != after:
+            raise InputError(
+                f"{run.folder} was begun with {name} {before}, now {after} was asked for; "
+                "give the same settings or choose another --out"
+            )
+
+
+def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunSettings, progress: Progress) -> None:
+    """Cluster the data, split them, and keep what later stages need of them."""
+    clustering = cluster(
+        dataset,
+        rng=np.random.default_rng([settings.seed, 0, 1]),
+        n_geometry=settings.n_geometry,
+        n_energy=settings.n_energy,
+        n_ward=settings.n_ward,
+        assignment=settings.assignment,
+        progress=progress,
+    )
+    write_clusters(run.folder / "clusters.npz", clustering, descriptors)
+    splits = split(clustering, descriptors, rng=np.random.default_rng([settings.seed, 0, 2]), holdout=settings.holdout)
+    write_npz(run.folder / "splits.npz", asdict(splits))
+    lowest = int(np.argmin(dataset.energies))
+    frames = representatives(clustering, descriptors)
+    write_npz(
+        run.folder / "reference.npz",
+        {
+            "numbers": dataset.numbers,
+            "lowest_energy": dataset.energies[lowest],
+            "lowest_positions": dataset.positions[lowest],
+            "mean_pair_distances": descriptors.mean(axis=0),
+            "frames": frames,
+            "energies": dataset.energies[frames],
+            "positions": dataset.positions[frames],
+        },
+    )
+
+
+def _grow(
+    run: Run,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    settings: RunSettings,
+    made_by: Family,
+    trainer: Trainer,
+    on_step: Callable[[Step], None],
+    progress: Progress,
+) -> None:
+    """Do the steps that history does not tell of yet."""
+    history = run.history
+    done = None
+    if history:
+        last = history[-1]
+        frames = np.asarray(last["train_frames"], dtype=np.int64)
+        done = last["step"], frames, load_model(run.step_folder(last["step"])).model
+    steps = flatten(
+        dataset, trainer, run.clustering, run.splits, descriptors, settings.schedule,
+        seed=settings.seed, done=done, progress=progress,
+    )  # fmt: skip
+    for step in steps:
+        save_model(run.step_folder(step.number), step.model, made_by, dataset, step.train_frames)
+        history.append(_history_entry(step))
+        lines = (json.dumps(entry, default=_plain, allow_nan=False) + "\n" for entry in history)
+        write_text(run.folder / "history.jsonl", "".join(lines))
+        on_step(step)
+
+
+def _history_entry(step: Step) -> dict[str, Any]:
+    return {
+        "step": step.number,
+        "train_frames": step.train_frames.tolist(),
+        "added_frames": step.added_frames.tolist(),
+        "cluster_rmse": [float(rmse) if np.isfinite(rmse) else None for rmse in step.errors.rmse],
+        "overall_rmse": step.errors.overall_rmse,
+        "bad_clusters": step.bad_clusters.tolist(),
+        "hyper_parameters": dict(step.model.hyper_parameters),
+        "seconds": step.seconds,
+    }
+
+
+def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
+    """Give the model folders to compare, by scheme and size: the default ones at the start, midway and in the end."""
+    steps = range(schedule.n_steps + 1)
+    improved = {schedule.n_train(step): run.step_folder(step) for step in steps}
+    default = {schedule.n_train(0): run.step_folder(0)}
+    for step in _default_step_numbers(schedule):
+        default[schedule.n_train(step)] = run.step_folder(step, scheme="default")
+    final = schedule.n_train(schedule.n_steps)
+    improved[final], default[final] = run.folder / "improved", run.folder / "default"
+    return {"default": default, "improved": improved}
+
+
+def _default_step_numbers(schedule: Schedule) -> list[int]:
+    return sorted({schedule.n_steps // 2, schedule.n_steps} - {0})
+
+
+def _default_models(
+    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
+) -> None:
+    """Train default models of the sizes that are compared, with the hyper-parameters of the improved ones."""
+    schedule = settings.schedule
+    for number in _default_step_numbers(schedule):
+        folder = run.step_folder(number, scheme="default")
+        if folder.exists():
+            continue
+        rng = np.random.default_rng([settings.seed, number, 1])
+        frames = trainer.default_frames(dataset, run.splits.pool, schedule.n_train(number), rng=rng)
+        initial = load_model(run.step_folder(0)).model
+        with progress.task(f"training the default model on {len(frames)} frames", 1) as advance:
+            model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=initial)
+            advance(1)
+        save_model(folder, model, made_by, dataset, frames)
+
+
+def _settle(
+    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
+) -> None:
+    """Make the two final models, after a last look at their hyper-parameters."""
+    last = settings.schedule.n_steps
+    final = settings.schedule.n_train(last)
+    targets = [run.folder / "improved", run.folder / "default"]
+    if all((target / "model.json").exists() and _size(target) == final for target in targets):
+        return
+    sources = [run.step_folder(last), run.step_folder(last, scheme="default" if last else "improved")]
+    saved = [load_model(source) for source in sources]
+    trained: list[tuple[IntArray, Model]] = [(one.train_frames, one.model) for one in saved]
+    with progress.task("checking the hyper-parameters once more", 1) as advance:
+        models = trainer.settle(dataset, trained, run.splits.valid, rng=np.random.default_rng([settings.seed, last, 2]))
+        advance(1)
+    for target, (frames, _), model in zip(targets, trained, models, strict=True):
+        save_model(target, model, made_by, dataset, frames)
+
+
+def _size(folder: Path) -> int:
+    return len(read_card(folder)["training_frames"])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value.tolist()
