@@ -290,7 +290,8 @@ def test_a_stable_run_is_written_down(tmp_path):
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        ("explode", "the bond O0-H1|the bond H1-O0|the bond C2-H1|no longer numbers|temperature is"),
+        ("explode", "no longer numbers|the bond|the temperature is"),
+        ("part", "the bond"),
         ("nan", "no longer numbers"),
         ("raise", "the model failed: no convergence"),
     ],
@@ -307,7 +308,7 @@ def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words):
     assert not summary["stable"]
     failure = summary["failures"][0]
     assert failure["replica"] == 1
-    assert 120 <= failure["step"] <= 150
+    assert 120 <= failure["step"] <= 250
     assert summary["first_failure_ps"] == failure["time_ps"] == pytest.approx(failure["step"] * 0.5e-3)
     assert any(word in failure["reason"] for word in words.split("|"))
     assert "replica 1 after" in summary["reasons"][0]
