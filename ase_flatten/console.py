@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,11 +72,47 @@ class PlainProgress:
             stderr.print(f"{what}: {seconds:.1f} s", soft_wrap=True)
 
 
+class Interruptible:
+    """Stop at the next report of progress after Ctrl-C, and at once after a second one.
+
+    An exception in the midst of other packages' work is lost when it falls into a callback of
+    the interpreter, and what it leaves of them is anybody's guess.
+    """
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        stderr.print("stopping as soon as this piece of work allows; press Ctrl-C again to stop at once")
+
+    def _look(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def task(self, what: str, total: int) -> Iterator[Advance]:
+        """Begin a piece of work, unless Ctrl-C was pressed."""
+        self._look()
+        with self._shown.task(what, total) as advance:
+
+            def look_and_advance(done: int) -> None:
+                self._look()
+                advance(done)
+
+            yield look_and_advance
+
+
 def progress(quiet: bool) -> Progress:
     """Choose how progress is shown: bars on a terminal, lines in a pipe, nothing when quiet."""
     if quiet:
-        return SILENT
-    return TerminalProgress() if stderr.is_terminal else PlainProgress()
+        return Interruptible(SILENT)
+    return Interruptible(TerminalProgress() if stderr.is_terminal else PlainProgress())
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
