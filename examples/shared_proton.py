@@ -7,6 +7,7 @@ cluster of the first step holds them, and how the final models treat those that 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from ase_flatten.units import KCAL_PER_MOL
 SHARED = 0.3
 """The proton is shared where its distances to donor and acceptor differ by less, Å."""
 
+N_FINE = 200
+"""Fine clusters, as many as in section III of the paper."""
+
 HYDROGEN, OXYGEN = 1, 8
 
 
@@ -39,14 +43,15 @@ def shared_proton_frames(dataset: Dataset) -> IntArray:
 
 
 def first_fine_clusters(run: Run, dataset: Dataset) -> tuple[IntArray, IntArray, IntArray]:
-    """Repeat the first step's selection: candidates, their fine clusters, and these from the worst on."""
+    """Cluster the initial model's bad clusters finely: candidates, their clusters, and these from the worst on."""
     initial = load_model(run.step_folder(0))
     rest = np.setdiff1d(run.splits.pool, initial.train_frames)
     errors = frame_errors(initial.model, dataset, rest)
     schedule = run.settings.schedule
     selection = select(
         errors, by_cluster(errors, run.clustering), run.clustering, pair_distances(dataset.positions),
-        initial.train_frames, schedule.step_size, schedule.rule, rng=np.random.default_rng([run.settings.seed, 1]),
+        initial.train_frames, schedule.step_size, replace(schedule.rule, n_fine=N_FINE),
+        rng=np.random.default_rng([run.settings.seed, 1]),
     )  # fmt: skip
     mse = errors.force_mse[np.searchsorted(rest, selection.candidates)]
     mean = np.bincount(selection.fine_labels, weights=mse) / np.bincount(selection.fine_labels)
@@ -73,8 +78,8 @@ def main(data: Path, folder: Path) -> None:
     for label in np.unique(fine[np.isin(candidates, shared)]):
         members = candidates[fine == label]
         say(
-            f"step 1: fine cluster {1 + np.flatnonzero(worst_first == label)[0]} of {len(worst_first)} by error "
-            f"holds {np.isin(members, shared).sum()} of them among {len(members)} frames"
+            f"the initial model's bad clusters, cut finely: number {1 + np.flatnonzero(worst_first == label)[0]} of "
+            f"{len(worst_first)} by error holds {np.isin(members, shared).sum()} of them among {len(members)} frames"
         )
 
     chosen = load_model(folder / "improved").train_frames

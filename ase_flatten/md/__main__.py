@@ -22,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timestep", type=float, help="time step, fs [the protocol's]")
     parser.add_argument("--steps", type=int, help="steps of each replica [the protocol's]")
     parser.add_argument("--replicas", type=int, help="replicas of each model [the protocol's]")
+    parser.add_argument("--engine", choices=["ase"], default="ase", help="what integrates [ase]")
     parser.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
     parser.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
     parser.add_argument("--strict", action="store_true", help="exit with 1 unless the improved model is stable")
