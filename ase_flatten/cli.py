@@ -245,11 +245,11 @@ def report(
 ) -> None:
     """Draw the figures and write one self-contained page."""
     from ase_flatten.report import verdict_sentences, write_report
-    from ase_flatten.run import Run, newest_run
+    from ase_flatten.run import open_run
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
-    found, unit = Run(run or newest_run()), output_units(units)
+    found, unit = open_run(run), output_units(units)
     page = write_report(found, units=unit)
     _conclude(page, verdict_sentences(found, units=unit))
 

@@ -131,6 +131,13 @@ class Run:
         return self.folder / ("steps" if scheme == "improved" else "default_steps") / f"{number:04d}"
 
 
+def open_run(folder: Path | None) -> Run:
+    """Give the run of a folder, or the newest one; raise InputError where there is none."""
+    run = Run(folder or newest_run())
+    _ = run.info
+    return run
+
+
 def newest_run(runs: Path = Path("runs")) -> Path:
     """Find the run folder below `runs` that was begun last; raise InputError where there is none."""
     found = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)

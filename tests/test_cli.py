@@ -139,6 +139,7 @@ MISTAKES = {
     "an unknown rule": (["train", "water.npz", *TRAIN, "--pick", "best"], "must be one of largest-error"),
     "a senseless share": (["train", "water.npz", *TRAIN, "--holdout", "2"], "between 0 and 1"),
     "no run": (["report"], "make one with: ase-flatten train"),
+    "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
     "no model": (["errors", "water.npz"], "expected one data set and one model"),
     "a missing model": (["errors", "water.npz", "nowhere"], "found no file or folder nowhere"),
     "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),

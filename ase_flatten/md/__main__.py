@@ -35,14 +35,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
     from ase_flatten.md.validate import validate
-    from ase_flatten.run import Run, newest_run
+    from ase_flatten.run import open_run
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     options = {"timestep_fs": given.timestep, "n_steps": given.steps, "n_replicas": given.replicas}
     protocol = replace(
         load_protocol(given.protocol), **{name: value for name, value in options.items() if value is not None}
     )
-    run = Run(given.run or newest_run())
+    run = open_run(given.run)
     summaries = validate(
         run, given.T, protocol, reference=given.reference, seed=given.seed, progress=console.progress(given.quiet)
     )
