@@ -1,152 +1,47 @@
-"""sGDML through the `sgdml` package (Chmiela et al. 2018, doi:10.1038/s41467-018-06169-2).
+"""sGDML (Chmiela et al. 2018, doi:10.1038/s41467-018-06169-2): kernel models whose training grows.
 
-The package finds the permutations and trains. Predictions are matrix products over
-all training frames and permutations at once, and agree with the package's.
+The factor of the kernel matrix grows with the training set, so all steps together cost one
+training at the last size. Model files are those of the `sgdml` package, which loads them.
 """
 
 import logging
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import psutil
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import BLOCK_BYTES, pair_permutation
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import reading_npz, write_npz
-from ase_flatten.models import Model, Prediction, unknown_setting
+from ase_flatten.models import Model, sgdml_package, unknown_setting
+from ase_flatten.models.factor import KernelFactor
+from ase_flatten.models.sgdml_model import MODEL_FILE, SGDMLModel, load_model_file, text_of
+from ase_flatten.models.training import LARGEST_REGULARISATION, Task, fingerprint
 from ase_flatten.strata import energy_bins, stratified_sample
-from ase_flatten.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
 
 log = logging.getLogger(__name__)
 
-MODEL_FILE = "model.npz"
 LENGTH_SCALES = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
 FIRST_LENGTH_SCALE = 20
 _VALIDATION_FRAMES = 1000
 _SYMMETRY_FRAMES = 1000
-_UNTESTED = {"mae": np.nan, "rmse": np.nan}
-# Entries that the package expects and unpickles: written for it, never read here.
-_OBJECTS: dict[str, Any] = {"f_err": _UNTESTED, "e_err": _UNTESTED, "md5_test": None}
-_NEEDED = ("z", "R_desc", "R_d_desc_alpha", "c", "std", "sig", "lam", "perms")
-
-
-class SGDMLModel:
-    """Predict with an sGDML model file.
-
-    Parameters
-    ----------
-    content : mapping
-        The entries of a model file of the `sgdml` package.
-    """
-
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = {key: value for key, value in content.items() if key not in _OBJECTS}
-        self.numbers: IntArray = np.asarray(content["z"], dtype=np.int64)
-        self.permutations: IntArray = np.asarray(content["perms"], dtype=np.int64)
-        self.sigma = float(content["sig"])
-        self._energy = energy_in_eV(_text(content.get("e_unit", "kcal/mol")))
-        self._length = length_in_angstrom(_text(content.get("r_unit", "Ang")))
-        self._q = np.sqrt(5.0) / self.sigma
-        self._std, self._constant = float(content["std"]), float(content["c"])
-        self._pairs = np.tril_indices(len(self.numbers), -1)
-        orders = np.array([pair_permutation(permutation) for permutation in self.permutations])
-        # All images of all training frames, and the coefficients that go with them.
-        self._images = np.asarray(content["R_desc"]).T[:, orders].reshape(-1, orders.shape[1])
-        self._alphas = np.asarray(content["R_d_desc_alpha"])[:, orders].reshape(-1, orders.shape[1])
-        self._centre = self._images.mean(axis=0)
-        self._images = self._images - self._centre
-        self._image_norms = np.einsum("md,md->m", self._images, self._images)
-        self._image_dot_alphas = np.einsum("md,md->m", self._images, self._alphas)
-
-    @property
-    def hyper_parameters(self) -> dict[str, Any]:
-        """Length scale, regularisation and number of permutations."""
-        return {
-            "sigma": self.sigma,
-            "lambda": float(self.content["lam"]),
-            "n_permutations": len(self.permutations),
-        }
-
-    def predict(self, positions: FloatArray) -> Prediction:
-        """Predict energies and forces.
-
-        Parameters
-        ----------
-        positions : (n_frames, n_atoms, 3) array, Å
-
-        Returns
-        -------
-        Prediction
-        """
-        n_frames = len(positions)
-        energies, forces = np.empty(n_frames), np.empty(positions.shape)
-        step = max(1, BLOCK_BYTES // (8 * 6 * len(self._images)))
-        for start in range(0, n_frames, step):
-            block = slice(start, start + step)
-            energies[block], forces[block] = self._predict(positions[block] / self._length)
-        energies *= self._energy
-        forces *= self._energy / self._length
-        return Prediction(energies, forces)
-
-    def _predict(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Evaluate the Matérn kernel's force field (Chmiela et al. 2018, eq. 3) and its integral."""
-        i, j = self._pairs
-        difference = positions[:, i] - positions[:, j]
-        inverse = 1.0 / np.sqrt(np.einsum("fpx,fpx->fp", difference, difference))
-        x = inverse - self._centre
-
-        scaled = x @ self._images.T
-        scaled *= -2
-        scaled += np.einsum("fp,fp->f", x, x)[:, None]
-        scaled += self._image_norms
-        np.maximum(scaled, 0, out=scaled)
-        np.sqrt(scaled, out=scaled)
-        scaled *= self._q
-        dot = x @ self._alphas.T
-        dot -= self._image_dot_alphas
-        dot *= self._q
-        decay = np.exp(-scaled)
-        decay *= 5 / (3 * self.sigma**2)
-        scaled += 1
-        scaled *= decay
-        dot_decay = np.multiply(decay, dot, out=decay)
-
-        gradient = (dot_decay.sum(axis=1)[:, None] * x - dot_decay @ self._images) * self._q
-        gradient -= scaled @ self._alphas
-        gradient *= -self._std * inverse**3
-        energies = np.einsum("fm,fm->f", scaled, dot) * (self._std / self._q) + self._constant
-
-        n_atoms = len(self.numbers)
-        weights = np.zeros((len(positions), n_atoms, n_atoms))
-        weights[:, i, j] = weights[:, j, i] = gradient
-        forces = weights.sum(axis=2)[:, :, None] * positions - weights @ positions
-        return energies, forces
-
-    def save(self, folder: Path) -> None:
-        """Write the model file that the `sgdml` package loads."""
-        write_npz(folder / MODEL_FILE, {**self.content, **_OBJECTS})
-
-    def __reduce__(self) -> tuple[type["SGDMLModel"], tuple[dict[str, Any]]]:
-        return SGDMLModel, (self.content,)
+_SEARCH_FRAMES = 300
+"""Length scales are compared by models on so many training frames at most."""
 
 
 @dataclass(frozen=True)
 class SGDMLTrainer:
-    """Train sGDML models with the `sgdml` package.
+    """Train sGDML models.
 
     Parameters
     ----------
     sigma : float, optional
         Length scale of the kernel; without it, it is chosen on the validation frames.
     regularisation : float
-        Added to the kernel's diagonal (the package's `lam`).
+        Added to the kernel's diagonal (the package's `lam`); raised tenfold where the
+        matrix is not positive definite.
     symmetries : bool
         Whether to search for permutations (sGDML) or not (GDML).
     """
@@ -158,6 +53,10 @@ class SGDMLTrainer:
     def __post_init__(self) -> None:
         if self.sigma is not None and self.sigma <= 0:
             raise InputError(f"the length scale sigma must be positive, got {self.sigma}")
+        if not 0 <= self.regularisation <= LARGEST_REGULARISATION:
+            raise InputError(
+                f"the regularisation must lie between 0 and {LARGEST_REGULARISATION:g}, got {self.regularisation}"
+            )
 
     def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
         """Draw a sample stratified by energy, as the `sgdml` package does."""
@@ -177,97 +76,56 @@ class SGDMLTrainer:
 
         Permutations and the length scale come from `previous`, or are found here:
         the first by the package's matching, the second on the validation frames.
+        Where the frames of `previous` lead `frames`, its factor is taken from it and grows;
+        the result is the same as from all frames at once.
         """
         if previous is not None:
-            return self._train(dataset, frames, valid, previous.permutations, previous.hyper_parameters["sigma"])
+            return _continued(dataset, frames, valid, previous)
         permutations = self._find_permutations(dataset, frames, rng)
-        if self.sigma is not None:
-            return self._train(dataset, frames, valid, permutations, self.sigma)
-        return self._search(dataset, frames, valid, permutations, rng)
+        sigma = FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
+        task = Task(dataset, frames, valid, permutations, sigma, self.regularisation)
+        return _search(task, rng) if self.sigma is None else _trained(task, keep=True)
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Try the neighbouring length scales for all models; change it where all together gain beyond noise."""
-        models = [model for _, model in trained]
-        current = float(models[0].hyper_parameters["sigma"])
+        """Try the neighbouring length scales; change it where all models together gain beyond noise.
+
+        Each is tried on a part of each training set, and the one that helps there
+        once on the whole.
+        """
+        tasks = [_task_of(dataset, frames, valid, model) for frames, model in trained]
+        most = max(task.regularisation for task in tasks)
+        tasks = [replace(task, regularisation=most) for task in tasks]
+        models = [
+            model if model.hyper_parameters["lambda"] == most else _trained(task)
+            for task, (_, model) in zip(tasks, trained, strict=True)
+        ]
+        current = tasks[0].sigma
         if self.sigma is not None or current not in LENGTH_SCALES:
             return models
-        valid = _subset(valid, rng)
-        errors = np.sum([_squared_errors(model, dataset, valid) for model in models], axis=0)
+        subset = _subset(valid, rng)
+        parts = [task.part(_SEARCH_FRAMES) for task in tasks]
+        whole = all(part is task for part, task in zip(parts, tasks, strict=True))
+        at_current = _total_errors(models if whole else [_trained(part) for part in parts], dataset, subset)
         at = LENGTH_SCALES.index(int(current))
         for sigma in LENGTH_SCALES[max(at - 1, 0) : at] + LENGTH_SCALES[at + 1 : at + 2]:
-            others: list[Model] = [
-                self._train(dataset, frames, valid, model.permutations, sigma) for frames, model in trained
-            ]
-            gain = errors - np.sum([_squared_errors(model, dataset, valid) for model in others], axis=0)
-            noise = np.std(gain) / np.sqrt(len(gain))
-            if gain.mean() > 2 * noise:
-                log.info("length scale %g instead of %g lowers the validation error", sigma, current)
-                return others
+            others: list[Model] = [_trained(part.at(sigma=sigma)) for part in parts]
+            if not _gains(at_current, _total_errors(others, dataset, subset)):
+                continue
+            if not whole:
+                others = [_trained(task.at(sigma=sigma)) for task in tasks]
+                if not _gains(_total_errors(models, dataset, subset), _total_errors(others, dataset, subset)):
+                    continue
+            log.info("length scale %g instead of %g lowers the validation error", sigma, current)
+            return others
         return models
-
-    def _search(
-        self, dataset: Dataset, frames: IntArray, valid: IntArray, permutations: IntArray, rng: np.random.Generator
-    ) -> SGDMLModel:
-        """Walk down the validation error over the grid of length scales."""
-        subset = _subset(valid, rng)
-        found: dict[int, tuple[float, SGDMLModel]] = {}
-
-        def error(index: int) -> float:
-            if not 0 <= index < len(LENGTH_SCALES):
-                return np.inf
-            if index not in found:
-                model = self._train(dataset, frames, valid, permutations, LENGTH_SCALES[index])
-                found[index] = (float(_squared_errors(model, dataset, subset).mean()), model)
-                log.info("length scale %g: validation error %.4g eV/Å", LENGTH_SCALES[index], found[index][0] ** 0.5)
-            return found[index][0]
-
-        best = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
-        while True:
-            nearer = min((best, best - 1, best + 1), key=error)
-            if nearer == best:
-                return found[best][1]
-            best = nearer
 
     def _find_permutations(self, dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> IntArray:
         if not self.symmetries:
             return np.arange(dataset.n_atoms)[None]
         some = frames if len(frames) <= _SYMMETRY_FRAMES else rng.choice(frames, _SYMMETRY_FRAMES, replace=False)
-        package = _package()
-        found = package.perm.find_perms(dataset.positions[some].copy(), dataset.numbers, max_processes=1)
-        return np.asarray(found, dtype=np.int64)
-
-    def _train(
-        self, dataset: Dataset, frames: IntArray, valid: IntArray, permutations: IntArray, sigma: float
-    ) -> SGDMLModel:
-        package = _package()
-        # A whole number stays one: the package writes it into file names.
-        sigma = int(sigma) if float(sigma).is_integer() else sigma
-        fingerprint = dataset.digest[:32].encode()
-        task = {
-            "type": "t",
-            "code_version": package.version,
-            "dataset_name": np.array(dataset.name or "unnamed"),
-            "dataset_theory": np.array(dataset.theory or "unknown"),
-            "z": dataset.numbers.astype(np.uint8),
-            "R_train": dataset.positions[frames],
-            "F_train": dataset.forces[frames] / KCAL_PER_MOL,
-            "E_train": dataset.energies[frames] / KCAL_PER_MOL,
-            "idxs_train": frames,
-            "md5_train": fingerprint,
-            "idxs_valid": valid,
-            "md5_valid": fingerprint,
-            "sig": sigma,
-            "lam": self.regularisation,
-            "use_E": True,
-            "use_E_cstr": False,
-            "use_sym": len(permutations) > 1,
-            "perms": permutations,
-            "r_unit": "Ang",
-            "e_unit": "kcal/mol",
-        }
-        return SGDMLModel(package.trainer.train(task))
+        return sgdml_package.find_permutations(dataset.positions[some], dataset.numbers)
 
 
 class SGDMLFamily:
@@ -295,57 +153,77 @@ class SGDMLFamily:
         return load_model_file(path)
 
 
-def load_model_file(path: Path) -> SGDMLModel:
-    """Load a model file of the `sgdml` package, never unpickling.
-
-    Raises
-    ------
-    InputError
-        The file is missing, damaged or no sGDML model, or holds a periodic cell or energy constraints.
-    """
-    with reading_npz(path, "an sGDML model") as archive:
-        missing = [key for key in _NEEDED if key not in archive.files]
-        if missing:
-            raise InputError(f"expected an sGDML model in {path}, found no entry {missing[0]}; is it a data set?")
-        for unsupported in ("lattice", "alphas_E"):
-            if unsupported in archive.files:
-                raise InputError(f"expected a plain sGDML model in {path}, found {unsupported}: not supported")
-        return SGDMLModel({key: archive[key] for key in archive.files if key not in _OBJECTS})
-
-
 FAMILY = SGDMLFamily()
 
 
-@dataclass(frozen=True)
-class _Package:
-    """The parts of the `sgdml` package in use."""
-
-    trainer: Any
-    perm: ModuleType
-    version: str
-
-
-@cache
-def _package() -> _Package:
-    """Import the package without what it does to everybody's logging, and make its one trainer."""
-    import torch  # noqa: F401  (first, or its loggers are made by the class that sgdml puts in place)
-
-    logger_class = logging.getLoggerClass()
-    try:
-        import sgdml
-        from sgdml.train import GDMLTrain
-        from sgdml.utils import perm
-    finally:
-        logging.setLoggerClass(logger_class)
-    for name in ("sgdml", "sgdml.train", "sgdml.predict", "sgdml.solvers.analytic", "sgdml.solvers.iterative"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    memory = psutil.virtual_memory().available // 2**30
-    return _Package(GDMLTrain(max_memory=memory, max_processes=_n_cores()), perm, sgdml.__version__)
+def _trained(task: Task, *, grown_from: KernelFactor | None = None, keep: bool = False) -> SGDMLModel:
+    """Train, and keep the factor with the model where it will be of use."""
+    content, factor = task.train(grown_from=grown_from)
+    model = SGDMLModel(content)
+    if keep:
+        model.factor = factor
+    return model
 
 
-def _n_cores() -> int:
-    """Count the cores that this process may use, which on a shared machine are not all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _task_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> Task:
+    """Give the task of training other frames as a model was trained."""
+    settings = model.hyper_parameters
+    return Task(dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"])
+
+
+def _continued(dataset: Dataset, frames: IntArray, valid: IntArray, previous: Model) -> SGDMLModel:
+    """Train with the settings of `previous`, building upon its factor if its frames lead."""
+    task = _task_of(dataset, frames, valid, previous)
+    if not isinstance(previous, SGDMLModel) or not _leads(previous, dataset, frames):
+        return _trained(task)  # nothing will grow from it, as nothing grew into it
+    # Taken, so that it is alive but once; another growth from `previous` begins anew, to the same end.
+    factor, previous.factor = previous.factor, None
+    return _trained(task, grown_from=factor, keep=True)
+
+
+def _leads(model: SGDMLModel, dataset: Dataset, frames: IntArray) -> bool:
+    """Tell whether the frames that a model was trained on come first in `frames`."""
+    if text_of(model.content.get("md5_train", "")) != text_of(fingerprint(dataset)):
+        return False
+    before = np.asarray(model.content["idxs_train"])
+    return np.array_equal(frames[: len(before)], before)
+
+
+def _search(task: Task, rng: np.random.Generator) -> SGDMLModel:
+    """Walk down the validation error over the grid of length scales."""
+    subset, part = _subset(task.valid, rng), task.part(_SEARCH_FRAMES)
+    errors: dict[int, float] = {}
+    found: list[SGDMLModel] = []
+
+    def error(index: int) -> float:
+        if not 0 <= index < len(LENGTH_SCALES):
+            return np.inf
+        if index not in errors:
+            sigma = LENGTH_SCALES[index]
+            model = _trained(part.at(sigma=sigma), keep=True)
+            errors[index] = float(_squared_errors(model, task.dataset, subset).mean())
+            log.info("length scale %g: validation error %.4g eV/Å", sigma, errors[index] ** 0.5)
+            if errors[index] == min(errors.values()):
+                found[:] = [model]  # the only one to keep its factor
+        return errors[index]
+
+    best = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
+    while (nearer := min((best, best - 1, best + 1), key=error)) != best:
+        best = nearer
+    if part is task:
+        return found[0]
+    found.clear()
+    return _trained(task.at(sigma=LENGTH_SCALES[best]), keep=True)
+
+
+def _gains(errors: FloatArray, others: FloatArray) -> bool:
+    """Tell whether errors of the same frames are lower, by more than twice the noise."""
+    gain = errors - others
+    return bool(gain.mean() > 2 * np.std(gain) / np.sqrt(len(gain)))
+
+
+def _total_errors(models: list[Model], dataset: Dataset, frames: IntArray) -> FloatArray:
+    return np.sum([_squared_errors(model, dataset, frames) for model in models], axis=0)
 
 
 def _squared_errors(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
@@ -356,8 +234,3 @@ def _squared_errors(model: Model, dataset: Dataset, frames: IntArray) -> FloatAr
 
 def _subset(frames: IntArray, rng: np.random.Generator) -> IntArray:
     return frames if len(frames) <= _VALIDATION_FRAMES else np.sort(rng.choice(frames, _VALIDATION_FRAMES, False))
-
-
-def _text(value: Any) -> str:
-    value = value.item() if isinstance(value, np.ndarray) else value
-    return value.decode() if isinstance(value, bytes) else str(value)

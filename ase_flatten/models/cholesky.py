@@ -1,0 +1,147 @@
+"""A Cholesky factor that grows by rows: the leading block of a factor is the factor of the leading block.
+
+The factor is kept in block rows of one fixed size, whatever the steps of its growth. So a factor
+that grew and one that was made at once come from the very same operations, and are equal to the last bit.
+"""
+
+import numpy as np
+from scipy.linalg.blas import dtrsm, dtrsv
+from scipy.linalg.lapack import dpotrf
+
+from ase_flatten.dataset import FloatArray
+from ase_flatten.models.threads import on_all_cores, one_core
+
+_STRIPE = 256
+"""Rows that one core works on."""
+
+_SMALL = 128
+"""Columns of a triangular system that BLAS solves at once."""
+
+
+class NotPositiveDefiniteError(ArithmeticError):
+    """A matrix has no Cholesky factor, in the arithmetic of the machine."""
+
+
+class BlockCholesky:
+    """Hold the lower-triangular factor L of a symmetric matrix A = L Lᵀ, half the memory of the matrix.
+
+    Parameters
+    ----------
+    block_size : int
+        Rows of each block row; the last one may have fewer.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        # Row-major, left of the diagonal and on it: what BLAS takes, transposed, without a copy.
+        self._left: list[FloatArray] = []
+        self._diagonal: list[FloatArray] = []
+
+    @property
+    def size(self) -> int:
+        """Rows of the matrix."""
+        return sum(len(block) for block in self._diagonal)
+
+    @property
+    def n_whole(self) -> int:
+        """Rows in whole blocks."""
+        return self.size // self.block_size * self.block_size
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factor."""
+        return sum(block.nbytes for block in (*self._left, *self._diagonal))
+
+    @staticmethod
+    def bytes_for(n_rows: int, block_size: int) -> int:
+        """Estimate the memory for `n_rows`, work space included."""
+        return 8 * ((n_rows + block_size) ** 2 // 2 + 4 * block_size**2)
+
+    def drop_partial(self) -> None:
+        """Drop the last block row if it is not whole: it will be made anew with what follows."""
+        if self.size > self.n_whole:
+            del self._left[-1], self._diagonal[-1]
+
+    def append(self, left: FloatArray, diagonal: FloatArray) -> None:
+        """Append a block row of the matrix, overwriting it by that of the factor.
+
+        Parameters
+        ----------
+        left : (n_rows, size) array
+            Row-major.
+        diagonal : (n_rows, n_rows) array
+            Row-major; only its lower triangle is read.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            The factor is as it was; `left` and `diagonal` are spoiled.
+        """
+        assert len(self._diagonal) * self.block_size == self.size, "the last block row is not whole"
+        assert left.shape == (len(diagonal), self.size), "the block row does not fit"
+        stripes = [slice(first, min(first + _STRIPE, len(left))) for first in range(0, len(left), _STRIPE)]
+        on_all_cores(lambda rows: self._eliminate(left[rows]), stripes)
+        if self.size:
+            on_all_cores(lambda rows: _update(diagonal, left, rows), stripes)
+        with one_core():
+            _, info = dpotrf(diagonal.T, lower=0, clean=0, overwrite_a=1)
+        if info:
+            raise NotPositiveDefiniteError(f"pivot {self.size + info - 1} is not positive")
+        self._left.append(left)
+        self._diagonal.append(diagonal)
+
+    def _eliminate(self, rows: FloatArray) -> None:
+        """Bring some rows into their final form, left of the diagonal."""
+        work = np.empty((len(rows), self.block_size))
+        start = 0
+        for left, diagonal in zip(self._left, self._diagonal, strict=True):
+            stop = start + len(diagonal)
+            columns = rows[:, start:stop]
+            if start:
+                columns -= np.matmul(rows[:, :start], left.T, out=work)
+            _divide(columns, diagonal)
+            start = stop
+
+    def solve(self, right: FloatArray) -> FloatArray:
+        """Solve A x = right.
+
+        Parameters
+        ----------
+        right : (size,) array
+
+        Returns
+        -------
+        (size,) array
+        """
+        x = np.array(right, dtype=float)
+        starts = np.cumsum([0, *(len(block) for block in self._diagonal)])
+        for start, stop, left, diagonal in zip(starts, starts[1:], self._left, self._diagonal, strict=False):
+            x[start:stop] -= left @ x[:start]
+            x[start:stop] = dtrsv(diagonal.T, x[start:stop], lower=0, trans=1)
+        for start, stop, left, diagonal in reversed(
+            list(zip(starts, starts[1:], self._left, self._diagonal, strict=False))
+        ):
+            x[start:stop] = dtrsv(diagonal.T, x[start:stop], lower=0)
+            x[:start] -= x[start:stop] @ left
+        return x
+
+
+def _update(diagonal: FloatArray, left: FloatArray, rows: slice) -> None:
+    """Subtract L Lᵀ from some rows of a diagonal block, up to the diagonal."""
+    diagonal[rows, : rows.stop] -= left[rows] @ left[: rows.stop].T
+
+
+def _divide(rows: FloatArray, lower: FloatArray) -> None:
+    """Replace `rows` by X with X Lᵀ = rows.
+
+    Halved until little is left for SciPy's BLAS, which holds Python's lock, where NumPy's products do not.
+    """
+    n = len(lower)
+    if n <= _SMALL:
+        # Transposed for column-major BLAS: L Xᵀ = rowsᵀ.
+        rows[...] = dtrsm(1.0, lower.T, rows.T, lower=0, trans_a=1).T
+        return
+    half = n // 2
+    _divide(rows[:, :half], lower[:half, :half])
+    rows[:, half:] -= rows[:, :half] @ lower[half:, :half].T
+    _divide(rows[:, half:], lower[half:, half:])

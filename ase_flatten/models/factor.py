@@ -1,0 +1,158 @@
+"""The equations of sGDML's training, solved by a factor that grows with the training set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.models.cholesky import BlockCholesky
+from ase_flatten.models.kernel import Geometries, assemble, image_distances, n_modes_of, pair_orders
+from ase_flatten.models.threads import one_core
+
+_BLOCK_ROWS = 2100
+"""About how many unknowns make a block row."""
+
+_BLOCK_FRAMES = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500)
+"""Training sets grow by round numbers; these divide them, so that no block row is made twice."""
+
+_KEPT_DISTANCES = 2**28
+"""Distances are kept for other length scales up to this memory, bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Hold the solution.
+
+    Parameters
+    ----------
+    alphas : (n_train, 3 * n_atoms) array
+        Along the Cartesian coordinates.
+    descriptor_alphas : (n_train, n_pairs) array
+        Along the descriptor: all that predictions need.
+    std : float
+        Standard deviation of the forces, by which they were divided.
+    """
+
+    alphas: FloatArray
+    descriptor_alphas: FloatArray
+    std: float
+
+
+class TrainingGeometries:
+    """Hold geometries of a training set, and their distances, for any length scale.
+
+    Parameters
+    ----------
+    positions : (n_frames, n_atoms, 3) array, Å
+    permutations : (n_permutations, n_atoms) int array
+    """
+
+    def __init__(self, positions: FloatArray, permutations: IntArray) -> None:
+        self.orders = pair_orders(permutations)
+        self.geometries = _geometries(positions)
+        self.block = frames_per_block(positions.shape[1])
+        self._distances: dict[int, FloatArray] = {}
+
+    def __len__(self) -> int:
+        return len(self.geometries)
+
+    def append(self, positions: FloatArray) -> None:
+        """Append frames."""
+        self.geometries = self.geometries + _geometries(positions)
+        self._distances.clear()
+
+    def distances(self, first: int) -> FloatArray:
+        """Give the distances of the block row that begins at `first` to all frames up to its end."""
+        if first not in self._distances:
+            rows, columns = self.geometries[first : first + self.block], self.geometries[: first + self.block]
+            found = image_distances(rows, columns, self.orders)
+            if 4 * len(self) ** 2 * len(self.orders) > _KEPT_DISTANCES:
+                return found
+            self._distances[first] = found
+        return self._distances[first]
+
+
+class KernelFactor:
+    """Hold the factor of sGDML's kernel matrix, regularised.
+
+    Parameters
+    ----------
+    training : TrainingGeometries
+    sigma : float
+        Length scale, 1/Å.
+    regularisation : float
+        Added to the diagonal.
+
+    Raises
+    ------
+    NotPositiveDefiniteError
+        The matrix has no factor; so does `grow`.
+    """
+
+    def __init__(self, training: TrainingGeometries, sigma: float, regularisation: float) -> None:
+        self.training, self.sigma, self.regularisation = training, sigma, regularisation
+        self._cholesky = BlockCholesky(training.block * training.geometries.n_modes)
+        self._fill()
+
+    def __len__(self) -> int:
+        return len(self.training)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the factor."""
+        return self._cholesky.nbytes
+
+    def grow(self, positions: FloatArray) -> None:
+        """Append training frames, (n_frames, n_atoms, 3) in Å; the result is the same as from all at once."""
+        self._cholesky.drop_partial()
+        self.training.append(positions)
+        self._fill()
+
+    def release(self) -> None:
+        """Free the memory of the factor, whoever still holds it."""
+        self._cholesky = BlockCholesky(self._cholesky.block_size)
+
+    def _fill(self) -> None:
+        training, n_modes = self.training, self.training.geometries.n_modes
+        for first in range(self._cholesky.size // n_modes, len(training), training.block):
+            rows, columns = training.geometries[first : first + training.block], training.geometries[:first]
+            distances = training.distances(first)
+            left = np.empty((len(rows) * n_modes, first * n_modes))
+            diagonal = np.empty((len(rows) * n_modes,) * 2)
+            for others, part, out in ((columns, slice(first), left), (rows, slice(first, None), diagonal)):
+                assemble(
+                    rows, others, training.orders, self.sigma,
+                    distances=distances[:, :, part], out=out, lower=others is rows,
+                )  # fmt: skip
+            diagonal.flat[:: len(diagonal) + 1] += self.regularisation
+            self._cholesky.append(left, diagonal)
+
+    def solve(self, forces: FloatArray) -> Coefficients:
+        """Solve for the coefficients that reproduce forces, (n_train, n_atoms, 3)."""
+        geometries = self.training.geometries
+        labels = forces.reshape(len(forces), -1)
+        std = float(np.std(labels))
+        labels = labels / std
+        along = np.einsum("ncm,nc->nm", geometries.directions, labels)
+        found = -self._cholesky.solve(along.ravel()).reshape(along.shape)
+        alphas = np.einsum("ncm,nm->nc", geometries.directions, found)
+        if self.regularisation:
+            # Net forces and torques meet nothing but the regularisation; no prediction depends on these.
+            alphas -= (labels - np.einsum("ncm,nm->nc", geometries.directions, along)) / self.regularisation
+        return Coefficients(alphas, np.einsum("nmp,nm->np", geometries.jacobians, found), std)
+
+
+def frames_per_block(n_atoms: int) -> int:
+    """Say how many frames make a block row of the factor; the molecule alone decides."""
+    n_modes = max(1, n_modes_of(n_atoms))
+    return max(n for n in _BLOCK_FRAMES if n == 1 or n * n_modes <= _BLOCK_ROWS)
+
+
+def bytes_to_factorise(n_atoms: int, n_frames: int) -> int:
+    """Estimate the memory that the factor of so many frames takes, work space included."""
+    return BlockCholesky.bytes_for(n_frames * n_modes_of(n_atoms), frames_per_block(n_atoms) * n_modes_of(n_atoms))
+
+
+def _geometries(positions: FloatArray) -> Geometries:
+    with one_core():
+        return Geometries.of(positions)

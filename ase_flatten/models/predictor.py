@@ -1,0 +1,185 @@
+"""Energies and forces of an sGDML model (Chmiela et al. 2018, eq. 3) by matrix products that stay in the cache.
+
+With descriptors in units of the length scale, x̃ = √5 x / σ, and images X̃ of the training frames with their
+coefficients A, the force along the descriptor is
+
+    Σ e^-s (x̃ - X̃)·A (x̃ - X̃) - Σ (1 + s) e^-s A,    s = |x̃ - X̃|.
+
+Written as rows (X̃, -|X̃|²/2, -1/2) and (-A, X̃·A, 0), images and coefficients give -s²/2 and -(x̃ - X̃)·A by one
+product with (x̃, 1, |x̃|²), and the force by one product back.
+"""
+
+import ctypes
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.models.threads import n_cores, on_all_cores
+
+_TILE = 64
+"""Configurations at once: with `_BLOCK` images, what is at work stays in a core's own cache."""
+
+_BLOCK = 256
+_GPU_TILE = 2048
+_GPU_BLOCK = 16384
+_GPU_LEAST = 32
+"""Fewer configurations are not worth the way to the device."""
+
+
+class Predictor:
+    """Predict energies and forces, in the units of the model.
+
+    Parameters
+    ----------
+    descriptors : (n_train, n_pairs) array
+        Inverse distances of the training frames.
+    coefficients : (n_train, n_pairs) array
+        The model's coefficients, along the descriptor; the labels' standard deviation is in them.
+    orders : (n_permutations, n_pairs) int array
+        Permutations of the pairs.
+    sigma : float
+        Length scale.
+    """
+
+    def __init__(self, descriptors: FloatArray, coefficients: FloatArray, orders: IntArray, sigma: float) -> None:
+        n_pairs = descriptors.shape[1]
+        n_atoms = round((1 + np.sqrt(1 + 8 * n_pairs)) / 2)
+        self._i, self._j = np.tril_indices(n_atoms, -1)
+        self._incidence = np.zeros((n_atoms, n_pairs))
+        self._incidence[self._i, np.arange(n_pairs)] = 1
+        self._incidence[self._j, np.arange(n_pairs)] = -1
+
+        self._q = np.sqrt(5.0) / sigma
+        images = descriptors[:, orders].reshape(-1, n_pairs) * self._q
+        alphas = coefficients[:, orders].reshape(-1, n_pairs) * (5 / (3 * sigma**2))
+        # Products of small numbers lose less: only differences of descriptors count.
+        self._centre = images.mean(axis=0)
+        images -= self._centre
+        n_blocks = -(-len(images) // _BLOCK)
+        # Images that fill up the last block have no coefficients, and so no part in anything.
+        rows = np.zeros((n_blocks, 2, _BLOCK, n_pairs + 2))
+        padded = np.zeros((2, n_blocks * _BLOCK, n_pairs + 2))
+        padded[0, : len(images), :-2] = images
+        padded[0, : len(images), -2] = -0.5 * np.einsum("md,md->m", images, images)
+        padded[0, : len(images), -1] = -0.5
+        padded[1, : len(images), :-2] = -alphas
+        padded[1, : len(images), -2] = np.einsum("md,md->m", images, alphas)
+        rows[:] = padded.reshape(2, n_blocks, _BLOCK, n_pairs + 2).swapaxes(0, 1)
+        self._rows = rows
+
+    def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array
+
+        Returns
+        -------
+        energies : (n_frames,) array
+        forces : (n_frames, n_atoms, 3) array
+        """
+        if len(positions) == 1:
+            return self._one(positions)
+        if len(positions) >= _GPU_LEAST and (torch := torch_with_cuda()) is not None:
+            return self.on_device(positions, torch, "cuda")
+        energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+        step = int(np.clip(-(-len(positions) // n_cores()), 1, _TILE))
+
+        def fill(start: int) -> None:
+            tile = slice(start, start + step)
+            energies[tile], forces[tile] = self._tile(positions[tile])
+
+        on_all_cores(fill, range(0, len(positions), step))
+        return energies, forces
+
+    def _tile(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a few configurations, block by block of images."""
+        x, inverse, difference = self._descriptors(positions)
+        products, decay = np.empty((len(x), 2 * _BLOCK)), np.empty((len(x), _BLOCK))
+        scaled, dot = products[:, :_BLOCK], products[:, _BLOCK:]
+        total, energies = np.zeros_like(x), np.zeros(len(x))
+        for images, alphas in self._rows:
+            np.matmul(x, images.T, out=scaled)
+            np.matmul(x, alphas.T, out=dot)
+            _apply_kernel(scaled, decay)
+            energies -= np.einsum("fm,fm->f", scaled, dot)
+            dot *= decay
+            total += dot @ images
+            total += scaled @ alphas
+        return energies / self._q, self._cartesian(total, x, inverse, difference)
+
+    def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a single configuration by few calls, since a step of dynamics waits for it."""
+        x, inverse, difference = self._descriptors(positions)
+        rows = self._rows.reshape(-1, x.shape[1])
+        products = (rows @ x[0]).reshape(self._rows.shape[:3])
+        scaled, dot = products[:, 0].copy(), products[:, 1].copy()
+        decay = np.empty_like(scaled)
+        _apply_kernel(scaled, decay)
+        energy = -np.vdot(scaled, dot) / self._q
+        np.multiply(dot, decay, out=products[:, 0])
+        products[:, 1] = scaled
+        return np.array([energy]), self._cartesian((products.ravel() @ rows)[None], x, inverse, difference)
+
+    def on_device(self, positions: FloatArray, torch: Any, device: str) -> tuple[FloatArray, FloatArray]:
+        """Predict on a device of torch; as `__call__`."""
+        rows = torch.from_numpy(self._rows).to(device).swapaxes(0, 1).reshape(2, -1, self._rows.shape[-1])
+        energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+        for start in range(0, len(positions), _GPU_TILE):
+            tile = slice(start, start + _GPU_TILE)
+            x, inverse, difference = self._descriptors(positions[tile])
+            there = torch.from_numpy(x).to(device)
+            total, energy = torch.zeros_like(there), torch.zeros(len(x), dtype=there.dtype, device=device)
+            for block in range(0, rows.shape[1], _GPU_BLOCK):
+                images, alphas = rows[:, block : block + _GPU_BLOCK]
+                scaled = (there @ images.T).mul_(-2).clamp_(min=0).sqrt_()
+                dot = there @ alphas.T
+                decay = torch.exp(-scaled)
+                scaled.add_(1).mul_(decay)
+                energy -= (scaled * dot).sum(dim=1)
+                total += dot.mul_(decay) @ images + scaled @ alphas
+            energies[tile] = energy.cpu().numpy() / self._q
+            forces[tile] = self._cartesian(total.cpu().numpy(), x, inverse, difference)
+        return energies, forces
+
+    def _descriptors(self, positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Give (x̃, 1, |x̃|²), inverse distances, and differences of positions."""
+        difference = positions[:, self._i] - positions[:, self._j]
+        inverse = 1.0 / np.sqrt(np.einsum("fpx,fpx->fp", difference, difference))
+        x = np.ones((len(positions), inverse.shape[1] + 2))
+        np.multiply(inverse, self._q, out=x[:, :-2])
+        x[:, :-2] -= self._centre
+        x[:, -1] = np.einsum("fp,fp->f", x[:, :-2], x[:, :-2])
+        return x, inverse, difference
+
+    def _cartesian(self, total: FloatArray, x: FloatArray, inverse: FloatArray, difference: FloatArray) -> FloatArray:
+        """Turn the sums over images into forces on atoms."""
+        along = total[:, :-2] + 2 * total[:, -1:] * x[:, :-2]
+        along *= -(inverse**3)
+        return self._incidence @ (along[:, :, None] * difference)
+
+
+def _apply_kernel(scaled: FloatArray, decay: FloatArray) -> None:
+    """Turn -s²/2 into (1 + s) e^-s, in place, and write e^-s."""
+    scaled *= -2
+    np.maximum(scaled, 0, out=scaled)  # rounding
+    np.sqrt(scaled, out=scaled)
+    np.negative(scaled, out=decay)
+    np.exp(decay, out=decay)
+    scaled += 1
+    scaled *= decay
+
+
+@cache
+def torch_with_cuda() -> Any:
+    """Give torch where it has a CUDA device, else None; without a driver torch is not even imported."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        import torch
+    except (OSError, ImportError):
+        return None
+    return torch if torch.cuda.is_available() else None

@@ -1,0 +1,106 @@
+"""sGDML models: predictions, and the model files of the `sgdml` package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.files import reading_npz, write_npz
+from ase_flatten.models import Prediction
+from ase_flatten.models.factor import KernelFactor
+from ase_flatten.models.kernel import pair_orders
+from ase_flatten.models.predictor import Predictor
+from ase_flatten.units import energy_in_eV, length_in_angstrom
+
+MODEL_FILE = "model.npz"
+_UNTESTED = {"mae": np.nan, "rmse": np.nan}
+# Entries that the package expects and unpickles: written for it, never read here.
+_OBJECTS: dict[str, Any] = {"f_err": _UNTESTED, "e_err": _UNTESTED, "md5_test": None}
+_NEEDED = ("z", "R_desc", "R_d_desc_alpha", "c", "std", "sig", "lam", "perms")
+
+
+class SGDMLModel:
+    """Predict with an sGDML model file.
+
+    Parameters
+    ----------
+    content : mapping
+        The entries of a model file of the `sgdml` package.
+
+    Attributes
+    ----------
+    factor : KernelFactor or None
+        What the next, larger training set can be built upon. It is taken by the model
+        that is trained on it, and neither saved nor pickled.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = {key: value for key, value in content.items() if key not in _OBJECTS}
+        self.numbers: IntArray = np.asarray(content["z"], dtype=np.int64)
+        self.permutations: IntArray = np.asarray(content["perms"], dtype=np.int64)
+        self.sigma = float(content["sig"])
+        self._energy = energy_in_eV(text_of(content.get("e_unit", "kcal/mol")))
+        self._length = length_in_angstrom(text_of(content.get("r_unit", "Ang")))
+        self._constant = float(content["c"])
+        coefficients = np.asarray(content["R_d_desc_alpha"]) * float(content["std"])
+        self._predictor = Predictor(
+            np.asarray(content["R_desc"]).T, coefficients, pair_orders(self.permutations), self.sigma
+        )
+        self.factor: KernelFactor | None = None
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Length scale, regularisation and number of permutations."""
+        return {
+            "sigma": self.sigma,
+            "lambda": float(self.content["lam"]),
+            "n_permutations": len(self.permutations),
+        }
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict energies and forces.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+
+        Returns
+        -------
+        Prediction
+        """
+        energies, forces = self._predictor(np.asarray(positions, dtype=float) / self._length)
+        return Prediction((energies + self._constant) * self._energy, forces * (self._energy / self._length))
+
+    def save(self, folder: Path) -> None:
+        """Write the model file that the `sgdml` package loads."""
+        write_npz(folder / MODEL_FILE, {**self.content, **_OBJECTS})
+
+    def __reduce__(self) -> tuple[type["SGDMLModel"], tuple[dict[str, Any]]]:
+        return SGDMLModel, (self.content,)
+
+
+def load_model_file(path: Path) -> SGDMLModel:
+    """Load a model file of the `sgdml` package, never unpickling.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged or no sGDML model, or holds a periodic cell or energy constraints.
+    """
+    with reading_npz(path, "an sGDML model") as archive:
+        missing = [key for key in _NEEDED if key not in archive.files]
+        if missing:
+            raise InputError(f"expected an sGDML model in {path}, found no entry {missing[0]}; is it a data set?")
+        for unsupported in ("lattice", "alphas_E"):
+            if unsupported in archive.files:
+                raise InputError(f"expected a plain sGDML model in {path}, found {unsupported}: not supported")
+        return SGDMLModel({key: archive[key] for key in archive.files if key not in _OBJECTS})
+
+
+def text_of(value: Any) -> str:
+    """Give a text entry of a model file, whatever type it was saved in."""
+    value = value.item() if isinstance(value, np.ndarray) else value
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,48 @@
+"""Work on all cores: pieces that do not depend on each other, each with its linear algebra on one core.
+
+Cut by size and not by the number of cores, the pieces give the same numbers on any machine of a kind.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
+from threadpoolctl import ThreadpoolController
+
+Piece = TypeVar("Piece")
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use, which on a shared machine are not all."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(allowed, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else allowed
+
+
+def on_all_cores(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None:
+    """Call `work` on each piece; raise the first error."""
+    pieces = list(pieces)
+    n_threads = min(n_cores(), len(pieces))
+    with one_core():
+        if n_threads < 2:
+            for piece in pieces:
+                work(piece)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(work, pieces))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep linear algebra on one core within the block."""
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
