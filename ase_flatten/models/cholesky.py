@@ -87,6 +87,8 @@ class BlockCholesky:
             _, info = dpotrf(diagonal.T, lower=0, clean=0, overwrite_a=1)
         if info:
             raise NotPositiveDefiniteError(f"pivot {self.size + info - 1} is not positive")
+        if not np.isfinite(diagonal.diagonal()).all():
+            raise NotPositiveDefiniteError("there are values that are not finite")
         self._left.append(left)
         self._diagonal.append(diagonal)
 

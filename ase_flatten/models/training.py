@@ -79,7 +79,7 @@ class Task:
         InputError
             The kernel matrix is not positive definite, however regularised.
         """
-        available = psutil.virtual_memory().available - _MARGIN + (grown_from.nbytes if grown_from else 0)
+        available = available_bytes() + (grown_from.nbytes if grown_from else 0)
         needed = bytes_to_factorise(self.dataset.n_atoms, len(self.frames))
         if needed > available:
             if grown_from is not None:
@@ -89,7 +89,7 @@ class Task:
                 "trains instead, which takes longer and is less exact",
                 len(self.frames), needed / 1e9, available / 1e9,
             )  # fmt: skip
-            return sgdml_package.train(self._entries(self.regularisation), memory=max(available, 0)), None
+            return sgdml_package.train(self.entries(self.regularisation), memory=available), None
         factor = self._factorise(grown_from)
         found = factor.solve(self.dataset.forces[self.frames] / KCAL_PER_MOL)
         return self._content(factor, found), factor
@@ -108,16 +108,20 @@ class Task:
                     grown_from = None
                 raised = max(10 * regularisation, _LEAST_RAISED)
                 if raised > LARGEST_REGULARISATION * 1.01:
-                    raise InputError(
-                        f"expected a positive definite kernel matrix of {len(self.frames)} training frames, found none "
-                        f"up to a regularisation of {regularisation:g}; look for atoms in one place or values that "
-                        "are not finite"
-                    ) from error
+                    raise self._hopeless(regularisation) from error
                 log.warning(
                     "the kernel matrix of %d frames is not positive definite: regularisation %g instead of %g",
                     len(self.frames), raised, regularisation,
                 )  # fmt: skip
                 regularisation = raised
+            except np.linalg.LinAlgError as error:
+                raise self._hopeless(regularisation) from error
+
+    def _hopeless(self, regularisation: float) -> InputError:
+        return InputError(
+            f"expected a positive definite kernel matrix of {len(self.frames)} training frames, found none up to a "
+            f"regularisation of {regularisation:g}; look for atoms in one place or values that are not finite"
+        )
 
     @property
     def _geometries(self) -> TrainingGeometries:
@@ -125,7 +129,7 @@ class Task:
             self._shared["all"] = TrainingGeometries(self.dataset.positions[self.frames], self.permutations)
         return self._shared["all"]
 
-    def _entries(self, regularisation: float) -> dict[str, Any]:
+    def entries(self, regularisation: float) -> dict[str, Any]:
         """Give the entries of a task of the package."""
         return {
             "type": "t",
@@ -153,7 +157,7 @@ class Task:
 
     def _content(self, factor: KernelFactor, found: Coefficients) -> dict[str, Any]:
         """Give the entries of a model file of the package."""
-        task = self._entries(factor.regularisation)
+        task = self.entries(factor.regularisation)
         kept = (
             "code_version", "dataset_name", "dataset_theory", "z", "idxs_train", "md5_train", "idxs_valid",
             "md5_valid", "sig", "lam", "perms", "use_E", "r_unit", "e_unit",
@@ -174,6 +178,11 @@ class Task:
             "c": np.mean(task["E_train"] - predictor(task["R_train"])[0]),
             "tril_perms_lin": (orders + n_pairs * np.arange(len(orders))[:, None]).flatten("F"),
         }
+
+
+def available_bytes() -> int:
+    """Give the memory that a training may take."""
+    return max(0, psutil.virtual_memory().available - _MARGIN)
 
 
 def fingerprint(dataset: Dataset) -> bytes:
