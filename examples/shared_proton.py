@@ -42,16 +42,16 @@ def shared_proton_frames(dataset: Dataset) -> IntArray:
     return np.flatnonzero(shared)
 
 
-def first_fine_clusters(run: Run, dataset: Dataset) -> tuple[IntArray, IntArray, IntArray]:
-    """Cluster the initial model's bad clusters finely: candidates, their clusters, and these from the worst on."""
-    initial = load_model(run.step_folder(0))
-    rest = np.setdiff1d(run.splits.pool, initial.train_frames)
-    errors = frame_errors(initial.model, dataset, rest)
+def fine_clusters_of_step(run: Run, dataset: Dataset, step: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Cluster a model's bad clusters finely: candidates, their fine clusters, and these from the worst on."""
+    saved = load_model(run.step_folder(step))
+    rest = np.setdiff1d(np.arange(dataset.n_frames), saved.train_frames)
+    errors = frame_errors(saved.model, dataset, rest)
     schedule = run.settings.schedule
     selection = select(
         errors, by_cluster(errors, run.clustering), run.clustering, pair_distances(dataset.positions),
-        initial.train_frames, schedule.step_size, replace(schedule.rule, n_fine=N_FINE),
-        rng=np.random.default_rng([run.settings.seed, 1]),
+        saved.train_frames, schedule.step_size, replace(schedule.rule, n_fine=N_FINE),
+        rng=np.random.default_rng([run.settings.seed, step]),
     )  # fmt: skip
     mse = errors.force_mse[np.searchsorted(rest, selection.candidates)]
     mean = np.bincount(selection.fine_labels, weights=mse) / np.bincount(selection.fine_labels)
@@ -74,12 +74,16 @@ def main(data: Path, folder: Path) -> None:
     mine = np.isin(frames, shared)
     say(f"their ranks by force error of the initial model, of {len(frames)}: {np.sort(ranks[mine]).tolist()}")
 
-    candidates, fine, worst_first = first_fine_clusters(run, dataset)
-    for label in np.unique(fine[np.isin(candidates, shared)]):
-        members = candidates[fine == label]
+    for step in range(run.settings.schedule.n_steps):
+        candidates, fine, worst_first = fine_clusters_of_step(run, dataset, step)
+        found = [
+            f"number {1 + np.flatnonzero(worst_first == label)[0]} by error, "
+            f"{np.isin(candidates[fine == label], shared).sum()} of its {np.sum(fine == label)} frames"
+            for label in np.unique(fine[np.isin(candidates, shared)])
+        ]
         say(
-            f"the initial model's bad clusters, cut finely: number {1 + np.flatnonzero(worst_first == label)[0]} of "
-            f"{len(worst_first)} by error holds {np.isin(members, shared).sum()} of them among {len(members)} frames"
+            f"after step {step}, the bad clusters hold {np.isin(candidates, shared).sum()} of them; "
+            f"of {len(worst_first)} fine clusters they are in: {'; '.join(found) or 'none'}"
         )
 
     chosen = load_model(folder / "improved").train_frames
