@@ -399,7 +399,8 @@ def test_the_example_was_sampled_as_its_readme_says():
     assert np.array_equal(start.numbers, dataset.numbers)
     with np.load(path, allow_pickle=False) as archive:
         assert f"--seed {archive['seed']} " in readme
-        assert (archive["temperature_K"], archive["stride"], archive["timestep_fs"]) == (500, 10, 0.5)
+        assert f"--stride {archive['stride']} " in readme
+        assert (archive["temperature_K"], archive["timestep_fs"]) == (500, 0.5)
     donor, proton, acceptor = (dataset.positions[:, atom] for atom in (9, 15, 0))
     lengths = [np.linalg.norm(oxygen - proton, axis=1) for oxygen in (donor, acceptor)]
     shared = np.flatnonzero(abs(lengths[0] - lengths[1]) <= 0.3)
