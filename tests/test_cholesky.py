@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ from hypothesis import strategies as st
 from test_kernel import cartesian, closed_group, configurations, matrix
 
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import factor, sgdml_package, training
+from ase_flatten.flattening import Schedule
+from ase_flatten.models import factor, sgdml, sgdml_package, training
 from ase_flatten.models.cholesky import BlockCholesky, NotPositiveDefiniteError
 from ase_flatten.models.factor import KernelFactor, TrainingGeometries, frames_per_block
 from ase_flatten.models.kernel import Geometries
 from ase_flatten.models.sgdml import FAMILY
 from ase_flatten.models.sgdml_model import SGDMLModel
 from ase_flatten.models.training import Task
+from ase_flatten.run import RunSettings
+from ase_flatten.training import train
 
 some = settings(max_examples=30, deadline=None)
 VALID = np.arange(3, 300, 6)
@@ -145,6 +149,25 @@ class TestTrainer:
         model.save(tmp_path)
         assert FAMILY.load(tmp_path).factor is None
 
+    def test_one_factor_lives_at_a_time(self, water, tmp_path, monkeypatch):
+        alive, counts = weakref.WeakSet(), []
+        original = KernelFactor.__init__
+
+        def counted(self, *given):
+            alive.add(self)
+            counts.append(len(alive))
+            original(self, *given)
+
+        monkeypatch.setattr(KernelFactor, "__init__", counted)
+        schedule = Schedule(n_steps=2, n_initial=10, step_size=5)
+        run_settings = RunSettings(schedule=schedule, n_geometry=4, n_energy=3, seed=1)
+        train(water, tmp_path / "run", run_settings, on_step=lambda step: counts.append(f"step {step.number}"))
+        first = counts.index("step 0")
+        assert max(counts[:first]) <= 2  # the best so far, and the next length scale
+        assert counts[first : first + 3] == ["step 0", "step 1", "step 2"]  # grown, not made
+        assert set(counts[first + 3 :]) == {1}  # the default models and the last check, one after the other
+        assert len(alive) == 0
+
     def test_settings_of_the_previous_model_are_kept(self, ethanol_like):
         first = fit(ethanol_like, np.arange(0, 300, 10), regularisation=1e-8, sigma=30)
         larger = fit(ethanol_like, np.arange(0, 300, 10), previous=first, regularisation=1e-10)
@@ -197,6 +220,32 @@ class TestTrainer:
         object.__setattr__(dataset, "positions", spoiled)
         with pytest.raises(InputError, match="expected a positive definite kernel matrix of 10 training frames"):
             fit(dataset, np.arange(10), symmetries=False)
+
+    def test_length_scales_are_compared_on_a_part_and_confirmed_on_the_whole(self, water, monkeypatch):
+        monkeypatch.setattr(sgdml, "_SEARCH_FRAMES", 15)
+        sizes = []
+        original = Task.train
+        monkeypatch.setattr(
+            Task, "train", lambda self, **given: sizes.append(len(self.frames)) or original(self, **given)
+        )
+        trainer, valid = FAMILY.trainer(), np.arange(5, 416, 9)
+        sets = [np.arange(0, 416, 14), np.arange(1, 416, 14)]
+        model = trainer.fit(water, sets[0], valid, rng=np.random.default_rng(0))
+        assert len(sizes) > 2 and set(sizes[:-1]) == {15} and sizes[-1] == 30
+        assert model.factor is not None and len(model.factor) == 30
+
+        bad = [fit(water, frames, sigma=200) for frames in sets]
+        sizes.clear()
+        settled = trainer.settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
+        assert {one.sigma for one in settled} == {150}
+        assert [len(one.content["idxs_train"]) for one in settled] == [30, 30]
+        assert sizes == [15, 15, 15, 15, 30, 30]
+
+        # What helps the parts alone changes nothing.
+        judged = iter([True, False])
+        monkeypatch.setattr(sgdml, "_gains", lambda *_: next(judged))
+        kept = trainer.settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
+        assert kept == bad
 
     @pytest.mark.parametrize("wrong", [-1e-10, 1.0])
     def test_senseless_regularisations_are_refused(self, wrong):
