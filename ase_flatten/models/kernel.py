@@ -16,7 +16,7 @@ import numpy as np
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.descriptors import pair_permutation
-from ase_flatten.models.threads import on_all_cores
+from ase_flatten.models.threads import Scratch, on_all_cores
 
 _IMAGE_BYTES = 2**22
 """Memory of the permuted Jacobians at work: small enough to stay in a shared cache."""
@@ -147,13 +147,15 @@ def assemble(
         images = part.descriptors[:, inverse_orders]
         jacobians = np.ascontiguousarray(part.jacobians[:, :, inverse_orders].swapaxes(1, 2))
         column_step = max(1, _COLUMN_BYTES // (8 * len(part) * n_modes * n_pairs))
+        scratch = Scratch()
         n_columns = last if lower else len(columns)
         for start in range(0, n_columns, column_step):
             stop = min(start + column_step, n_columns)
             target = out[first * n_modes : last * n_modes, start * n_modes : stop * n_modes]
             _assemble_part(
-                part, images, jacobians, columns[start:stop], sigma, distances[first:last, :, start:stop], target
-            )
+                part, images, jacobians, columns[start:stop], sigma,
+                distances=distances[first:last, :, start:stop], scratch=scratch, out=target,
+            )  # fmt: skip
 
     on_all_cores(fill, range(0, len(rows), row_step))
 
@@ -164,7 +166,9 @@ def _assemble_part(
     jacobians: FloatArray,
     columns: Geometries,
     sigma: float,
+    *,
     distances: FloatArray,
+    scratch: Scratch,
     out: FloatArray,
 ) -> None:
     """Write some blocks; `images` and `jacobians` are the rows', permuted: (rows, permutations, [modes,] pairs)."""
@@ -176,7 +180,7 @@ def _assemble_part(
     weights = decay * sigma**2 * (1 + q * distances)
 
     # Σ_p a (σ² + √5 σ |d|) B_iᵀ P_p B_j: first combine the images, then one product for each column.
-    combined = np.empty((n_columns, n_rows, n_modes * n_pairs))
+    combined = scratch("combined", n_columns, n_rows, n_modes * n_pairs)
     np.matmul(
         weights.swapaxes(1, 2), jacobians.reshape(n_rows, n_images, n_modes * n_pairs), out=combined.swapaxes(0, 1)
     )
@@ -189,12 +193,15 @@ def _assemble_part(
     )
 
     # 5 a (B_iᵀ P_p d)(dᵀ B_j), either factor as a difference of products with descriptors.
-    left = (columns.descriptors @ jacobians.reshape(-1, n_pairs).T).reshape(n_columns, n_rows, n_images, n_modes)
+    left = scratch("left", n_columns, n_rows, n_images, n_modes)
+    np.matmul(columns.descriptors, jacobians.reshape(-1, n_pairs).T, out=left.reshape(n_columns, -1))
     np.subtract(np.einsum("imp,ip->im", rows.jacobians, rows.descriptors)[:, None], left, out=left)
     left *= 5 * decay.transpose(2, 0, 1)[..., None]
-    right = (images.reshape(-1, n_pairs) @ columns.jacobians.reshape(-1, n_pairs).T).reshape(
-        n_rows, n_images, n_columns, n_modes
+    right = scratch("right", n_rows, n_images, n_columns, n_modes)
+    np.matmul(
+        images.reshape(-1, n_pairs), columns.jacobians.reshape(-1, n_pairs).T, out=right.reshape(n_rows * n_images, -1)
     )
     right -= np.einsum("jmp,jp->jm", columns.jacobians, columns.descriptors)
-    outer = left.swapaxes(2, 3) @ right.transpose(2, 0, 1, 3)
+    outer = scratch("outer", n_columns, n_rows, n_modes, n_modes)
+    np.matmul(left.swapaxes(2, 3), right.transpose(2, 0, 1, 3), out=outer)
     blocks.reshape(n_rows, n_modes, n_columns, n_modes)[...] -= outer.transpose(1, 2, 0, 3)

@@ -12,13 +12,14 @@ which the rest is small.
 
 import ctypes
 import sys
+import threading
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.models.threads import n_cores, on_all_cores, one_core
+from ase_flatten.models.threads import Scratch, n_cores, on_all_cores, one_core
 
 _TILE = 128
 """Configurations at once: with `_BLOCK` images, what is at work stays in a core's own cache."""
@@ -117,15 +118,18 @@ class Predictor:
     def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Predict a single configuration by few calls, since a step of dynamics waits for it."""
         x, inverse, difference = self._descriptors(positions)
+        shape = self._rows.shape[0], _BLOCK
+        products = _scratch("products", shape[0], 2, _BLOCK)
+        scaled, dot, decay = (_scratch(name, *shape) for name in ("scaled", "dot", "decay"))
         rows = self._rows.reshape(-1, x.shape[1])
-        products = (rows @ x[0]).reshape(self._rows.shape[:3])
-        scaled, dot = products[:, 0].copy(), products[:, 1].copy()
-        decay = np.empty_like(scaled)
+        np.matmul(rows, x[0], out=products.reshape(-1))
+        np.copyto(scaled, products[:, 0])
+        np.copyto(dot, products[:, 1])
         _apply_kernel(scaled, decay)
         energy = np.vdot(scaled, dot) * (-2 / self._q)
         np.multiply(dot, decay, out=products[:, 0])
         np.multiply(scaled, 2, out=products[:, 1])
-        return np.array([energy]), self._cartesian((products.ravel() @ rows)[None], x, inverse, difference)
+        return np.array([energy]), self._cartesian((products.reshape(-1) @ rows)[None], x, inverse, difference)
 
     def on_device(self, positions: FloatArray, torch: Any, device: str) -> tuple[FloatArray, FloatArray]:
         """Predict on a device of torch; as `__call__`."""
@@ -173,6 +177,17 @@ def _apply_kernel(scaled: FloatArray, decay: FloatArray) -> None:
     np.exp(decay, out=decay)
     scaled += 1
     scaled *= decay
+
+
+_local = threading.local()
+
+
+def _scratch(name: str, *shape: int) -> FloatArray:
+    """Hand out this thread's memory for single configurations; no result is in it."""
+    if not hasattr(_local, "scratch"):
+        _local.scratch = Scratch()
+    found: FloatArray = _local.scratch(name, *shape)
+    return found
 
 
 @cache

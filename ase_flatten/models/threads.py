@@ -3,6 +3,7 @@
 Cut by size and not by the number of cores, the pieces give the same numbers on any machine of a kind.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,11 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
 from threadpoolctl import ThreadpoolController
+
+from ase_flatten.dataset import FloatArray
 
 Piece = TypeVar("Piece")
 
@@ -34,6 +38,20 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None
             return
         with ThreadPoolExecutor(n_threads) as pool:
             list(pool.map(work, pieces))
+
+
+class Scratch:
+    """Hand out memory that is used again and again: fresh pages can cost more than the arithmetic on them."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, FloatArray] = {}
+
+    def __call__(self, name: str, *shape: int) -> FloatArray:
+        """Give the array of a name, in a shape of the moment; what it holds is what the last use left."""
+        size = math.prod(shape)
+        if name not in self._flat or len(self._flat[name]) < size:
+            self._flat[name] = np.empty(size)
+        return self._flat[name][:size].reshape(shape)
 
 
 @contextmanager
