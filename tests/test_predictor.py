@@ -148,6 +148,22 @@ class TestThreads:
         with pytest.raises(ZeroDivisionError):
             threads.on_all_cores(lambda piece: 1 / piece, [1, 0, 2])
 
+    def test_the_last_to_leave_lifts_the_limit(self):
+        blas = threads._blas()
+
+        def n_threads():
+            return {library["num_threads"] for library in blas.info() if library["user_api"] == "blas"}
+
+        with blas.limit(limits=2, user_api="blas"):
+            before = n_threads()
+            first, second = threads.one_core(), threads.one_core()
+            first.__enter__()
+            second.__enter__()
+            first.__exit__(None, None, None)
+            assert n_threads() == {1}
+            second.__exit__(None, None, None)
+            assert n_threads() == before
+
     @pytest.mark.parametrize(("wanted", "most"), [("1", 1), ("2,1", 2), ("many", 10_000), ("", 10_000)])
     def test_fewer_cores_can_be_asked_for(self, monkeypatch, wanted, most):
         monkeypatch.setenv("OMP_NUM_THREADS", wanted)

@@ -116,15 +116,17 @@ class BlockCholesky:
         (size,) array
         """
         x = np.array(right, dtype=float)
-        starts = np.cumsum([0, *(len(block) for block in self._diagonal)])
-        for start, stop, left, diagonal in zip(starts, starts[1:], self._left, self._diagonal, strict=False):
-            x[start:stop] -= left @ x[:start]
-            x[start:stop] = dtrsv(diagonal.T, x[start:stop], lower=0, trans=1)
-        for start, stop, left, diagonal in reversed(
-            list(zip(starts, starts[1:], self._left, self._diagonal, strict=False))
-        ):
-            x[start:stop] = dtrsv(diagonal.T, x[start:stop], lower=0)
-            x[:start] -= x[start:stop] @ left
+        stops = np.cumsum([len(diagonal) for diagonal in self._diagonal])
+        blocks = [
+            (slice(0, stop - len(diagonal)), slice(stop - len(diagonal), stop), left, diagonal)
+            for stop, left, diagonal in zip(stops, self._left, self._diagonal, strict=True)
+        ]
+        with one_core():
+            for before, own, left, diagonal in blocks:
+                x[own] = dtrsv(diagonal.T, x[own] - left @ x[before], lower=0, trans=1)
+            for before, own, left, diagonal in reversed(blocks):
+                x[own] = dtrsv(diagonal.T, x[own], lower=0)
+                x[before] -= x[own] @ left
         return x
 
 

@@ -5,11 +5,12 @@ Cut by size and not by the number of cores, the pieces give the same numbers on 
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
@@ -54,11 +55,33 @@ class Scratch:
         return self._flat[name][:size].reshape(shape)
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep linear algebra on one core within the block."""
-    with _blas().limit(limits=1, user_api="blas"):
-        yield
+class _OneCore:
+    """Limit linear algebra to one core while anybody is within; the last to leave lifts the limit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_within = 0
+        self._limiter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_within == 0:
+                self._limiter = _blas().limit(limits=1, user_api="blas")
+            self._n_within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_within -= 1
+            if self._n_within == 0:
+                self._limiter.restore_original_limits()
+
+
+_ONE_CORE = _OneCore()
+
+
+def one_core() -> AbstractContextManager[None]:
+    """Keep linear algebra on one core within the block, in any thread."""
+    return _ONE_CORE
 
 
 @cache
