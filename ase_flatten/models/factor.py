@@ -150,7 +150,9 @@ def frames_per_block(n_atoms: int) -> int:
 
 def bytes_to_factorise(n_atoms: int, n_frames: int) -> int:
     """Estimate the memory that the factor of so many frames takes, work space included."""
-    return BlockCholesky.bytes_for(n_frames * n_modes_of(n_atoms), frames_per_block(n_atoms) * n_modes_of(n_atoms))
+    n_modes, n_pairs = n_modes_of(n_atoms), n_atoms * (n_atoms - 1) // 2
+    geometries = 2 * 8 * n_frames * n_modes * (n_pairs + 3 * n_atoms)  # the old ones beside the new
+    return geometries + BlockCholesky.bytes_for(n_frames * n_modes, frames_per_block(n_atoms) * n_modes)
 
 
 def _geometries(positions: FloatArray) -> Geometries:

@@ -60,17 +60,16 @@ class Predictor:
         # Products of small numbers lose less: only differences of descriptors count.
         self._centre = images.mean(axis=0)
         images -= self._centre
-        n_blocks = -(-len(images) // _BLOCK)
         # Images that fill up the last block have no coefficients, and so no part in anything.
-        rows = np.zeros((n_blocks, 2, _BLOCK, n_pairs + 2))
-        padded = np.zeros((2, n_blocks * _BLOCK, n_pairs + 2))
-        padded[0, : len(images), :-2] = 2 * images
-        padded[0, : len(images), -2] = -np.einsum("md,md->m", images, images)
-        padded[0, : len(images), -1] = -1
-        padded[1, : len(images), :-2] = -0.5 * alphas
-        padded[1, : len(images), -2] = 0.5 * np.einsum("md,md->m", images, alphas)
-        rows[:] = padded.reshape(2, n_blocks, _BLOCK, n_pairs + 2).swapaxes(0, 1)
-        self._rows = rows
+        self._rows = np.zeros((-(-len(images) // _BLOCK), 2, _BLOCK, n_pairs + 2))
+        for number, rows in enumerate(self._rows):
+            part = slice(number * _BLOCK, (number + 1) * _BLOCK)
+            x, alpha = images[part], alphas[part]
+            rows[0, : len(x), :-2] = 2 * x
+            rows[0, : len(x), -2] = -np.einsum("md,md->m", x, x)
+            rows[0, : len(x), -1] = -1
+            rows[1, : len(x), :-2] = -0.5 * alpha
+            rows[1, : len(x), -2] = 0.5 * np.einsum("md,md->m", x, alpha)
 
     def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Predict.
