@@ -221,8 +221,8 @@ def prediction(data: Data, molecule: str, sizes: Sizes) -> None:
     ours = model.predict(positions).forces / KCAL_PER_MOL
     best, found = {}, {}
     flat = positions.reshape(len(positions), -1)
-    for name, predictor in package_predictors(content, len(positions)).items():
-        some = len(flat) if name != "torch" else min(len(flat), 2000)
+    for name, predictor in package_predictors(content).items():
+        some = len(flat) if name == "workers" else min(len(flat), 500)
         spent, (_, forces) = timed(lambda predictor=predictor, some=some: predictor.predict(flat[:some]))
         best[name] = spent * len(flat) / some
         found[name] = difference(ours[:some].reshape(some, -1), forces)
@@ -233,6 +233,7 @@ def prediction(data: Data, molecule: str, sizes: Sizes) -> None:
         f"{label(task, molecule)} {len(positions)} configurations: here {spread(seconds)} s ({rate:.0f} GFLOP/s), "
         "package "
         + ", ".join(f"{name} {spent:.1f} s" for name, spent in best.items())
+        + " (torch timed on 500)"
         + f": {best[fastest] / np.median(seconds):.1f} times; forces differ by {found[fastest]:.1e}"
     )
 
@@ -328,18 +329,18 @@ def package_length_scales(data: Data, molecule: str, n_frames: int) -> int:
     return len(PACKAGE_LENGTH_SCALES)
 
 
-def package_predictors(content: dict[str, Any], n_bulk: int) -> dict[str, Any]:
-    """Make the package's predictors, each with the best setting that it finds itself."""
+def package_predictors(content: dict[str, Any]) -> dict[str, Any]:
+    """Make the package's predictors, each with the best setting that it finds itself, for 1,000 configurations."""
     from sgdml.predict import GDMLPredict
 
     workers = GDMLPredict(with_objects(content), max_processes=n_cores())
-    workers.prepare_parallel(n_bulk=n_bulk)
+    workers.prepare_parallel(n_bulk=1000)
     return {"workers": workers, "torch": GDMLPredict(with_objects(content), use_torch=True)}
 
 
 def package_prediction_seconds(content: dict[str, Any], positions: FloatArray) -> float:
     """Time the package's predictions, seconds each."""
-    predictor = package_predictors(content, len(positions))["workers"]
+    predictor = package_predictors(content)["workers"]
     return timed(lambda: predictor.predict(positions.reshape(len(positions), -1)))[0] / len(positions)
 
 
