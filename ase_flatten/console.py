@@ -3,6 +3,7 @@
 import functools
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,8 @@ INTERRUPTED = 130
 
 _PLAIN_SECONDS = 10.0
 
-stdout = Console(highlight=False)
+# A pipe has no width; tables shall not be broken to fit eighty columns.
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True, highlight=False)
 
 

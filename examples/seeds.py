@@ -54,11 +54,10 @@ def main(given: argparse.Namespace) -> None:
     table: list[list[str]] = []
     for path in given.datasets:
         table += rows(path.stem, compare(path, schedule, given.seeds, given.out))
-    heads = [
-        f"{what}, {scheme}" for what in ("worst cluster", "all forces", "energy") for scheme in ("default", "improved")
-    ]
+    heads = [f"{what}, {scheme}" for what in ("worst", "forces", "energy") for scheme in ("default", "improved")]
     size = schedule.n_train(schedule.n_steps)
-    console.table(f"Held-out RMSE at {size} frames, kcal/(mol Å) and kcal/mol", ["data", *heads], table)
+    title = f"Held-out RMSE at {size} frames: forces of the worst cluster and of all, kcal/(mol Å), energies, kcal/mol"
+    console.table(title, ["data", *heads], table)
 
 
 if __name__ == "__main__":
