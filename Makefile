@@ -26,8 +26,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p ase_flatten
 
-bench: .venv/installed  ## measurements that are no tests; see benchmarks/README.rst
-	$(BIN)/python benchmarks/clustering.py
+bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML, see benchmarks/README.rst
+	$(BIN)/python benchmarks/bench_clustering.py
+	$(if $(MD17),$(BIN)/python benchmarks/bench_sgdml.py --data $(MD17))
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

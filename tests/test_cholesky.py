@@ -12,13 +12,13 @@ from test_kernel import cartesian, closed_group, configurations, matrix
 
 from ase_flatten.exceptions import InputError
 from ase_flatten.flattening import Schedule
-from ase_flatten.models import factor, sgdml, sgdml_package, training
-from ase_flatten.models.cholesky import BlockCholesky, NotPositiveDefiniteError
-from ase_flatten.models.factor import KernelFactor, TrainingGeometries, frames_per_block
-from ase_flatten.models.kernel import Geometries
-from ase_flatten.models.sgdml import FAMILY
-from ase_flatten.models.sgdml_model import SGDMLModel
-from ase_flatten.models.training import Task
+from ase_flatten.models.sgdml import FAMILY, factor
+from ase_flatten.models.sgdml.cholesky import BlockCholesky, NotPositiveDefiniteError
+from ase_flatten.models.sgdml.factor import KernelFactor, TrainingGeometries, frames_per_block
+from ase_flatten.models.sgdml.kernel import Geometries
+from ase_flatten.models.sgdml.model import SGDMLModel
+from ase_flatten.models.sgdml.package import train as train_by_package
+from ase_flatten.models.sgdml.task import Task
 from ase_flatten.run import RunSettings
 from ase_flatten.training import train
 
@@ -178,7 +178,7 @@ class TestTrainer:
         model = fit(ethanol_like, np.arange(0, 300, 6), symmetries=symmetries)
         assert (len(model.permutations) > 1) == symmetries
         task = Task(ethanol_like, np.arange(0, 300, 6), VALID, model.permutations, 10, 1e-10)
-        package = sgdml_package.train(task.entries(1e-10))
+        package = train_by_package(task.entries(1e-10))
         assert package["solver_name"] == "analytic"
         for key in ("alphas_F", "R_d_desc_alpha"):
             difference = np.linalg.norm(model.content[key] - package[key])
@@ -222,7 +222,7 @@ class TestTrainer:
             fit(dataset, np.arange(10), symmetries=False)
 
     def test_length_scales_are_compared_on_a_part_and_confirmed_on_the_whole(self, water, monkeypatch):
-        monkeypatch.setattr(sgdml, "_SEARCH_FRAMES", 15)
+        monkeypatch.setattr("ase_flatten.models.sgdml.trainer._SEARCH_FRAMES", 15)
         sizes = []
         original = Task.train
         monkeypatch.setattr(
@@ -243,7 +243,7 @@ class TestTrainer:
 
         # What helps the parts alone changes nothing.
         judged = iter([True, False])
-        monkeypatch.setattr(sgdml, "_gains", lambda *_: next(judged))
+        monkeypatch.setattr("ase_flatten.models.sgdml.trainer._gains", lambda *_: next(judged))
         kept = trainer.settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
         assert kept == bad
 
@@ -255,7 +255,7 @@ class TestTrainer:
     def test_what_does_not_fit_into_memory_is_iterated_by_the_package(self, water, caplog, monkeypatch):
         frames = np.arange(0, 400, 20)
         exact = fit(water, frames)
-        monkeypatch.setattr(training, "available_bytes", lambda: 100_000)
+        monkeypatch.setattr("ase_flatten.models.sgdml.task.available_bytes", lambda: 100_000)
         with caplog.at_level(logging.WARNING, logger="ase_flatten"):
             model = fit(water, frames, previous=exact)
         assert "iterative solver" in caplog.text

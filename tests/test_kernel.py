@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_flatten.models import kernel
-from ase_flatten.models.kernel import Geometries, assemble, image_distances, n_modes_of, pair_orders
+from ase_flatten.models.sgdml import kernel
+from ase_flatten.models.sgdml.kernel import Geometries, assemble, image_distances, n_modes_of, pair_orders
 
 few = settings(max_examples=25, deadline=None)
 
@@ -164,7 +164,7 @@ def test_only_blocks_above_the_diagonal_may_be_left_out(ethanol_like, monkeypatc
 
 @pytest.mark.parametrize("n_generators", [0, 2])
 def test_the_package_makes_the_same_matrix(ethanol_like, n_generators):
-    from ase_flatten.models.sgdml_package import package
+    from ase_flatten.models.sgdml.package import package
 
     trainer = package().trainer
     from sgdml.utils.desc import Desc

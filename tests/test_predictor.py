@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from test_kernel import molecules
 
-from ase_flatten.models import predictor, threads
-from ase_flatten.models.kernel import Geometries, pair_orders
-from ase_flatten.models.predictor import Predictor
+from ase_flatten.models.sgdml import predictor, threads
+from ase_flatten.models.sgdml.kernel import Geometries, pair_orders
+from ase_flatten.models.sgdml.predictor import Predictor
 
 SIGMA = 3.0
 
@@ -60,7 +60,7 @@ def ethanol(ethanol_like):
 
 
 def test_the_package_predicts_the_same(ethanol, ethanol_like):
-    from ase_flatten.models.sgdml_package import package
+    from ase_flatten.models.sgdml.package import package
 
     package()
     from sgdml.predict import GDMLPredict

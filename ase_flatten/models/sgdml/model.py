@@ -10,9 +10,9 @@ from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.models import Prediction
-from ase_flatten.models.factor import KernelFactor
-from ase_flatten.models.kernel import pair_orders
-from ase_flatten.models.predictor import Predictor
+from ase_flatten.models.sgdml.factor import KernelFactor
+from ase_flatten.models.sgdml.kernel import pair_orders
+from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.units import energy_in_eV, length_in_angstrom
 
 MODEL_FILE = "model.npz"

@@ -1,6 +1,6 @@
 """Time sGDML here against the `sgdml` package, in one run, with the agreement of the results beside each ratio.
 
-    python benchmarks/sgdml.py --data DIR [--quick] [--rows agreement training ...]
+    python benchmarks/bench_sgdml.py --data DIR [--quick] [--rows agreement training ...]
 
 DIR holds md17_ethanol.npz, md17_toluene.npz and md17_salicylic.npz. The rows growth, procedure
 and memory take minutes to an hour at their full sizes; --quick shows all of them in a few minutes.
@@ -20,30 +20,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-HERE = str(Path(__file__).parent)
-from clustering import peak_GB, print_machine  # noqa: E402  (a neighbour of this script)
+import numpy as np
+from ase import Atoms
+from bench_clustering import peak_GB, print_machine
 
-# This file is called as the package that it measures, and must not be found in its place.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(HERE).resolve()]
-
-import numpy as np  # noqa: E402
-from ase import Atoms  # noqa: E402
-
-from ase_flatten.calculators import FlattenedSGDML  # noqa: E402
-from ase_flatten.clustering import cluster  # noqa: E402
-from ase_flatten.dataset import Dataset, FloatArray, IntArray  # noqa: E402
-from ase_flatten.descriptors import pair_distances  # noqa: E402
-from ase_flatten.errors import frame_errors  # noqa: E402
-from ase_flatten.flattening import Schedule, flatten  # noqa: E402
-from ase_flatten.io import read_dataset  # noqa: E402
-from ase_flatten.models import sgdml_package  # noqa: E402
-from ase_flatten.models.folder import save_model  # noqa: E402
-from ase_flatten.models.sgdml import FAMILY  # noqa: E402
-from ase_flatten.models.sgdml_model import SGDMLModel  # noqa: E402
-from ase_flatten.models.threads import n_cores  # noqa: E402
-from ase_flatten.models.training import Task  # noqa: E402
-from ase_flatten.splits import split  # noqa: E402
-from ase_flatten.units import KCAL_PER_MOL  # noqa: E402
+from ase_flatten.calculators import FlattenedSGDML
+from ase_flatten.clustering import cluster
+from ase_flatten.dataset import Dataset, FloatArray, IntArray
+from ase_flatten.descriptors import pair_distances
+from ase_flatten.errors import frame_errors
+from ase_flatten.flattening import Schedule, flatten
+from ase_flatten.io import read_dataset
+from ase_flatten.models.folder import save_model
+from ase_flatten.models.sgdml import FAMILY, SGDMLModel
+from ase_flatten.models.sgdml.package import find_permutations
+from ase_flatten.models.sgdml.package import package as load_package
+from ase_flatten.models.sgdml.package import train as train_by_package
+from ase_flatten.models.sgdml.task import Task
+from ase_flatten.models.sgdml.threads import n_cores
+from ase_flatten.splits import split
+from ase_flatten.units import KCAL_PER_MOL
 
 SIGMA = 20
 LAMBDA = 1e-10
@@ -104,7 +100,7 @@ def main() -> None:
         return
     print_machine()
     logging.getLogger("ase_flatten").setLevel(logging.ERROR)  # that a path leaves the training set is no news here
-    sgdml_package.package()
+    load_package()
     print_versions()
     for name in arguments.rows:
         run, molecules = ROWS[name]
@@ -128,7 +124,7 @@ class Data:
     def _permutations(self, molecule: str) -> IntArray:
         dataset = self.dataset(molecule)
         every = max(1, dataset.n_frames // 250)
-        return sgdml_package.find_permutations(dataset.positions[::every], dataset.numbers)
+        return find_permutations(dataset.positions[::every], dataset.numbers)
 
     def task(self, molecule: str, n_frames: int, *, sigma: float = SIGMA) -> Task:
         """Give the training on evenly spread frames."""
@@ -145,7 +141,7 @@ class Data:
 def agreement(data: Data, molecule: str, sizes: Sizes) -> None:
     """Compare coefficients and forces with the package, at the same frames and length scale."""
     task = data.task(molecule, sizes.agreement)
-    ours, package = task.train()[0], sgdml_package.train(task.entries(LAMBDA))
+    ours, package = task.train()[0], train_by_package(task.entries(LAMBDA))
     print(f"{label(task, molecule)} {differences(ours, package, task)}")
 
 
@@ -154,7 +150,7 @@ def training(data: Data, molecule: str, sizes: Sizes) -> None:
     task = data.task(molecule, sizes.training)
     seconds = [timed(lambda: data.task(molecule, sizes.training).train())[0] for _ in range(sizes.repeats)]
     ours = task.train()[0]
-    package_seconds, package = timed(lambda: sgdml_package.train(task.entries(LAMBDA)))
+    package_seconds, package = timed(lambda: train_by_package(task.entries(LAMBDA)))
     print(
         f"{label(task, molecule)} here {spread(seconds)} s, package {package_seconds:.1f} s (once): "
         f"{package_seconds / np.median(seconds):.1f} times; {differences(ours, package, task)}"
@@ -190,7 +186,7 @@ def procedure(data: Data, molecule: str, sizes: Sizes) -> None:
     measured, validation = [], []
     for n_frames in sizes.procedure:
         task = data.task(molecule, n_frames)
-        spent, content = timed(lambda task=task: sgdml_package.train(task.entries(LAMBDA)))
+        spent, content = timed(lambda task=task: train_by_package(task.entries(LAMBDA)))
         measured.append(spent)
         validation.append(package_prediction_seconds(content, task.dataset.positions[task.valid]) * 1000)
     n_initial, n_steps, step_size = sizes.growth

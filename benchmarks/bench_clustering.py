@@ -1,6 +1,6 @@
 """Time the clustering of many frames, stage by stage, and its assignment against a loop over frames.
 
-    python benchmarks/clustering.py [--frames N]
+    python benchmarks/bench_clustering.py [--frames N]
 
 The frames are synthetic: a molecule like salicylic acid with two soft torsions, a rare
 conformer and thermal noise. Nothing is downloaded.

@@ -15,10 +15,11 @@ import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, sgdml_package, unknown_setting
-from ase_flatten.models.factor import KernelFactor
-from ase_flatten.models.sgdml_model import MODEL_FILE, SGDMLModel, load_model_file, text_of
-from ase_flatten.models.training import LARGEST_REGULARISATION, Task, fingerprint
+from ase_flatten.models import Model, unknown_setting
+from ase_flatten.models.sgdml import package
+from ase_flatten.models.sgdml.factor import KernelFactor
+from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
+from ase_flatten.models.sgdml.task import LARGEST_REGULARISATION, Task, fingerprint
 from ase_flatten.strata import energy_bins, stratified_sample
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class SGDMLTrainer:
         if not self.symmetries:
             return np.arange(dataset.n_atoms)[None]
         some = frames if len(frames) <= _SYMMETRY_FRAMES else rng.choice(frames, _SYMMETRY_FRAMES, replace=False)
-        return sgdml_package.find_permutations(dataset.positions[some], dataset.numbers)
+        return package.find_permutations(dataset.positions[some], dataset.numbers)
 
 
 class SGDMLFamily:

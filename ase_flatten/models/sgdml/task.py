@@ -10,10 +10,10 @@ import psutil
 
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import sgdml_package
-from ase_flatten.models.cholesky import NotPositiveDefiniteError
-from ase_flatten.models.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
-from ase_flatten.models.predictor import Predictor
+from ase_flatten.models.sgdml import package
+from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
+from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
+from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.units import KCAL_PER_MOL
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Task:
                 "trains instead, which takes longer and is less exact",
                 len(self.frames), needed / 1e9, available / 1e9,
             )  # fmt: skip
-            return sgdml_package.train(self.entries(self.regularisation), memory=available), None
+            return package.train(self.entries(self.regularisation), memory=available), None
         factor = self._factorise(grown_from)
         found = factor.solve(self.dataset.forces[self.frames] / KCAL_PER_MOL)
         return self._content(factor, found), factor
