@@ -12,15 +12,13 @@ import statistics
 from pathlib import Path
 
 import typer
+from seeds import compare
 
 from ase_flatten import console
 from ase_flatten.evaluation import Curve
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_text
 from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset
-from ase_flatten.run import RunSettings
-from ase_flatten.training import train
 
 PAPER = {
     "uracil": (0.38, 0.32),
@@ -36,23 +34,6 @@ MOLECULES = ["ethanol", "uracil", "toluene", "salicylic"]
 HEADS = [
     "molecule", "all, default", "all, improved", "paper", "worst cluster, default", "worst cluster, improved", "ratio",
 ]  # fmt: skip
-
-
-def compare(path: Path, schedule: Schedule, n_seeds: int, out: Path) -> list[tuple[Curve, Curve]]:
-    """Run all seeds of one molecule; give the final default and improved errors of each."""
-    dataset = read_dataset(path)
-    finals = []
-    for seed in range(n_seeds):
-        run = train(
-            dataset,
-            out / f"{path.stem}-seed{seed}",
-            RunSettings(schedule=schedule, seed=seed),
-            resume=True,
-            progress=console.progress(False),
-            source=path.name,
-        )
-        finals.append(run.evaluation.final)
-    return finals
 
 
 def row(molecule: str, finals: list[tuple[Curve, Curve]]) -> list[str]:
