@@ -3,7 +3,7 @@
     python examples/seeds.py DATASET.npz [DATASET.npz ...] -n 6 -i 200 -s 50 --seeds 2 --out runs/seeds
 
 Runs improved training once for each data set and seed (a run that was stopped goes on), and
-prints the held-out errors with their mean and spread.
+prints the held-out errors with their mean and spread, and writes them as a table for the documentation.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ase_flatten import console
 from ase_flatten.evaluation import Curve
+from ase_flatten.files import write_text
 from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset
 from ase_flatten.run import RunSettings
@@ -46,6 +47,14 @@ def rows(name: str, finals: list[tuple[Curve, Curve]]) -> list[list[str]]:
     return table
 
 
+def as_rst(title: str, heads: list[str], table: list[list[str]]) -> str:
+    """Write a list table of reStructuredText."""
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
+    for cells in (heads, *table):
+        lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells)]
+    return "\n".join(lines) + "\n"
+
+
 @console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Run and print."""
@@ -54,10 +63,13 @@ def main(given: argparse.Namespace) -> None:
     table: list[list[str]] = []
     for path in given.datasets:
         table += rows(path.stem, compare(path, schedule, given.seeds, given.out))
-    heads = [f"{what}, {scheme}" for what in ("worst", "forces", "energy") for scheme in ("default", "improved")]
+    heads = ["data"]
+    heads += [f"{what}, {scheme}" for what in ("worst", "forces", "energy") for scheme in ("default", "improved")]
     size = schedule.n_train(schedule.n_steps)
     title = f"Held-out RMSE at {size} frames: forces of the worst cluster and of all, kcal/(mol Å), energies, kcal/mol"
-    console.table(title, ["data", *heads], table)
+    console.table(title, heads, table)
+    write_text(given.out / "seeds.rst", as_rst(title, heads, table))
+    console.say(f"table: {given.out / 'seeds.rst'}")
 
 
 if __name__ == "__main__":

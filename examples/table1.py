@@ -12,7 +12,7 @@ import statistics
 from pathlib import Path
 
 import typer
-from seeds import compare
+from seeds import as_rst, compare
 
 from ase_flatten import console
 from ase_flatten.evaluation import Curve
@@ -58,14 +58,6 @@ def spread(values: list[float]) -> str:
     return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
 
 
-def as_rst(title: str, table: list[list[str]]) -> str:
-    """Write a list table of reStructuredText."""
-    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
-    for cells in (HEADS, *table):
-        lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells)]
-    return "\n".join(lines) + "\n"
-
-
 def exceptions(given: list[str]) -> dict[str, int]:
     """Read MOLECULE=SEEDS."""
     found = {}
@@ -88,7 +80,7 @@ def main(given: argparse.Namespace) -> None:
     for molecule in given.molecules:
         finals = compare(given.data / f"md17_{molecule}.npz", schedule, n_seeds.get(molecule, given.seeds), given.out)
         table.append(row(molecule, finals))
-        write_text(given.out / "table1.rst", as_rst(title, table))
+        write_text(given.out / "table1.rst", as_rst(title, HEADS, table))
     console.table(title, HEADS, table)
     console.say(f"table: {given.out / 'table1.rst'}")
 
