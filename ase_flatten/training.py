@@ -151,6 +151,7 @@ def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunS
         {
             "numbers": dataset.numbers,
             "lowest_energy": dataset.energies[lowest],
+            "highest_energy": dataset.energies.max(),
             "lowest_positions": dataset.positions[lowest],
             "mean_pair_distances": descriptors.mean(axis=0),
             "frames": frames,

@@ -28,18 +28,11 @@ class Bonds:
     pairs: IntArray
     lengths: FloatArray
 
-    def broken(self, positions: FloatArray) -> tuple[int, int, float] | None:
-        """Find the bond of a frame, (n_atoms, 3) in Å, that is furthest beyond 0.5 Å of its mean length, if any is.
-
-        Returns the two atoms and the bond's length in Å.
-        """
-        lengths = np.linalg.norm(positions[self.pairs[:, 0]] - positions[self.pairs[:, 1]], axis=-1)
-        deviation = np.abs(lengths - self.lengths)
-        if not len(deviation) or deviation.max() <= BROKEN:
-            return None
-        worst = int(np.argmax(deviation))
-        i, j = self.pairs[worst]
-        return int(i), int(j), float(lengths[worst])
+    def deviations(self, positions: FloatArray) -> FloatArray:
+        """Give how far the bonds of (n, n_atoms, 3) positions are from their means, (n, n_bonds) in Å."""
+        difference = positions[:, self.pairs[:, 0]] - positions[:, self.pairs[:, 1]]
+        deviations: FloatArray = np.abs(np.sqrt(np.einsum("rbx,rbx->rb", difference, difference)) - self.lengths)
+        return deviations
 
 
 def reference_bonds(numbers: IntArray, mean_distances: FloatArray) -> Bonds:

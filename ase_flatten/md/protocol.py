@@ -11,6 +11,8 @@ from typing import Any
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.langevin import check_thermostat, check_timestep
 
+THERMOSTATS = ("langevin", "svr", "nhc", "none")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -28,7 +30,10 @@ class Protocol:
     interval : int
         Every how many steps a frame is recorded.
     equilibration_steps : int
-        Steps before time zero, whose frames are not recorded.
+        Langevin steps before time zero, whose frames are not recorded.
+    thermostat : str
+        From time zero on: langevin, svr (stochastic velocity rescaling), nhc (a Nosé-Hoover chain) or
+        none, which keeps the energy; svr and nhc take the inverse friction for their time constant.
 
     Raises
     ------
@@ -44,8 +49,11 @@ class Protocol:
     n_replicas: int
     interval: int
     equilibration_steps: int = 0
+    thermostat: str = "langevin"
 
     def __post_init__(self) -> None:
+        if self.thermostat not in THERMOSTATS:
+            raise InputError(f"the thermostat must be one of {', '.join(THERMOSTATS)}, got {self.thermostat!r}")
         for name in ("temperature_K", "timestep_fs", "friction_per_fs"):
             if not isinstance(getattr(self, name), int | float):
                 raise InputError(f"{name} of a protocol must be a number, got {getattr(self, name)!r}; mend its value")
@@ -102,7 +110,7 @@ def _protocol(source: str, content: dict[str, Any]) -> Protocol:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {hint}")
-    missing = [key for key in known if key not in content and key != "equilibration_steps"]
+    missing = [key for key in known if key not in content and key not in ("equilibration_steps", "thermostat")]
     if missing:
         raise InputError(f"expected {', '.join(missing)} in the protocol {source}, found none; add what is missing")
     return Protocol(**content)

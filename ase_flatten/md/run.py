@@ -1,9 +1,9 @@
-"""Run a model in molecular dynamics, replica by replica, and write down what it did.
+"""Run a model in molecular dynamics and write down what it did.
 
 A model's folder, such as ``RUN/md/400K/improved``, holds
 
 ``energies.npz``
-    time_ps (n,); potential and kinetic (n, n_replicas), eV, NaN from a replica's first
+    time_ps (n,); potential, kinetic and conserved (n, n_replicas), eV, NaN from a replica's first
     unphysical frame on; temperature_K, the thermostat's; kinetic_temperature_K (n, n_replicas).
 ``replica-00.traj``, ...
     The recorded frames of each replica, the unphysical one that ended it among them.
@@ -12,7 +12,8 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
 """
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -25,49 +26,53 @@ from ase.calculators.calculator import BaseCalculator
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz, writing_folder
 from ase_flatten.md.analysis import summarize
+from ase_flatten.md.criteria import Criteria, kelvin_per_eV
+from ase_flatten.md.engines import Engine, make_engine
 from ase_flatten.md.geometry import Bonds
 from ase_flatten.md.langevin import check_timestep
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.md.replica import kelvin_per_eV, run_replica
+from ase_flatten.md.recorder import Recorder
 from ase_flatten.progress import SILENT, Progress
+
+CHECKPOINT_SECONDS = 60.0
 
 
 def run_md(
-    calculator: BaseCalculator | Callable[[], BaseCalculator],
+    calculator: BaseCalculator,
     start: Sequence[Atoms],
     protocol: Protocol,
     folder: str | Path,
     *,
     model: str,
-    bonds: Bonds,
-    zero_energy_eV: float,
+    criteria: Criteria,
+    engine: str = "batched",
     seed: int = 0,
     digest: str = "",
+    resume: bool = True,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Run Langevin dynamics of every replica and write the folder, whole or not at all.
+    """Run molecular dynamics of every replica and write the folder, whole or not at all.
 
     A replica ends at its first unphysical frame; the others go on. A folder that was
-    finished with the same settings is not run again.
+    finished with the same settings is not run again, one that was stopped goes on.
 
     Parameters
     ----------
-    calculator : ASE calculator, or a function that makes one
-        A function is called once for each replica.
+    calculator : ASE calculator
     start : sequence of Atoms
         The first configuration of each replica.
     folder : str or Path
         Where the results go; what was there before is replaced.
     model : str
         The name of the model in tables and figures: default, improved or reference.
-    bonds : Bonds
-        Of the reference data, see `reference_bonds`.
-    zero_energy_eV : float
-        The lowest potential energy of the reference data.
-    seed : int
-        Each replica's velocities and noise come from its own child of this seed.
+    criteria : Criteria
+        What the molecule may do; its lowest energy is the zero of the total energy.
+    engine : str
+        One of `ase_flatten.md.engines.ENGINES`.
     digest : str
         What tells this model from others of the same name, for the decision to run again.
+    resume : bool
+        Whether an unfinished run of the same settings goes on, or begins anew.
 
     Returns
     -------
@@ -77,52 +82,80 @@ def run_md(
     Raises
     ------
     InputError
-        Starts that are not one for each replica or are periodic, or a time step that the molecule does not allow.
+        Starts that are not one for each replica or are periodic, a time step that the molecule does not
+        allow, or a thermostat that the engine does not have.
     """
     _check_start(start, protocol)
     folder = Path(folder)
     settings = {
         **asdict(protocol),
         "model": model,
+        "engine": engine,
         "seed": seed,
-        "zero_energy_eV": float(zero_energy_eV),
+        "zero_energy_eV": criteria.lowest_energy,
+        "highest_energy_eV": criteria.highest_energy,
         "digest": digest,
-        "start": _fingerprint(start, bonds),
+        "start": _fingerprint(start, criteria.bonds),
     }
     finished = _finished(folder, settings)
     if finished is not None:
         return finished
-    seeds = np.random.SeedSequence(seed).spawn(protocol.n_replicas)
-    recorded = []
+    recorder = Recorder(folder.with_name(f"{folder.name}.partial"), settings, protocol, criteria)
+    runner = make_engine(engine, calculator, criteria.numbers, protocol, seed=seed)
+    try:
+        _run(runner, recorder, start, f"{model} at {protocol.temperature_K:g} K", resume, progress)
+    finally:
+        runner.close()
+    energies = recorder.energies()
+    time_ps = np.arange(protocol.n_records) * protocol.interval * protocol.timestep_fs / 1000
+    summary = {
+        "model": model,
+        **{key: settings[key] for key in ("temperature_K", "timestep_fs", "n_steps", "n_replicas", "engine")},
+        **summarize(
+            time_ps,
+            energies["potential"],
+            energies["kinetic"],
+            failures=[asdict(failure) for failure in recorder.failures],
+            zero_energy_eV=criteria.lowest_energy,
+        ),
+        "settings": settings,
+    }
     with writing_folder(folder) as beside:
-        n_steps = protocol.n_replicas * (protocol.equilibration_steps + protocol.n_steps)
-        with progress.task(f"{model} at {protocol.temperature_K:g} K", n_steps) as advance:
-            for replica, atoms in enumerate(start):
-                atoms = Atoms(atoms.numbers, atoms.positions)
-                atoms.calc = calculator() if callable(calculator) else calculator
-                path = beside / f"replica-{replica:02d}.traj"
-                rng = np.random.default_rng(seeds[replica])
-                recorded.append(run_replica(atoms, protocol, bonds, rng, path, replica=replica, advance=advance))
-        time_ps = np.arange(protocol.n_records) * protocol.interval * protocol.timestep_fs / 1000
-        potential = np.column_stack([replica.potential for replica in recorded])
-        kinetic = np.column_stack([replica.kinetic for replica in recorded])
-        failures = [asdict(replica.failure) for replica in recorded if replica.failure is not None]
-        summary = {
-            "model": model,
-            **{key: settings[key] for key in ("temperature_K", "timestep_fs", "n_steps", "n_replicas")},
-            **summarize(time_ps, potential, kinetic, failures=failures, zero_energy_eV=zero_energy_eV),
-            "settings": settings,
-        }
-        energies = {
-            "time_ps": time_ps,
-            "potential": potential,
-            "kinetic": kinetic,
-            "temperature_K": protocol.temperature_K,
-            "kinetic_temperature_K": kinetic * kelvin_per_eV(len(start[0])),
-        }
-        write_npz(beside / "energies.npz", energies)
+        recorder.write_trajectories(beside)
+        write_npz(
+            beside / "energies.npz",
+            {
+                "time_ps": time_ps,
+                **energies,
+                "temperature_K": protocol.temperature_K,
+                "kinetic_temperature_K": energies["kinetic"] * kelvin_per_eV(len(criteria.numbers)),
+            },
+        )
         write_json(beside / "summary.json", summary)
+    recorder.remove()
     return summary
+
+
+def _run(
+    engine: Engine, recorder: Recorder, start: Sequence[Atoms], name: str, resume: bool, progress: Progress
+) -> None:
+    """Advance from frame to frame, with a checkpoint every minute."""
+    first = -recorder.protocol.equilibration_steps
+    state = recorder.last_state(resume=resume)
+    with progress.task(name, recorder.protocol.n_steps - first) as advance:
+        if state is None:
+            recorder.take(engine.begin(np.array([atoms.positions for atoms in start])))
+        else:
+            engine.resume(state)
+        advance(recorder.step - first)
+        saved = time.monotonic()
+        while not recorder.finished:
+            before = recorder.step
+            recorder.take(engine.advance(recorder.steps_to_next, recorder.alive))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                recorder.checkpoint(engine.state())
+                saved = time.monotonic()
+            advance(recorder.step - before)
 
 
 def _check_start(start: Sequence[Atoms], protocol: Protocol) -> None:

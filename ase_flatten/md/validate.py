@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from ase import Atoms
 
 from ase_flatten.calculators import load_calculator
 from ase_flatten.exceptions import InputError
+from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.figure import plot_total_energy
-from ase_flatten.md.geometry import Bonds, reference_bonds
+from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.run import run_md
 from ase_flatten.models.folder import read_card
@@ -29,7 +29,9 @@ def validate(
     protocol: Protocol,
     *,
     reference: str | None = None,
+    engine: str = "batched",
     seed: int = 0,
+    resume: bool = True,
     progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """Run the default and the improved model of a run, and the reference method where it is named.
@@ -44,6 +46,10 @@ def validate(
         Its temperature gives way to each of `temperatures_K`.
     reference : str, optional
         An ASE calculator, as in `reference_calculator`.
+    engine : str
+        One of `ase_flatten.md.engines.ENGINES`.
+    resume : bool
+        Whether unfinished runs go on, or begin anew.
 
     Returns
     -------
@@ -56,7 +62,12 @@ def validate(
         A run that is not finished, or settings that molecular dynamics does not allow.
     """
     known = run.reference
-    bonds = reference_bonds(known["numbers"], known["mean_pair_distances"])
+    criteria = Criteria(
+        known["numbers"],
+        reference_bonds(known["numbers"], known["mean_pair_distances"]),
+        float(known["lowest_energy"]),
+        float(known["highest_energy"]),
+    )
     starts = _starts(known, protocol.n_replicas)
     models: dict[str, Any] = {}
     for name in ("default", "improved"):
@@ -67,47 +78,30 @@ def validate(
                 "--resume"
             )
         models[name] = folder
+    if reference is not None:
+        models["reference"] = reference
     summaries = []
     for temperature in temperatures_K:
         at = replace(protocol, temperature_K=float(temperature))
         folder = run.folder / "md" / f"{temperature:g}K"
         for name, model in models.items():
-            calculator = load_calculator(model)
-            digest = str(read_card(model))
-            summaries.append(_one(calculator, starts, at, folder / name, name, bonds, known, seed, digest, progress))
-        if reference is not None:
-            method = reference_calculator(reference)
-            summaries.append(
-                _one(method, starts, at, folder / "reference", "reference", bonds, known, seed, reference, progress)
+            external = name == "reference"
+            summary = run_md(
+                reference_calculator(model) if external else load_calculator(model),
+                starts,
+                at,
+                folder / name,
+                model=name,
+                criteria=criteria,
+                engine=engine,
+                seed=seed,
+                digest=model if external else str(read_card(model)),
+                resume=resume,
+                progress=progress,
             )
+            summaries.append(summary)
         plot_total_energy(folder)
     return summaries
-
-
-def _one(
-    calculator: Any,
-    starts: list[Atoms],
-    protocol: Protocol,
-    folder: Path,
-    name: str,
-    bonds: Bonds,
-    known: dict[str, np.ndarray],
-    seed: int,
-    digest: str,
-    progress: Progress,
-) -> dict[str, Any]:
-    return run_md(
-        calculator,
-        starts,
-        protocol,
-        folder,
-        model=name,
-        bonds=bonds,
-        zero_energy_eV=float(known["lowest_energy"]),
-        seed=seed,
-        digest=digest,
-        progress=progress,
-    )
 
 
 def _starts(known: dict[str, np.ndarray], n_replicas: int) -> list[Atoms]:

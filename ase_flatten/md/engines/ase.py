@@ -1,0 +1,125 @@
+"""ASE's own dynamics, one replica after the other."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import BaseCalculator
+from ase.constraints import FixCom
+from ase.md.bussi import Bussi
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.md.engines import Frame, State
+from ase_flatten.md.engines.batched import MODEL_ERRORS
+from ase_flatten.md.langevin import draw_momenta, langevin
+from ase_flatten.md.protocol import Protocol
+
+
+class ASEEngine:
+    """Integrate with `ase.md`; see `Engine`.
+
+    Parameters
+    ----------
+    calculator : ASE calculator
+    numbers : (n_atoms,) int array
+    protocol : Protocol
+    seed : int
+        Each replica's velocities and noise come from its own child of this seed.
+
+    Raises
+    ------
+    InputError
+        A Nosé-Hoover chain: ASE does not tell its state.
+    """
+
+    def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
+        if protocol.thermostat == "nhc":
+            raise InputError("the engine ase has langevin, svr and none, got the thermostat nhc; take --engine batched")
+        self._calculator, self._numbers, self._protocol = calculator, numbers, protocol
+        self._rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(protocol.n_replicas)]
+
+    def begin(self, positions: FloatArray) -> Frame:
+        """Draw momenta, and evaluate."""
+        self._step = -self._protocol.equilibration_steps
+        self._replicas = [self._molecule(configuration) for configuration in positions]
+        for atoms, rng in zip(self._replicas, self._rngs, strict=True):
+            draw_momenta(atoms, self._protocol.temperature_K, rng)
+        return self._frame(np.ones(len(self._replicas), dtype=bool), {})
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take up positions, momenta and generators."""
+        self._step = int(state["step"])
+        self._replicas = [self._molecule(configuration) for configuration in state["positions"]]
+        for atoms, momenta, rng, generator in zip(
+            self._replicas, state["momenta"], self._rngs, json.loads(str(state["generators"])), strict=True
+        ):
+            atoms.set_momenta(momenta, apply_constraint=False)
+            rng.bit_generator.state = generator
+
+    def state(self) -> State:
+        """Give positions, momenta, and the generators as JSON."""
+        return {
+            "step": self._step,
+            "positions": np.array([atoms.positions for atoms in self._replicas]),
+            "momenta": np.array([atoms.get_momenta() for atoms in self._replicas]),
+            "generators": json.dumps([rng.bit_generator.state for rng in self._rngs]),
+        }
+
+    def advance(self, n_steps: int, alive: np.ndarray) -> Frame:
+        """Make the steps of one replica after the other."""
+        n_equilibration = min(n_steps, max(0, -self._step))
+        problems = {}
+        for replica in np.flatnonzero(alive):
+            try:
+                with np.errstate(all="ignore"):
+                    for thermostat, part in (
+                        ("langevin", n_equilibration), (self._protocol.thermostat, n_steps - n_equilibration)
+                    ):  # fmt: skip
+                        dynamics = self._dynamics(replica, thermostat)
+                        for _ in range(part):
+                            dynamics.step()
+            except MODEL_ERRORS as error:
+                problems[int(replica)] = f"the model failed: {error}"
+        self._step += n_steps
+        return self._frame(alive, problems)
+
+    def close(self) -> None:
+        """Nothing runs beside this process."""
+
+    def _molecule(self, positions: FloatArray) -> Atoms:
+        return Atoms(self._numbers, positions, calculator=self._calculator, constraint=FixCom())
+
+    def _dynamics(self, replica: int, thermostat: str) -> VelocityVerlet | Bussi | Langevin:
+        atoms, rng, protocol = self._replicas[replica], self._rngs[replica], self._protocol
+        if thermostat == "none":
+            return VelocityVerlet(atoms, protocol.timestep_fs * units.fs)
+        if thermostat == "svr":
+            return Bussi(
+                atoms, protocol.timestep_fs * units.fs, temperature_K=protocol.temperature_K,
+                taut=units.fs / protocol.friction_per_fs, rng=rng,
+            )  # fmt: skip
+        return langevin(
+            atoms, temperature_K=protocol.temperature_K, timestep_fs=protocol.timestep_fs,
+            friction_per_fs=protocol.friction_per_fs, rng=rng,
+        )  # fmt: skip
+
+    def _frame(self, alive: np.ndarray, problems: dict[int, str]) -> Frame:
+        shape = len(self._replicas), len(self._numbers), 3
+        forces, potential = np.full(shape, np.nan), np.full(len(self._replicas), np.nan)
+        for replica in np.flatnonzero(alive):
+            if replica in problems:
+                continue
+            atoms = self._replicas[replica]
+            try:
+                potential[replica], forces[replica] = atoms.get_potential_energy(), atoms.get_forces()
+            except MODEL_ERRORS as error:
+                problems[int(replica)] = f"the model failed: {error}"
+        positions, momenta = (
+            np.array(arrays) for arrays in zip(*((a.positions, a.get_momenta()) for a in self._replicas), strict=True)
+        )
+        return Frame(self._step, positions, momenta, forces, potential, np.full(len(potential), np.nan), problems)

@@ -1,0 +1,176 @@
+"""What a run has recorded so far: kept in chunks beside the folder that it will become."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.trajectory import Trajectory
+
+from ase_flatten.dataset import FloatArray
+from ase_flatten.files import write_json, write_npz
+from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.engines import Frame, State
+from ase_flatten.md.protocol import Protocol
+
+_RECORDED = ("potential", "kinetic", "conserved")
+_DRAWN = ("positions", "momenta", "forces")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Say why a replica ended, and when; steps and times below zero are equilibration."""
+
+    replica: int
+    step: int
+    time_ps: float
+    reason: str
+
+
+class Recorder:
+    """Take frames, judge them, and keep them in chunks of a folder that survives the process.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the unfinished run.
+    settings : dict
+        All that the frames depend on, as JSON can hold it; chunks of other settings are thrown away.
+    protocol : Protocol
+    criteria : Criteria
+
+    Attributes
+    ----------
+    step : int
+        The last one taken.
+    alive : (n_replicas,) bool array
+    failures : list of Failure
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], protocol: Protocol, criteria: Criteria) -> None:
+        self.folder, self.protocol, self.criteria = folder, protocol, criteria
+        self.step = -protocol.equilibration_steps
+        self.alive = np.ones(protocol.n_replicas, dtype=bool)
+        self.failures: list[Failure] = []
+        self._frames: list[dict[str, np.ndarray]] = []
+        self._settings = settings
+
+    def last_state(self, *, resume: bool) -> dict[str, Any] | None:
+        """Take up the folder, or begin it anew, and give the state of the engine that it ends with."""
+        card = self.folder / "settings.json"
+        if not (resume and card.is_file() and json.loads(card.read_text(encoding="utf-8")) == self._settings):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            write_json(card, self._settings)
+        chunks = self._chunks()
+        if not chunks:
+            return None
+        with np.load(chunks[-1], allow_pickle=False) as last:
+            self.step, self.alive = int(last["at"]), last["alive"]
+            self.failures = [Failure(**failure) for failure in json.loads(str(last["failures"]))]
+            return {name.removeprefix("state_"): last[name] for name in last.files if name.startswith("state_")}
+
+    @property
+    def steps_to_next(self) -> int:
+        """Steps to the next frame that is due; time zero is always one."""
+        return self.protocol.interval - self.step % self.protocol.interval
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to run."""
+        return self.step + self.steps_to_next > self.protocol.n_steps or not self.alive.any()
+
+    def take(self, frame: Frame) -> None:
+        """Judge a frame, and keep it from time zero on."""
+        self.step = frame.step
+        kept = self.alive.copy()
+        for replica, reason in sorted(self.criteria.unphysical(frame, self.alive).items()):
+            time_ps = frame.step * self.protocol.timestep_fs / 1000
+            self.failures.append(Failure(replica, frame.step, time_ps, reason))
+            self.alive[replica] = False
+        if frame.step < 0:
+            return
+        with np.errstate(all="ignore"):
+            energies = {
+                "potential": frame.potential,
+                "kinetic": self.criteria.kinetic(frame.momenta),
+                "conserved": frame.conserved,
+            }
+        self._frames.append(
+            {
+                **{name: np.where(self.alive, values, np.nan) for name, values in energies.items()},
+                **{name: getattr(frame, name) for name in _DRAWN},
+                "drawn_energy": frame.potential,
+                # The unphysical frame that ends a replica is drawn as the last of its trajectory.
+                "drawn": kept & np.isfinite(frame.positions).all(axis=(1, 2)),
+            }
+        )
+
+    def checkpoint(self, state: State) -> None:
+        """Write what was taken since the last time, and where the engine stands, in one file."""
+        failures = json.dumps([asdict(failure) for failure in self.failures])
+        write_npz(
+            self.folder / f"chunk-{len(self._chunks()):06d}.npz",
+            {
+                "at": self.step,
+                "alive": self.alive,
+                "failures": failures,
+                **{f"state_{name}": value for name, value in state.items()},
+                **{f"frames_{name}": values for name, values in self._stacked().items()},
+            },
+            writer=np.savez,
+        )
+        self._frames = []
+
+    def energies(self) -> dict[str, FloatArray]:
+        """Give potential, kinetic and conserved energies, (n_records, n_replicas) in eV, NaN after a failure."""
+        full = {name: np.full((self.protocol.n_records, len(self.alive)), np.nan) for name in _RECORDED}
+        start = 0
+        for part in self._parts(_RECORDED):
+            stop = start + len(part["potential"])
+            for name in _RECORDED:
+                full[name][start:stop] = part[name]
+            start = stop
+        return full
+
+    def write_trajectories(self, folder: Path) -> None:
+        """Write ``replica-00.traj``, ..., a chunk at a time, with energies and forces."""
+        numbers = self.criteria.numbers
+        writers = [Trajectory(folder / f"replica-{replica:02d}.traj", "w") for replica in range(len(self.alive))]
+        try:
+            for part in self._parts((*_DRAWN, "drawn", "drawn_energy")):
+                for row, replica in np.argwhere(part["drawn"]):
+                    positions, momenta, forces = (part[name][row, replica] for name in _DRAWN)
+                    atoms = Atoms(numbers, positions, momenta=momenta)
+                    energy = part["drawn_energy"][row, replica]
+                    if np.isfinite(energy) and np.isfinite(forces).all():
+                        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+                    writers[replica].write(atoms)
+        finally:
+            for writer in writers:
+                writer.close()
+
+    def remove(self) -> None:
+        """Remove the chunks: their content is in its final place."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _chunks(self) -> list[Path]:
+        return sorted(self.folder.glob("chunk-*.npz"))
+
+    def _parts(self, names: tuple[str, ...]) -> Any:
+        """Yield some arrays of each chunk, then of what is not yet written."""
+        for path in self._chunks():
+            with np.load(path, allow_pickle=False) as chunk:
+                if "frames_drawn" in chunk.files:
+                    yield {name: chunk[f"frames_{name}"] for name in names}
+        if self._frames:
+            rest = self._stacked()
+            yield {name: rest[name] for name in names}
+
+    def _stacked(self) -> dict[str, np.ndarray]:
+        if not self._frames:
+            return {}
+        return {name: np.array([frame[name] for frame in self._frames]) for name in self._frames[0]}
