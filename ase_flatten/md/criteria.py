@@ -50,10 +50,13 @@ class Criteria:
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
             stretched = self.bonds.deviations(frame.positions)
             # Written so that NaN is not fine.
-            fine = np.isfinite(frame.forces).all(axis=(1, 2)) & np.isfinite(frame.positions).all(axis=(1, 2))
-            whole: np.ndarray = stretched.max(axis=1, initial=0) <= BROKEN
-            warm: np.ndarray = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
-            within = np.abs(frame.potential - 0.5 * (self.lowest_energy + self.highest_energy)) <= 1.5 * margin
+            fine: np.ndarray = np.isfinite(frame.forces).all(axis=(1, 2)) & np.isfinite(frame.positions).all(
+                axis=(1, 2)
+            )
+            whole = stretched.max(axis=1, initial=0) <= BROKEN
+            warm = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
+            middle = 0.5 * (self.lowest_energy + self.highest_energy)
+            within = np.abs(frame.potential - middle) <= 1.5 * margin
         for replica in np.flatnonzero(alive & ~(fine & whole & warm & within)):
             if replica in found:
                 continue
