@@ -8,23 +8,41 @@ from pathlib import Path
 import typer
 
 from ase_flatten import console
+from ase_flatten.exceptions import InputError
+from ase_flatten.md.engines import ENGINES
+from ase_flatten.md.protocol import THERMOSTATS, Protocol
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ase_flatten.md",
-        description="Run default and improved models in molecular dynamics and compare their stability.",
+        description="Run models in molecular dynamics and compare their stability.",
         epilog="Example: python -m ase_flatten.md runs/demo --T 300 400",
     )
-    parser.add_argument("run", nargs="?", type=Path, help="the run folder [the newest below runs/]")
-    parser.add_argument("--T", nargs="+", type=float, default=[300.0, 400.0], metavar="K", help="temperatures, K")
-    parser.add_argument("--protocol", default="quick", help="a TOML file, or one of the package's own by name [quick]")
-    parser.add_argument("--timestep", type=float, help="time step, fs [the protocol's]")
-    parser.add_argument("--steps", type=int, help="steps of each replica [the protocol's]")
-    parser.add_argument("--replicas", type=int, help="replicas of each model [the protocol's]")
-    parser.add_argument("--engine", choices=["ase"], default="ase", help="what integrates [ase]")
-    parser.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
-    parser.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
+    what = parser.add_argument_group("what is run")
+    what.add_argument("run", nargs="?", type=Path, help="the run folder [the newest below runs/]")
+    what.add_argument("--models", nargs="+", type=Path, metavar="DIR", help="model folders, instead of a run")
+    what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
+    what.add_argument("--start", choices=["clusters", "worst", "minimum"], default="clusters",
+                      help="start from representatives of low clusters, of the worst ones, or the lowest frame [clusters]")  # fmt: skip
+    what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
+    how = parser.add_argument_group("how (without these, as the protocol says)")
+    how.add_argument("--protocol", default="quick", help="a TOML file, or one of the package's own by name [quick]")
+    how.add_argument("--T", nargs="+", type=float, metavar="K", help="temperatures, K [300 400]")
+    how.add_argument("--timestep", type=float, help="time step, fs")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="steps of each replica")
+    length.add_argument("--ps", type=float, help="time of each replica, ps")
+    how.add_argument("--replicas", type=int, help="replicas of each model")
+    how.add_argument("--friction", type=float, help="friction of the thermostat, 1/fs")
+    how.add_argument("--thermostat", choices=THERMOSTATS, help="from time zero on")
+    how.add_argument(
+        "--nve", type=float, default=0.0, metavar="PS", help="run so long without a thermostat besides, ps"
+    )
+    how.add_argument("--engine", choices=list(ENGINES), default="batched", help="what integrates [batched]")
+    how.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                        help="go on with runs that were stopped [yes]")  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit with 1 unless the improved model is stable")
     parser.add_argument("-q", "--quiet", action="store_true", help="show results and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="show more of what is done")
@@ -34,18 +52,21 @@ def _parser() -> argparse.ArgumentParser:
 @console.user_errors
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
-    from ase_flatten.md.validate import validate
+    from ase_flatten.md.validate import Subject, validate
     from ase_flatten.run import open_run
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
-    options = {"timestep_fs": given.timestep, "n_steps": given.steps, "n_replicas": given.replicas}
-    protocol = replace(
-        load_protocol(given.protocol), **{name: value for name, value in options.items() if value is not None}
-    )
-    run = open_run(given.run)
+    protocol = _changed(load_protocol(given.protocol), given)
+    if given.models:
+        if given.run is not None or given.start != "clusters":
+            raise InputError("expected a run or --models, which start from their training geometries, got more; choose")
+        subject = Subject.of_models(given.models, given.out or Path("runs/md"))
+    else:
+        subject = Subject.of_run(open_run(given.run), start=given.start)
     summaries = validate(
-        run, given.T, protocol, reference=given.reference, seed=given.seed, progress=console.progress(given.quiet)
-    )
+        subject, given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
+        reference=given.reference, seed=given.seed, resume=given.resume, progress=console.progress(given.quiet),
+    )  # fmt: skip
     console.table(
         "Total energy, kcal/mol above the data's lowest potential energy",
         ("T, K", "model", "mean", "standard error", "drift per ps", "failed", "stable"),
@@ -62,9 +83,21 @@ def _run(given: argparse.Namespace) -> None:
         for reason in summary["reasons"]:
             console.say(f"{summary['temperature_K']:g} K, {summary['model']}, {reason}")
     console.say(verdict(summaries))
-    console.say(f"energies, trajectories and figures: {run.folder / 'md'}")
+    console.say(f"energies, trajectories and figures: {subject.folder}")
     if given.strict and not all(summary["stable"] for summary in summaries if summary["model"] == "improved"):
         raise typer.Exit(1)
+
+
+def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:
+    """Change a protocol by what was given."""
+    options = {
+        "timestep_fs": given.timestep, "n_steps": given.steps, "n_replicas": given.replicas,
+        "friction_per_fs": given.friction, "thermostat": given.thermostat,
+    }  # fmt: skip
+    changed = replace(protocol, **{name: value for name, value in options.items() if value is not None})
+    if given.ps is None:
+        return changed
+    return replace(changed, n_steps=round(given.ps * 1000 / changed.timestep_fs))
 
 
 def _number(value: float | None) -> str:

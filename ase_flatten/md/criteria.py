@@ -50,9 +50,7 @@ class Criteria:
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
             stretched = self.bonds.deviations(frame.positions)
             # Written so that NaN is not fine.
-            fine: np.ndarray = np.isfinite(frame.forces).all(axis=(1, 2)) & np.isfinite(frame.positions).all(
-                axis=(1, 2)
-            )
+            fine = np.isfinite(np.sum(frame.forces + frame.positions, axis=(1, 2)))
             whole = stretched.max(axis=1, initial=0) <= BROKEN
             warm = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
             middle = 0.5 * (self.lowest_energy + self.highest_energy)

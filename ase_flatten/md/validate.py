@@ -1,112 +1,251 @@
-"""The validation: default and improved models of a run side by side in molecular dynamics."""
+"""The validation: models side by side in molecular dynamics, from the same starts with the same noise."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.calculators import load_calculator
+from ase_flatten.dataset import FloatArray
+from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.figure import plot_total_energy
 from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.run import run_md
-from ase_flatten.models.folder import read_card
+from ase_flatten.models.folder import CARD, load_model, read_card
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
 from ase_flatten.run import Run
 
 log = logging.getLogger(__name__)
 
+LARGEST_FLUCTUATION = 0.1
+"""Of the total energy without a thermostat, as a share of the kinetic energy's: with more the time step is too long."""
+
+_CHECKED_STEPS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Hold what is compared, and what is known of the molecule.
+
+    Parameters
+    ----------
+    models : dict
+        Model folders, or specs of ASE calculators as in `reference_calculator`, by their names in tables.
+    criteria : Criteria
+    positions : (n, n_atoms, 3) array, Å
+        Configurations to start from, the best first.
+    folder : Path
+        Gets a folder for each temperature.
+    """
+
+    models: dict[str, str | Path]
+    criteria: Criteria
+    positions: FloatArray
+    folder: Path
+
+    @classmethod
+    def of_run(cls, run: Run, *, start: str = "clusters") -> "Subject":
+        """Take the default and the improved model of a run.
+
+        Parameters
+        ----------
+        start : str
+            clusters: representatives of the broad clusters, from the lowest in energy on, the lower half;
+            worst: those of the clusters that the default model is worst on; minimum: the lowest frame of the data.
+
+        Raises
+        ------
+        InputError
+            A run that is not finished.
+        """
+        known = run.reference
+        models: dict[str, str | Path] = {}
+        for name in ("default", "improved"):
+            models[name] = run.folder / name
+            if not (run.folder / name).is_dir():
+                raise InputError(
+                    f"expected a finished run, found no {name} model in {run.folder}; finish it with: ase-flatten train "
+                    "--resume"
+                )
+        if start == "minimum":
+            positions = known["lowest_positions"][None]
+        elif start == "worst":
+            errors = run.evaluation.final[0].cluster_force_rmse
+            positions = known["positions"][np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
+        else:
+            positions = _lower_half(known["positions"], known["energies"])
+        highest = known.get("highest_energy", known["energies"].max())
+        return cls(models, _criteria(known, float(highest)), positions, run.folder / "md")
+
+    @classmethod
+    def of_models(cls, folders: Sequence[Path], out: Path) -> "Subject":
+        """Take model folders of one molecule; starts, bonds and the range of energies are of the first one's training.
+
+        Raises
+        ------
+        InputError
+            No model folder, or models of different molecules.
+        """
+        models: dict[str, str | Path] = {}
+        for folder in folders:
+            name = folder.name if folder.name not in models else f"{folder.parent.name}-{folder.name}"
+            models[name] = folder
+        saved = {name: load_model(folder) for name, folder in models.items()}
+        first = next(iter(saved.values()))
+        for name, other in saved.items():
+            if not np.array_equal(other.model.numbers, first.model.numbers):
+                raise InputError(f"expected models of one molecule, found another one in {models[name]}; leave it out")
+        positions = first.training_positions
+        if not len(positions):
+            raise InputError(
+                f"expected a model folder with training geometries to start from, found none in {folders[0]}"
+            )
+        energies = first.model.predict(positions).energies
+        known = {
+            "numbers": first.model.numbers,
+            "mean_pair_distances": pair_distances(positions).mean(axis=0),
+            "lowest_energy": energies.min(),
+        }
+        return cls(models, _criteria(known, float(energies.max())), _lower_half(positions, energies), out)
+
+    def starts(self, n_replicas: int) -> list[Atoms]:
+        """Give the start of each replica, evenly over the configurations, all of them more than once if need be."""
+        n_different = min(n_replicas, len(self.positions))
+        chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
+        return [Atoms(self.criteria.numbers, self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
+
 
 def validate(
-    run: Run,
+    subject: Subject,
     temperatures_K: Sequence[float],
     protocol: Protocol,
     *,
-    reference: str | None = None,
     engine: str = "batched",
+    nve_ps: float = 0.0,
+    reference: str | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
-    """Run the default and the improved model of a run, and the reference method where it is named.
-
-    Replicas start from representatives of the broad clusters, from the lowest in energy
-    on, evenly over the lower half; the models get the same starts and the same noise.
+    """Run all models, and the reference method where it is named; write down and draw what they do.
 
     Parameters
     ----------
     temperatures_K : sequence of float
     protocol : Protocol
         Its temperature gives way to each of `temperatures_K`.
-    reference : str, optional
-        An ASE calculator, as in `reference_calculator`.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
+    nve_ps : float
+        Time to run each model without a thermostat besides, ps.
+    reference : str, optional
+        An ASE calculator, as in `reference_calculator`.
     resume : bool
         Whether unfinished runs go on, or begin anew.
 
     Returns
     -------
     list of dict
-        The summaries, by temperature and model.
+        The summaries, by temperature and model; those without a thermostat are only written.
 
     Raises
     ------
     InputError
-        A run that is not finished, or settings that molecular dynamics does not allow.
+        Settings that molecular dynamics does not allow.
     """
-    known = run.reference
-    criteria = Criteria(
-        known["numbers"],
-        reference_bonds(known["numbers"], known["mean_pair_distances"]),
-        float(known["lowest_energy"]),
-        float(known["highest_energy"]),
-    )
-    starts = _starts(known, protocol.n_replicas)
-    models: dict[str, Any] = {}
-    for name in ("default", "improved"):
-        folder = run.folder / name
-        if not folder.is_dir():
-            raise InputError(
-                f"expected a finished run, found no {name} model in {run.folder}; finish it with: ase-flatten train "
-                "--resume"
-            )
-        models[name] = folder
-    if reference is not None:
-        models["reference"] = reference
+    starts = subject.starts(protocol.n_replicas)
+    models = {**subject.models, **({"reference": reference} if reference is not None else {})}
+    calculators = {name: _calculator(model) for name, model in models.items()}
+    first = next(iter(calculators))
+    _check_time_step(calculators[first], starts, protocol, max(temperatures_K), first)
+    n_nve = round(nve_ps * 1000 / protocol.timestep_fs)
     summaries = []
     for temperature in temperatures_K:
         at = replace(protocol, temperature_K=float(temperature))
-        folder = run.folder / "md" / f"{temperature:g}K"
-        for name, model in models.items():
-            external = name == "reference"
-            summary = run_md(
-                reference_calculator(model) if external else load_calculator(model),
-                starts,
-                at,
-                folder / name,
-                model=name,
-                criteria=criteria,
-                engine=engine,
-                seed=seed,
-                digest=model if external else str(read_card(model)),
-                resume=resume,
-                progress=progress,
-            )
-            summaries.append(summary)
-        plot_total_energy(folder)
+        folder = subject.folder / f"{temperature:g}K"
+        plans = {folder: at}
+        if n_nve:
+            plans[folder / "nve"] = replace(at, thermostat="none", n_steps=n_nve, interval=min(at.interval, n_nve))
+        for where, plan in plans.items():
+            for name, model in models.items():
+                summary = run_md(
+                    calculators[name],
+                    starts,
+                    plan,
+                    where / name,
+                    model=name,
+                    criteria=subject.criteria,
+                    engine=engine,
+                    seed=seed,
+                    digest=_digest(model),
+                    resume=resume,
+                    progress=progress,
+                )
+                if where == folder:
+                    summaries.append(summary)
+            plot_total_energy(where)
     return summaries
 
 
-def _starts(known: dict[str, np.ndarray], n_replicas: int) -> list[Atoms]:
-    """Give the start of each replica, from the lower half of the representatives' energies."""
-    order = np.argsort(known["energies"], kind="stable")
-    lower = order[: max(1, len(order) // 2)]
-    chosen = lower[np.linspace(0, len(lower) - 1, n_replicas).astype(int)]
-    return [Atoms(known["numbers"], known["positions"][representative]) for representative in chosen]
+def energy_fluctuation(calculator: BaseCalculator, start: Sequence[Atoms], protocol: Protocol, *, seed: int) -> float:
+    """Measure how much the total energy fluctuates without a thermostat, as a share of the kinetic energy's.
+
+    The standard deviation of each, about a straight line, over 200 steps from the first starts; the median over
+    these. It falls fourfold when the time step is halved.
+    """
+    plan = replace(protocol, thermostat="none", equilibration_steps=0, n_replicas=min(4, len(start)))
+    engine = BatchedEngine(calculator, start[0].numbers, plan, seed=seed)
+    frame = engine.begin(np.array([atoms.positions for atoms in start[: plan.n_replicas]]))
+    alive = np.ones(plan.n_replicas, dtype=bool)
+    total, kinetic = [], []
+    for _ in range(_CHECKED_STEPS):
+        frame = engine.advance(1, alive)
+        total.append(frame.conserved)
+        kinetic.append(frame.conserved - frame.potential)
+    with np.errstate(all="ignore"):
+        return float(np.median(np.std(total, axis=0) / np.std(kinetic, axis=0)))
+
+
+def _check_time_step(
+    calculator: BaseCalculator, starts: list[Atoms], protocol: Protocol, temperature: float, name: str
+) -> None:
+    """Warn of a time step that a short piece without a thermostat shows to be too long."""
+    share = energy_fluctuation(calculator, starts, replace(protocol, temperature_K=float(temperature)), seed=0)
+    log.info("time-step check: the total energy of %s fluctuates by %.3g of the kinetic energy's", name, share)
+    if not share <= LARGEST_FLUCTUATION:
+        log.warning(
+            "without a thermostat the total energy of %s fluctuates by %.2g of the kinetic energy's fluctuation "
+            "(more than %g): a time step shorter than %g fs may be needed, or the model is not smooth",
+            name, share, LARGEST_FLUCTUATION, protocol.timestep_fs,
+        )  # fmt: skip
+
+
+def _criteria(known: dict[str, np.ndarray], highest: float) -> Criteria:
+    bonds = reference_bonds(known["numbers"], known["mean_pair_distances"])
+    return Criteria(known["numbers"], bonds, float(known["lowest_energy"]), highest)
+
+
+def _lower_half(positions: FloatArray, energies: FloatArray) -> FloatArray:
+    order = np.argsort(energies, kind="stable")
+    return positions[order[: max(1, len(order) // 2)]]
+
+
+def _calculator(model: str | Path) -> BaseCalculator:
+    return reference_calculator(model) if isinstance(model, str) else load_calculator(model)
+
+
+def _digest(model: str | Path) -> str:
+    if isinstance(model, str):
+        return model
+    folder = model if (model / CARD).is_file() else model / "improved"
+    return str(read_card(folder))

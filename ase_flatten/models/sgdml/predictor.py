@@ -25,6 +25,9 @@ _TILE = 128
 """Configurations at once: with `_BLOCK` images, what is at work stays in a core's own cache."""
 
 _BLOCK = 256
+_WORTH_THREADS = 2**24
+"""Configurations times numbers in images and coefficients: with fewer, threads cost more than they save."""
+
 _GPU_TILE = 2048
 _GPU_BLOCK = 16384
 _GPU_LEAST = 32
@@ -88,6 +91,9 @@ class Predictor:
                 return self._one(positions)
         if len(positions) >= _GPU_LEAST and (torch := torch_with_cuda()) is not None:
             return self.on_device(positions, torch, "cuda")
+        if len(positions) * self._rows.size < _WORTH_THREADS and len(positions) <= _TILE:
+            with one_core():
+                return self._tile(positions)
         energies, forces = np.empty(len(positions)), np.empty(positions.shape)
         step = int(np.clip(-(-len(positions) // n_cores()), 1, _TILE))
 
