@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +19,23 @@ from ase_flatten import md
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.md import Protocol, analysis, load_protocol, plot_total_energy, reference_bonds, run_md, verdict
+from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.engines import Frame, make_engine
 from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
 from ase_flatten.md.protocol import protocol_names
+from ase_flatten.models import Prediction
 from ase_flatten.units import KCAL_PER_MOL
 
 STIFFNESS = 5.0
 LENGTH = 1.0
 
 
+FAR = 100.0
+"""Where the replica is that trouble strikes, Å."""
+
+
 class Spring(Calculator):
-    """A harmonic bond between each atom and the next; `trouble` strikes at a number of calls."""
+    """A harmonic bond between each atom and the next; `trouble` strikes molecules far away after some calls."""
 
     implemented_properties = ("energy", "forces")
 
@@ -43,7 +52,7 @@ class Spring(Calculator):
         forces = np.zeros_like(self.atoms.positions)
         forces[:-1] += pull
         forces[1:] -= pull
-        if self.calls > self.after:
+        if self.calls > self.after and self.atoms.positions[:, 0].mean() > FAR / 2:
             if self.trouble == "raise":
                 raise CalculationFailed("no convergence")
             forces *= {"nan": np.nan, "explode": -1e4, "part": -3.0}[self.trouble]
@@ -95,6 +104,74 @@ def test_langevin_has_the_right_kinetic_and_configurational_temperature():
         assert error < 25
         assert abs(mean - 300) < 4 * error
     np.testing.assert_allclose(atoms.get_center_of_mass(), start, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("engine", "thermostat", "enough"), [("batched", "langevin", 25), ("batched", "svr", 25), ("ase", "svr", 45)]
+)
+def test_every_engine_has_the_right_kinetic_and_configurational_temperature(engine, thermostat, enough):
+    atoms = chain()
+    n_replicas, n_steps = (64, 2000) if engine == "batched" else (4, 3000)
+    protocol = Protocol("test", 300.0, 0.5, 0.05, n_steps, n_replicas, 1, 200, thermostat=thermostat)
+    runner = make_engine(engine, Dimers() if engine == "batched" else Spring(), atoms.numbers, protocol, seed=1)
+    alive = np.ones(n_replicas, dtype=bool)
+    runner.begin(np.tile(atoms.positions, (n_replicas, 1, 1)))
+    runner.advance(200, alive)
+    criteria = criteria_of(atoms)
+    kinetic, lengths = np.empty((2, n_steps // 4, n_replicas))
+    for record in range(n_steps // 4):
+        frame = runner.advance(4, alive)
+        kinetic[record] = criteria.kinetic(frame.momenta) * 2 / (3 * units.kB)
+        lengths[record] = np.linalg.norm(frame.positions[:, 1] - frame.positions[:, 0], axis=1)
+    stretch, weight = STIFFNESS * (lengths - LENGTH) ** 2 / units.kB, 1 + 2 * (lengths - LENGTH) / lengths
+    bond = stretch.mean() / weight.mean()
+    for mean, series in ((kinetic.mean(), kinetic), (bond, (stretch - bond * weight) / weight.mean())):
+        error = max(analysis.block_error(series)[0], series.mean(axis=0).std() / np.sqrt(n_replicas))
+        assert error < 25
+        assert abs(mean - 300) < 4 * error
+    np.testing.assert_allclose(
+        frame.positions.mean(axis=1), np.tile(atoms.positions.mean(axis=0), (n_replicas, 1)), atol=1e-9
+    )
+
+
+def test_a_chain_of_thermostats_keeps_the_temperature_of_many_modes_and_its_conserved_energy():
+    atoms = chain("OHCHO")
+    protocol = Protocol("test", 300.0, 0.25, 0.05, 2000, 8, 1, 300, thermostat="nhc")
+    runner = make_engine("batched", Spring(), atoms.numbers, protocol, seed=2)
+    alive = np.ones(8, dtype=bool)
+    runner.begin(np.tile(atoms.positions, (8, 1, 1)))
+    runner.advance(300, alive)
+    frames = [runner.advance(10, alive) for _ in range(150)]
+    kinetic = np.array([criteria_of(atoms).kinetic(frame.momenta) for frame in frames]) * 2 / (12 * units.kB)
+    error = max(analysis.block_error(kinetic)[0], kinetic.mean(axis=0).std() / np.sqrt(8))
+    assert error < 30 and abs(kinetic.mean() - 300) < 4 * error
+    conserved = np.array([frame.conserved for frame in frames])
+    total = conserved[:, 0].std()
+    assert total < 0.02 * np.std([frame.potential[0] for frame in frames])
+
+
+@pytest.mark.parametrize("thermostat", ["langevin", "svr", "none"])
+def test_the_conserved_energy_falls_with_the_square_of_the_time_step(thermostat):
+    def spread(timestep):
+        protocol = Protocol("test", 300.0, timestep, 0.01, 400, 8, 1, 0, thermostat=thermostat)
+        atoms = chain("OHC")
+        runner = make_engine("batched", Spring(), atoms.numbers, protocol, seed=2)
+        runner.begin(np.tile(atoms.positions, (8, 1, 1)))
+        alive = np.ones(8, dtype=bool)
+        conserved = np.array([runner.advance(1, alive).conserved for _ in range(round(200 / timestep))])
+        return np.median(conserved.std(axis=0))
+
+    assert spread(1.0) / spread(0.5) == pytest.approx(4, rel=0.3)
+
+
+class Dimers:
+    """Many harmonic dimers at once."""
+
+    def predict(self, positions):
+        bond = positions[:, 1] - positions[:, 0]
+        length = np.linalg.norm(bond, axis=1)
+        pull = STIFFNESS * ((length - LENGTH) / length)[:, None] * bond
+        return Prediction(0.5 * STIFFNESS * (length - LENGTH) ** 2, np.stack([pull, -pull], axis=1))
 
 
 def test_the_check_of_temperature_finds_ases_default_thermostat_too_hot():
@@ -234,38 +311,79 @@ def test_bonds_are_found_and_held_against_their_mean_length():
     bonds = reference_bonds(numbers, pair_distances(positions[None])[0])
     assert bonds.pairs.tolist() == [[1, 0], [2, 0]]
     assert bonds.lengths[0] == pytest.approx(0.97)
-    assert bonds.broken(positions) is None
-    stretched = positions * [2.5, 1, 1]
-    i, j, length = bonds.broken(stretched)
-    assert (i, j, length) == (1, 0, pytest.approx(2.425))
+    criteria = Criteria(np.array([8, 1, 1]), bonds, -1.0, 1.0)
+    frame = Frame(0, *np.array([[positions], [positions + 1], [positions]]), np.zeros(1), np.zeros(1))
+    assert criteria.unphysical(frame, np.array([True])) == {}
+    stretched = replace(frame, positions=np.array([positions * [2.5, 1, 1]]))
+    assert criteria.unphysical(stretched, np.array([True])) == {0: "the bond H1-O0 is 2.42 Å long"}
+    assert criteria.unphysical(stretched, np.array([False])) == {}
+    for potential, refused in ((-2.9, False), (-3.1, True), (2.9, False), (3.1, True), (np.nan, True)):
+        found = criteria.unphysical(replace(frame, potential=np.array([potential])), np.array([True]))
+        assert (0 in found) == refused
+    assert (
+        "+4.10 eV from the data's lowest"
+        in criteria.unphysical(replace(frame, potential=np.array([3.1])), np.array([True]))[0]
+    )
 
 
 # -- runs
 
 
-def run(folder, calculator=Spring, *, model="default", seed=0, **changes):
+class Batch:
+    """The same for many configurations at once, which alone is used."""
+
+    def __init__(self, spring):
+        self.spring = spring
+
+    def predict(self, positions):
+        one = Spring(self.spring.trouble, self.spring.after, stiffness=self.spring.stiffness)
+        one.calls = self.spring.calls
+        found = []
+        for configuration in positions:
+            atoms = chain("OHC")
+            atoms.positions = configuration
+            one.calls = self.spring.calls
+            one.calculate(atoms)
+            found.append((one.results["energy"], one.results["forces"]))
+        self.spring.calls += 1
+        energies, forces = zip(*found, strict=True)
+        return Prediction(np.array(energies), np.array(forces))
+
+
+def criteria_of(atoms, *, lowest=-0.1, highest=0.9):
+    return Criteria(atoms.numbers, bonds_of(atoms), lowest, highest)
+
+
+def run(folder, calculator=None, *, model="default", seed=0, engine="batched", resume=True, **changes):
     protocol = Protocol("test", **{**GOOD, "n_steps": 400, "n_replicas": 3, "equilibration_steps": 20, **changes})
     atoms = chain("OHC")
+    starts = [atoms.copy() for _ in range(protocol.n_replicas)]
+    for start in starts[1:2]:
+        start.positions += [FAR, 0, 0]
     return run_md(
-        calculator,
-        [atoms] * protocol.n_replicas,
+        calculator or Spring(),
+        starts,
         protocol,
         folder,
         model=model,
-        bonds=bonds_of(atoms),
-        zero_energy_eV=-0.1,
+        criteria=criteria_of(atoms),
+        engine=engine,
         seed=seed,
+        resume=resume,
     )
 
 
 SUMMARY_KEYS = {
     "model", "temperature_K", "timestep_fs", "n_steps", "n_replicas", "n_failed", "first_failure_ps", "reasons",
-    "mean_total_energy", "standard_error", "drift", "drift_error", "stable",
+    "mean_total_energy", "standard_error", "drift", "drift_error", "stable", "engine",
 }  # fmt: skip
 
+ENGINES = pytest.mark.parametrize("engine", ["batched", "ase"])
 
-def test_a_stable_run_is_written_down(tmp_path):
-    summary = run(tmp_path / "default")
+
+@ENGINES
+def test_a_stable_run_is_written_down(tmp_path, engine):
+    summary = run(tmp_path / "default", engine=engine)
     assert summary == json.loads((tmp_path / "default" / "summary.json").read_text())
     assert set(summary) >= SUMMARY_KEYS
     assert (summary["n_failed"], summary["first_failure_ps"], summary["reasons"]) == (0, None, [])
@@ -282,11 +400,12 @@ def test_a_stable_run_is_written_down(tmp_path):
         trajectory = read(tmp_path / "default" / "replica-02.traj", index=":")
         assert len(trajectory) == 41
         assert [frame.get_potential_energy() for frame in trajectory] == energies["potential"][:, 2].tolist()
-        assert trajectory[7].get_kinetic_energy() == energies["kinetic"][7, 2]
+        assert trajectory[7].get_kinetic_energy() == pytest.approx(energies["kinetic"][7, 2])
         assert not trajectory[7].constraints
-    assert not list(tmp_path.glob(".writing*"))
+    assert [path.name for path in tmp_path.iterdir()] == ["default"]
 
 
+@ENGINES
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
@@ -296,19 +415,13 @@ def test_a_stable_run_is_written_down(tmp_path):
         ("raise", "the model failed: no convergence"),
     ],
 )
-def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words):
-    made = []
-
-    def factory():
-        made.append(Spring(trouble, 150) if len(made) == 1 else Spring())
-        return made[-1]
-
-    summary = run(tmp_path / "default", factory)
+def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words, engine):
+    summary = run(tmp_path / "default", Spring(trouble, 450), engine=engine)
     assert summary["n_failed"] == 1
     assert not summary["stable"]
     failure = summary["failures"][0]
     assert failure["replica"] == 1
-    assert 120 <= failure["step"] <= 250
+    assert 100 <= failure["step"] <= 250
     assert summary["first_failure_ps"] == failure["time_ps"] == pytest.approx(failure["step"] * 0.5e-3)
     assert any(word in failure["reason"] for word in words.split("|"))
     assert "replica 1 after" in summary["reasons"][0]
@@ -323,7 +436,7 @@ def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words):
 
 
 def test_a_run_of_which_nothing_is_left_still_has_a_summary(tmp_path):
-    summary = run(tmp_path / "default", lambda: Spring("nan", 0), n_replicas=2)
+    summary = run(tmp_path / "default", Spring(stiffness=np.nan), n_replicas=2)
     assert summary["n_failed"] == 2
     assert summary["first_failure_ps"] == 0
     assert [summary[key] for key in ("mean_total_energy", "standard_error", "drift")] == [None] * 3
@@ -336,54 +449,91 @@ def test_a_frozen_molecule_is_unphysical(tmp_path):
 
 
 def test_a_finished_run_is_not_run_again_and_others_are(tmp_path):
-    calls = []
-
-    def factory():
-        calls.append(1)
-        return Spring()
-
-    first = run(tmp_path / "default", factory, n_steps=100)
-    again = run(tmp_path / "default", factory, n_steps=100)
-    assert len(calls) == 3
-    assert first == again
-    other = run(tmp_path / "default", factory, n_steps=100, seed=1)
-    assert len(calls) == 6
+    spring = Spring()
+    first = run(tmp_path / "default", spring, n_steps=100)
+    calls = spring.calls
+    assert run(tmp_path / "default", spring, n_steps=100) == first
+    assert spring.calls == calls
+    other = run(tmp_path / "default", spring, n_steps=100, seed=1)
+    assert spring.calls == 2 * calls
     assert other["mean_total_energy"] != first["mean_total_energy"]
     (tmp_path / "default" / "summary.json").write_text("{")
-    assert run(tmp_path / "default", factory, n_steps=100) == first
-    assert len(calls) == 9
+    assert run(tmp_path / "default", spring, n_steps=100) == first
 
 
-def test_one_calculator_serves_all_replicas_alike(tmp_path):
-    shared = run(tmp_path / "a", Spring(), n_steps=50)
-    own = run(tmp_path / "b", Spring, n_steps=50)
-    assert shared == own
+class Stopped(Spring):
+    """Ends the process at a number of calls, as far as a test can."""
+
+    def calculate(self, *given):
+        super().calculate(*given)
+        if self.calls == self.after:
+            raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_leaves_the_folder_as_it_was(tmp_path):
-    def factory():
-        raise KeyboardInterrupt
-
-    run(tmp_path / "default", n_steps=50)
-    before = (tmp_path / "default" / "summary.json").read_bytes()
+@pytest.mark.parametrize(
+    ("engine", "thermostat"),
+    [("batched", "langevin"), ("batched", "svr"), ("batched", "nhc"), ("batched", "none"), ("ase", "langevin")],
+)
+@pytest.mark.parametrize("after", [30, 400, 900])
+def test_a_stopped_run_ends_as_an_unbroken_one(tmp_path, engine, thermostat, after, monkeypatch):
+    monkeypatch.setattr("ase_flatten.md.run.CHECKPOINT_SECONDS", 0)
+    settings = {"engine": engine, "thermostat": thermostat}
+    run(tmp_path / "a" / "default", **settings)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "default", factory, n_steps=60)
-    assert (tmp_path / "default" / "summary.json").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["default"]
+        run(tmp_path / "b" / "default", Stopped(after=after), **settings)
+    assert not (tmp_path / "b" / "default").exists()
+    spring = Spring()
+    run(tmp_path / "b" / "default", spring, **settings)
+    assert after < 100 or spring.calls < 1260  # it did not begin anew
+    for name in ("energies.npz", "summary.json", "replica-01.traj"):
+        one, other = (tmp_path / twin / "default" / name for twin in "ab")
+        if name.endswith("npz"):
+            with np.load(one) as arrays, np.load(other) as others:
+                assert all(np.array_equal(arrays[key], others[key], equal_nan=True) for key in arrays)
+        elif name.endswith("json"):
+            assert one.read_bytes() == other.read_bytes()
+        else:
+            frames = [read(path, index=":") for path in (one, other)]
+            assert [atoms.positions.tolist() for atoms in frames[0]] == [
+                atoms.positions.tolist() for atoms in frames[1]
+            ]
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["default"]
+
+
+def test_an_unfinished_run_of_other_settings_or_unwanted_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_flatten.md.run.CHECKPOINT_SECONDS", 0)
+    for changes, anew in (({}, False), ({"seed": 1}, True), ({"resume": False}, True)):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "default", Stopped(after=900))
+        spring = Spring()
+        run(tmp_path / "default", spring, **changes)
+        assert (spring.calls > 1200) == anew
+        shutil.rmtree(tmp_path / "default")
+
+
+def test_replicas_do_not_depend_on_the_fate_of_others(tmp_path):
+    run(tmp_path / "default")
+    run(tmp_path / "other", Batch(Spring("explode", 150)))
+    energies = []
+    for name in ("default", "other"):
+        with np.load(tmp_path / name / "energies.npz") as arrays:
+            energies.append(arrays["potential"])
+    assert np.isnan(energies[1][-1, 1])
+    np.testing.assert_allclose(energies[0][:, [0, 2]], energies[1][:, [0, 2]], rtol=1e-9, atol=1e-12)
 
 
 def test_starts_that_do_not_fit_are_refused(tmp_path):
     protocol = Protocol("test", **GOOD)
     atoms = chain()
-    settings = {"model": "default", "bonds": bonds_of(atoms), "zero_energy_eV": 0}
+    settings = {"model": "default", "criteria": criteria_of(atoms)}
     with pytest.raises(InputError, match="a start for each of 2 replicas, found 1"):
-        run_md(Spring, [atoms], protocol, tmp_path / "x", **settings)
+        run_md(Spring(), [atoms], protocol, tmp_path / "x", **settings)
     periodic = chain()
     periodic.pbc = True
     with pytest.raises(InputError, match="without a cell"):
-        run_md(Spring, [atoms, periodic], protocol, tmp_path / "x", **settings)
+        run_md(Spring(), [atoms, periodic], protocol, tmp_path / "x", **settings)
     with pytest.raises(InputError, match="with hydrogen"):
-        run_md(Spring, [atoms] * 2, Protocol("test", **{**GOOD, "timestep_fs": 2}), tmp_path / "x", **settings)
+        run_md(Spring(), [atoms] * 2, Protocol("test", **{**GOOD, "timestep_fs": 2}), tmp_path / "x", **settings)
     assert not (tmp_path / "x").exists()
 
 
@@ -486,7 +636,7 @@ def test_the_verdict_says_which_model_is_stable():
 
 def test_the_figure_is_drawn(tmp_path):
     run(tmp_path / "improved", n_steps=200, model="improved")
-    run(tmp_path / "default", lambda: Spring("explode", 100), n_steps=200)
+    run(tmp_path / "default", Spring("explode", 300), n_steps=200)
     run(tmp_path / "mine", n_steps=200, model="mine", n_replicas=1)
     paths = plot_total_energy(tmp_path)
     assert [path.name for path in paths] == ["total_energy.png", "total_energy.pdf"]

@@ -11,7 +11,7 @@ from ase.io import read
 from ase_flatten.exceptions import InputError
 from ase_flatten.md import Protocol
 from ase_flatten.md.__main__ import main
-from ase_flatten.md.validate import validate
+from ase_flatten.md.validate import Subject, validate
 from ase_flatten.run import Run
 
 SHORT = Protocol("short", 300.0, 0.5, 0.01, n_steps=60, n_replicas=2, interval=10, equilibration_steps=10)
@@ -22,7 +22,7 @@ KEYS = {
 
 
 def test_both_models_and_the_reference_side_by_side(finished_run):
-    summaries = validate(finished_run, [300, 350], SHORT, reference="tblite:GFN2-xTB", seed=3)
+    summaries = validate(Subject.of_run(finished_run), [300, 350], SHORT, reference="tblite:GFN2-xTB", seed=3)
     assert [(summary["temperature_K"], summary["model"]) for summary in summaries] == [
         (temperature, model) for temperature in (300, 350) for model in ("default", "improved", "reference")
     ]
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
     energies = []
     for twin in ("a", "b"):
         shutil.copytree(finished_run.folder, tmp_path / twin, ignore=shutil.ignore_patterns("md"))
-        validate(Run(tmp_path / twin), [300], SHORT, seed=5)
+        validate(Subject.of_run(Run(tmp_path / twin)), [300], SHORT, seed=5)
         with np.load(tmp_path / twin / "md" / "300K" / "improved" / "energies.npz") as arrays:
             energies.append(arrays["potential"])
     assert np.array_equal(*energies)
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
 def test_an_unfinished_run_is_refused(finished_run, tmp_path):
     (tmp_path / "reference.npz").write_bytes((finished_run.folder / "reference.npz").read_bytes())
     with pytest.raises(InputError, match="expected a finished run, found no default model"):
-        validate(Run(tmp_path), [300], SHORT)
+        Subject.of_run(Run(tmp_path))
 
 
 @pytest.fixture

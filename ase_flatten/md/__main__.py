@@ -12,6 +12,8 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import ENGINES
 from ase_flatten.md.protocol import THERMOSTATS, Protocol
 
+STARTS = ("clusters", "worst", "minimum")
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -23,8 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("run", nargs="?", type=Path, help="the run folder [the newest below runs/]")
     what.add_argument("--models", nargs="+", type=Path, metavar="DIR", help="model folders, instead of a run")
     what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
-    what.add_argument("--start", choices=["clusters", "worst", "minimum"], default="clusters",
-                      help="start from representatives of low clusters, of the worst ones, or the lowest frame [clusters]")  # fmt: skip
+    what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
     how = parser.add_argument_group("how (without these, as the protocol says)")
     how.add_argument("--protocol", default="quick", help="a TOML file, or one of the package's own by name [quick]")
@@ -41,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--engine", choices=list(ENGINES), default="batched", help="what integrates [batched]")
     how.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
-    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
-                        help="go on with runs that were stopped [yes]")  # fmt: skip
+    parser.add_argument("--no-resume", action="store_false", dest="resume", help="begin anew what was stopped")
+    parser.add_argument("--resume", action="store_true", default=True, help="go on with what was stopped [it does]")
     parser.add_argument("--strict", action="store_true", help="exit with 1 unless the improved model is stable")
     parser.add_argument("-q", "--quiet", action="store_true", help="show results and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="show more of what is done")

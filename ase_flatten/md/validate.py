@@ -74,8 +74,8 @@ class Subject:
             models[name] = run.folder / name
             if not (run.folder / name).is_dir():
                 raise InputError(
-                    f"expected a finished run, found no {name} model in {run.folder}; finish it with: ase-flatten train "
-                    "--resume"
+                    f"expected a finished run, found no {name} model in {run.folder}; "
+                    "finish it with: ase-flatten train --resume"
                 )
         if start == "minimum":
             positions = known["lowest_positions"][None]
