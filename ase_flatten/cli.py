@@ -25,6 +25,14 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more of what is done.")]
 Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Subset = Annotated[
+    bool | None,
+    typer.Option(
+        "--subset/--all-frames",
+        help="Estimate cluster errors on random frames of each, or predict all [subset where models are slow].",
+        show_default=False,
+    ),
+]
 
 
 def _version(asked: bool) -> None:
@@ -132,6 +140,7 @@ def errors(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
     worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
+    subset: Subset = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     units: Units = "kcal/mol",
@@ -152,8 +161,9 @@ def errors(
     content, unit = _read(path, energy_unit, length_unit), output_units(units)
     folder = out or Path("runs") / f"{path.stem}-errors"
     outliers = find_outliers(
-        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, progress=console.progress(quiet)
-    )
+        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
+        progress=console.progress(quiet),
+    )  # fmt: skip
     found = outliers.errors
     console.table(
         f"Force RMSE by cluster, {unit.force}, worst first",
@@ -164,7 +174,8 @@ def errors(
         ],
     )
     console.say(
-        f"over {outliers.n_frames} frames {outliers.stratum}: {found.overall_rmse * unit.scale:.3f} {unit.force}"
+        f"over {outliers.n_frames} frames {outliers.stratum}{outliers.how}: {found.overall_rmse * unit.scale:.3f} "
+        f"{unit.force}"
     )
     console.say(f"tables, figure and worst frames: {folder}")
 
@@ -184,6 +195,7 @@ def train(
     share: Annotated[str | None, typer.Option(help="Frames of a fine cluster: one or population [one].")] = None,
     n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
     factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
+    subset: Subset = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
     ] = None,
@@ -211,8 +223,9 @@ def train(
     rule = _changed(base.schedule.rule, pick=pick, share=share, n_fine=n_fine, factor=factor)
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
-        base, family=model, schedule=schedule, holdout=holdout, seed=seed, trainer=_settings(setting) or None
-    )
+        base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset,
+        trainer=_settings(setting) or None,
+    )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
     for finding in findings:

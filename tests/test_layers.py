@@ -15,6 +15,7 @@ LAYERS = [
     {"assignment", "energy_forces", "bonds"},
     {"clustering", "checks", "models", "reference"},
     {"splits", "errors"},
+    {"subset"},
     {"selection"},
     {"flattening", "evaluation"},
     {"run"},
