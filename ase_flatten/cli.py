@@ -140,6 +140,9 @@ def errors(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
     worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for an ASE calculator [one a core, 8 at most].")
+    ] = None,
     subset: Subset = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
@@ -149,7 +152,7 @@ def errors(
     verbose: Verbose = False,
 ) -> None:
     """Find outliers: the force RMSE of a model on each cluster."""
-    from ase_flatten.outliers import find_outliers
+    from ase_flatten.outliers import MAX_WORKERS, find_outliers, n_cores
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
@@ -162,12 +165,12 @@ def errors(
     folder = out or Path("runs") / f"{path.stem}-errors"
     outliers = find_outliers(
         content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
-        progress=console.progress(quiet),
+        n_workers=workers or min(n_cores(), MAX_WORKERS), progress=console.progress(quiet),
     )  # fmt: skip
     found = outliers.errors
     console.table(
         f"Force RMSE by cluster, {unit.force}, worst first",
-        ("cluster", "frames", "force RMSE", "force MAE", f"energy RMSE, {unit.energy}"),
+        ("cluster", "frames", "force RMSE", "±", "force MAE", f"energy RMSE, {unit.energy}"),
         [
             (label, found.populations[label], *(f"{value[label] * unit.scale:.3f}" for value in outliers.columns))
             for label in found.ascending[::-1][: None if verbose else 10]

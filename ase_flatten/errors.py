@@ -13,7 +13,7 @@ from ase_flatten.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
 
-_FRAMES_A_CALL = 1000
+_FRAMES_A_CALL = 250
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,11 @@
 
 import csv
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from ase_flatten.figures import plot_outliers
 from ase_flatten.files import write_json, write_npz, write_text
 from ase_flatten.io import write_frames
 from ase_flatten.models import Model, family
-from ase_flatten.models.external import ASEModel
+from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
@@ -27,6 +31,8 @@ from ase_flatten.subset import SubsetRule, complete, estimate_errors
 from ase_flatten.units import OutputUnits
 
 MAX_FRAMES_WRITTEN = 1000
+MAX_WORKERS = 8
+"""Processes for a calculator, where nobody says how many: each holds the calculator once more in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +59,9 @@ class Outliers:
         return "" if n_predicted == self.n_frames else f", estimated from {n_predicted} of them"
 
     @property
-    def columns(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Force RMSE and MAE (eV/Å) and energy RMSE (eV) of each cluster."""
-        return self.errors.rmse, self.errors.mae, self.errors.energy_rmse
+    def columns(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Force RMSE, its half width and MAE (eV/Å), and energy RMSE (eV) of each cluster."""
+        return self.errors.rmse, _half_width(self.errors), self.errors.mae, self.errors.energy_rmse
 
 
 def find_outliers(
@@ -67,6 +73,7 @@ def find_outliers(
     units: OutputUnits,
     seed: int = 0,
     subset: bool | None = None,
+    n_workers: int = 0,
     progress: Progress = SILENT,
 ) -> Outliers:
     """Measure a model on each cluster of the data and write what is found.
@@ -83,22 +90,25 @@ def find_outliers(
         Whether to estimate the errors of the clusters on random frames of each, and to predict
         all frames of the `n_worst` worst only. Without it, calculators and models of families
         that are expensive are judged so.
+    n_workers : int
+        Processes for an ASE calculator, for which the calling script needs the guard
+        ``if __name__ == "__main__"``; without any, this process does the work.
 
     Raises
     ------
     InputError
         No such model, or one of another molecule.
     """
-    model, train_frames, expensive = _model(spec, dataset)
-    frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-    clustering = cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
-    found = estimate_errors(
-        model, dataset, clustering, frames, factor=SelectionRule.factor,
-        rule=SubsetRule() if (expensive if subset is None else subset) else None,
-        rng=np.random.default_rng([seed, 1]), progress=progress,
-    )  # fmt: skip
-    worst = found.clusters.ascending[::-1][:n_worst]
-    found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
+    with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
+        frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
+        clustering = cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+        found = estimate_errors(
+            model, dataset, clustering, frames, factor=SelectionRule.factor,
+            rule=SubsetRule() if (expensive if subset is None else subset) else None,
+            rng=np.random.default_rng([seed, 1]), progress=progress,
+        )  # fmt: skip
+        worst = found.clusters.ascending[::-1][:n_worst]
+        found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
     of_frames, errors = found.errors, found.clusters
     stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
 
@@ -111,23 +121,34 @@ def find_outliers(
     return Outliers(errors, len(frames), stratum)
 
 
-def _model(spec: str, dataset: Dataset) -> tuple[Model, IntArray, bool]:
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model, IntArray, bool]]:
     """Load a model, the frames of this very data set that it was trained on, and whether it is slow."""
     none = np.empty(0, dtype=np.int64)
     if spec.startswith(("ase:", "tblite:")):
-        return ASEModel(reference_calculator(spec), dataset.numbers, name=spec), none, True
+        make = partial(reference_calculator, spec)
+        if n_workers:
+            with ASEModelPool(make, dataset.numbers, name=spec, n_workers=n_workers) as pool:
+                yield pool, none, True
+        else:
+            yield ASEModel(make(), dataset.numbers, name=spec), none, True
+        return
     if not Path(spec).exists():
         raise InputError(f"expected a model, found no file or folder {spec}; check the path")
     saved = load_model(spec)
     same = saved.card.get("dataset_digest") == dataset.digest
     expensive = family(saved.card.get("family", "sgdml")).expensive
-    return saved.model, saved.train_frames if same else none, expensive
+    yield saved.model, saved.train_frames if same else none, expensive
 
 
 def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> None:
     columns = ("force_rmse", "force_rmse_half_width", "force_mae", "energy_rmse", "energy_mae")
-    half_width = np.zeros_like(errors.rmse) if errors.half_width is None else errors.half_width
-    by_column = (errors.rmse, half_width, errors.mae, errors.energy_rmse, errors.energy_mae)
+    by_column = (errors.rmse, _half_width(errors), errors.mae, errors.energy_rmse, errors.energy_mae)
     overall = (
         errors.overall_rmse, errors.overall_half_width, errors.overall_mae,
         errors.overall_energy_rmse, errors.overall_energy_mae,
@@ -157,6 +178,10 @@ def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> No
         folder / "errors.json",
         {"units": {"energy": units.energy, "forces": units.force}, "overall": total, "clusters": rows},
     )
+
+
+def _half_width(errors: ClusterErrors) -> FloatArray:
+    return np.zeros_like(errors.rmse) if errors.half_width is None else errors.half_width
 
 
 def _write_frames(

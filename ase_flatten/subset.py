@@ -1,4 +1,4 @@
-"""Errors of clusters from random frames of each, for models that are slow to predict (Fonseca et al. 2021, section III).
+"""Errors of clusters from random frames of each, for slow models (Fonseca et al. 2021, section III).
 
 The first round draws the same number of frames from every cluster; each further round draws
 more from the clusters whose interval is still too wide to say on which side of the threshold
@@ -9,6 +9,7 @@ depends on no error: the population-weighted mean of squared errors is unbiased.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -181,7 +182,7 @@ def _between(queues: list[IntArray], first: IntArray, last: IntArray) -> IntArra
     return np.sort(np.concatenate([queue[a:b] for queue, a, b in zip(queues, first, last, strict=True)]))
 
 
-def _weighted(clusters: ClusterErrors, available: IntArray) -> dict[str, float]:
+def _weighted(clusters: ClusterErrors, available: IntArray) -> dict[str, Any]:
     """Weight the errors of clusters by how many frames they are about."""
 
     def mean(values: FloatArray) -> float:
