@@ -112,9 +112,8 @@ def estimate_errors(
     threshold = factor**2 * overall["overall_rmse"] ** 2
     share = available / available.sum()
     overall_variance = float(np.sum(share**2 * _variances(errors, clustering, available)))
-    overall["overall_half_width"] = (
-        float(norm.ppf((1 + rule.confidence) / 2)) * overall_variance**0.5 / (2 * overall["overall_rmse"])
-    )
+    width = norm.ppf((1 + rule.confidence) / 2) * overall_variance**0.5
+    overall["overall_half_width"] = float(_of_root(width, overall["overall_rmse"]))
     # One look at n_first frames, and one after each growth.
     looks = 1 + np.ceil(np.log(np.maximum(available / rule.n_first, 1)) / np.log(GROWTH))
     while True:
@@ -123,16 +122,14 @@ def estimate_errors(
         mse = np.nan_to_num(clusters.rmse) ** 2
         half_width = _quantile(1 - rule.confidence, drawn) * np.sqrt(variances)
         clear = _quantile((1 - rule.confidence) / looks, drawn) * np.sqrt(variances + factor**4 * overall_variance)
-        # The relative half width of a root is half that of the square.
-        undecided = (np.abs(mse - threshold) < clear) & (half_width > 2 * rule.resolution * mse) & (drawn < available)
+        wide = _of_root(half_width, clusters.rmse) > rule.resolution * clusters.rmse
+        undecided = (np.abs(mse - threshold) < clear) & wide & (drawn < available)
         if not undecided.any():
             break
         more = np.where(undecided, np.minimum(available, np.ceil(GROWTH * drawn).astype(np.int64)), drawn)
         fresh = frame_errors(model, dataset, _between(queues, drawn, more), progress=progress)
         errors, drawn = errors.joined(fresh), more
-    with np.errstate(invalid="ignore", divide="ignore"):
-        half_width = np.where(half_width > 0, half_width / (2 * clusters.rmse), 0.0)
-    return Estimate(errors, replace(clusters, **overall, half_width=half_width))
+    return Estimate(errors, replace(clusters, **overall, half_width=_of_root(half_width, clusters.rmse)))
 
 
 def complete(
@@ -204,6 +201,11 @@ def _variances(errors: FrameErrors, clustering: Clustering, available: IntArray)
     squares = np.bincount(labels, weights=(errors.force_mse - means[labels]) ** 2, minlength=clustering.n_clusters)
     left = 1 - drawn / np.maximum(available, 1)
     return squares / np.maximum(drawn - 1, 1) / drawn * left
+
+
+def _of_root(half_width: FloatArray, root: FloatArray | float) -> FloatArray:
+    """Turn the half width of a square into that of its root, to first order."""
+    return np.divide(half_width, 2 * np.asarray(root), out=np.zeros(np.shape(root)), where=np.asarray(half_width) > 0)
 
 
 def _quantile(level: float | FloatArray, drawn: IntArray) -> FloatArray:
