@@ -2,10 +2,10 @@
 
 The first round draws the same number of frames from every cluster; each further round draws
 more from the clusters whose interval is still too wide to say on which side of the threshold
-they are. That a cluster stops when its interval is clear makes its mean lean a little to the
-side that it stopped on (Cox 1952 and many since), by less than its half width. So that this does
-not reach the overall error and the threshold, both come from the first round alone, whose size
-depends on no error: the population-weighted mean of squared errors is unbiased.
+they are. That a cluster stops when its interval is clear makes its mean lean a little, on average by
+less than its half width, as any mean does whose sample ends where the sample says so. So that this
+does not reach the overall error and the threshold, both come from the first round alone, whose
+size depends on no error: the population-weighted mean of squared errors is unbiased.
 """
 
 from dataclasses import dataclass, replace
