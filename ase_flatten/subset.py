@@ -99,7 +99,7 @@ def estimate_errors(
     Raises
     ------
     InputError
-        A model of another molecule, or clusters of other data.
+        A model of another molecule.
     """
     if rule is None:
         errors = frame_errors(model, dataset, frames, progress=progress)
