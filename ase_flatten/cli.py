@@ -25,6 +25,14 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of everything random
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more of what is done.")]
 Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Subset = Annotated[
+    bool | None,
+    typer.Option(
+        "--subset/--all-frames",
+        help="Estimate cluster errors on random frames of each, or predict all [subset where models are slow].",
+        show_default=False,
+    ),
+]
 
 
 def _version(asked: bool) -> None:
@@ -132,6 +140,10 @@ def errors(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
     worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for an ASE calculator [one a core, 8 at most].")
+    ] = None,
+    subset: Subset = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     units: Units = "kcal/mol",
@@ -140,7 +152,7 @@ def errors(
     verbose: Verbose = False,
 ) -> None:
     """Find outliers: the force RMSE of a model on each cluster."""
-    from ase_flatten.outliers import find_outliers
+    from ase_flatten.outliers import MAX_WORKERS, find_outliers, n_cores
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
@@ -152,19 +164,21 @@ def errors(
     content, unit = _read(path, energy_unit, length_unit), output_units(units)
     folder = out or Path("runs") / f"{path.stem}-errors"
     outliers = find_outliers(
-        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, progress=console.progress(quiet)
-    )
+        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
+        n_workers=workers or min(n_cores(), MAX_WORKERS), progress=console.progress(quiet),
+    )  # fmt: skip
     found = outliers.errors
     console.table(
         f"Force RMSE by cluster, {unit.force}, worst first",
-        ("cluster", "frames", "force RMSE", "force MAE", f"energy RMSE, {unit.energy}"),
+        ("cluster", "frames", "force RMSE", "±", "force MAE", f"energy RMSE, {unit.energy}"),
         [
             (label, found.populations[label], *(f"{value[label] * unit.scale:.3f}" for value in outliers.columns))
             for label in found.ascending[::-1][: None if verbose else 10]
         ],
     )
     console.say(
-        f"over {outliers.n_frames} frames {outliers.stratum}: {found.overall_rmse * unit.scale:.3f} {unit.force}"
+        f"over {outliers.n_frames} frames {outliers.stratum}{outliers.how}: {found.overall_rmse * unit.scale:.3f} "
+        f"{unit.force}"
     )
     console.say(f"tables, figure and worst frames: {folder}")
 
@@ -184,6 +198,7 @@ def train(
     share: Annotated[str | None, typer.Option(help="Frames of a fine cluster: one or population [one].")] = None,
     n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
     factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
+    subset: Subset = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
     ] = None,
@@ -211,8 +226,9 @@ def train(
     rule = _changed(base.schedule.rule, pick=pick, share=share, n_fine=n_fine, factor=factor)
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
-        base, family=model, schedule=schedule, holdout=holdout, seed=seed, trainer=_settings(setting) or None
-    )
+        base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset,
+        trainer=_settings(setting) or None,
+    )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
     for finding in findings:

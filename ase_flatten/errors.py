@@ -13,7 +13,7 @@ from ase_flatten.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
 
-_FRAMES_A_CALL = 1000
+_FRAMES_A_CALL = 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,12 @@ class FrameErrors:
         """Force RMSE of each frame, per component, eV/Å."""
         return np.sqrt(self.force_mse)
 
+    def joined(self, other: "FrameErrors") -> "FrameErrors":
+        """Add the errors of other frames; the result is in rising order of the frames."""
+        mine, others = vars(self), vars(other)
+        order = np.argsort(np.concatenate([self.frames, other.frames]), kind="stable")
+        return FrameErrors(**{name: np.concatenate([mine[name], others[name]])[order] for name in mine})
+
 
 @dataclass(frozen=True, eq=False)
 class ClusterErrors:
@@ -56,6 +62,11 @@ class ClusterErrors:
         All frames of each cluster.
     overall_rmse, overall_mae : float, eV/Å
     overall_energy_rmse, overall_energy_mae : float, eV
+    half_width : (n_clusters,) array, eV/Å, optional
+        Of the interval about `rmse` where that is an estimate, see `ase_flatten.subset`; zero
+        where all frames were predicted.
+    overall_half_width : float, eV/Å
+        Of the interval about `overall_rmse`.
     """
 
     rmse: FloatArray
@@ -68,6 +79,8 @@ class ClusterErrors:
     overall_mae: float
     overall_energy_rmse: float
     overall_energy_mae: float
+    half_width: FloatArray | None = None
+    overall_half_width: float = 0.0
 
     @property
     def ascending(self) -> IntArray:

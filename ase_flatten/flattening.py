@@ -8,12 +8,13 @@ import numpy as np
 
 from ase_flatten.clustering import Clustering
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
+from ase_flatten.errors import ClusterErrors
 from ase_flatten.exceptions import InputError
 from ase_flatten.models import Model, Trainer
 from ase_flatten.progress import SILENT, Progress
-from ase_flatten.selection import SelectionRule, select
+from ase_flatten.selection import SelectionRule, bad_clusters, select
 from ase_flatten.splits import Splits
+from ase_flatten.subset import Estimate, SubsetRule, complete, estimate_errors
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def flatten(
     schedule: Schedule,
     *,
     seed: int,
+    subset: SubsetRule | None = None,
     done: tuple[int, IntArray, Model] | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Step]:
@@ -95,6 +97,9 @@ def flatten(
     descriptors : (n_frames, n_pairs) array, Å
     seed : int
         Every step draws from its own generator, so a continued run ends as an unbroken one.
+    subset : SubsetRule, optional
+        Estimate the errors of the clusters on random frames of each, and predict all frames
+        of the bad ones only; without it all frames are predicted.
     done : (number, train_frames, model), optional
         The last step of an earlier, broken run; the steps begin after it.
 
@@ -114,10 +119,18 @@ def flatten(
             f"the training set was to grow to {n_final} frames, only {len(splits.pool)} of {dataset.n_frames} are left "
             "beside the held-out and validation frames; ask for fewer"
         )
+
+    def estimate(number: int) -> Estimate:
+        return estimate_errors(
+            model, dataset, clustering, rest, factor=schedule.rule.factor, rule=subset,
+            rng=np.random.default_rng([seed, number, 3]), progress=progress,
+        )  # fmt: skip
+
     first = 0
     if done is not None:
         first, train_frames, model = done[0] + 1, *done[1:]
-        errors, clusters = _pool_errors(model, dataset, clustering, splits, train_frames, progress)
+        rest = np.setdiff1d(splits.pool, train_frames, assume_unique=True)
+        found = estimate(done[0])
     for number in range(first, schedule.n_steps + 1):
         rng = np.random.default_rng([seed, number])
         clock = _Clock()
@@ -126,33 +139,24 @@ def flatten(
             added = trainer.default_frames(dataset, splits.pool, schedule.n_initial, rng=rng)
             train_frames, previous = added, None
         else:
+            available = np.bincount(clustering.labels[rest], minlength=clustering.n_clusters)
+            bad = bad_clusters(found.clusters, available, schedule.step_size, schedule.rule.factor)
+            found = complete(found, model, dataset, clustering, rest, bad, progress=progress)
             selection = select(
-                errors, clusters, clustering, descriptors, train_frames, schedule.step_size, schedule.rule,
+                found.errors, bad, clustering, descriptors, train_frames, schedule.step_size, schedule.rule,
                 rng=rng, progress=progress,
             )  # fmt: skip
-            added, bad = selection.frames, selection.bad_clusters
+            added = selection.frames
             train_frames, previous = np.concatenate([train_frames, added]), model
         clock.lap("select")
         with progress.task(f"training on {len(train_frames)} frames", 1) as advance:
             model = trainer.fit(dataset, train_frames, splits.valid, rng=rng, previous=previous)
             advance(1)
         clock.lap("train")
-        errors, clusters = _pool_errors(model, dataset, clustering, splits, train_frames, progress)
+        rest = np.setdiff1d(splits.pool, train_frames, assume_unique=True)
+        found = estimate(number)
         clock.lap("predict")
-        yield Step(number, model, train_frames, added, clusters, bad, clock.seconds)
-
-
-def _pool_errors(
-    model: Model,
-    dataset: Dataset,
-    clustering: Clustering,
-    splits: Splits,
-    train_frames: IntArray,
-    progress: Progress,
-) -> tuple[FrameErrors, ClusterErrors]:
-    rest = np.setdiff1d(splits.pool, train_frames, assume_unique=True)
-    errors = frame_errors(model, dataset, rest, progress=progress)
-    return errors, by_cluster(errors, clustering)
+        yield Step(number, model, train_frames, added, found.clusters, bad, clock.seconds)
 
 
 class _Clock:

@@ -2,7 +2,11 @@
 
 import csv
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +15,24 @@ import numpy as np
 from ase_flatten.clustering import Clustering, cluster, representatives
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
-from ase_flatten.errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
+from ase_flatten.errors import ClusterErrors, FrameErrors
 from ase_flatten.exceptions import InputError
 from ase_flatten.figures import plot_outliers
 from ase_flatten.files import write_json, write_npz, write_text
 from ase_flatten.io import write_frames
-from ase_flatten.models import Model
-from ase_flatten.models.external import ASEModel
+from ase_flatten.models import Model, family
+from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
 from ase_flatten.run import write_clusters
+from ase_flatten.selection import SelectionRule
+from ase_flatten.subset import SubsetRule, complete, estimate_errors
 from ase_flatten.units import OutputUnits
 
 MAX_FRAMES_WRITTEN = 1000
+MAX_WORKERS = 8
+"""Processes for a calculator, where nobody says how many: each holds the calculator once more in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +43,7 @@ class Outliers:
     ----------
     errors : ClusterErrors
     n_frames : int
-        Frames that were predicted.
+        Frames that the errors are about; `errors.counts` says how many of them were predicted.
     stratum : str
         Which frames these are, in words.
     """
@@ -45,9 +53,15 @@ class Outliers:
     stratum: str
 
     @property
-    def columns(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Force RMSE and MAE (eV/Å) and energy RMSE (eV) of each cluster."""
-        return self.errors.rmse, self.errors.mae, self.errors.energy_rmse
+    def how(self) -> str:
+        """Say in words how many of them were predicted, if not all were."""
+        n_predicted = int(self.errors.counts.sum())
+        return "" if n_predicted == self.n_frames else f", estimated from {n_predicted} of them"
+
+    @property
+    def columns(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Force RMSE, its half width and MAE (eV/Å), and energy RMSE (eV) of each cluster."""
+        return self.errors.rmse, _half_width(self.errors), self.errors.mae, self.errors.energy_rmse
 
 
 def find_outliers(
@@ -58,6 +72,8 @@ def find_outliers(
     n_worst: int,
     units: OutputUnits,
     seed: int = 0,
+    subset: bool | None = None,
+    n_workers: int = 0,
     progress: Progress = SILENT,
 ) -> Outliers:
     """Measure a model on each cluster of the data and write what is found.
@@ -70,43 +86,73 @@ def find_outliers(
         A run folder, a model folder, an sGDML file, or an ASE calculator as in `reference_calculator`.
     folder : Path
         Gets errors.csv, errors.json, frame_errors.npz, clusters.npz, worst_frames.extxyz and the figure.
+    subset : bool, optional
+        Whether to estimate the errors of the clusters on random frames of each, and to predict
+        all frames of the `n_worst` worst only. Without it, calculators and models of families
+        that are expensive are judged so.
+    n_workers : int
+        Processes for an ASE calculator, for which the calling script needs the guard
+        ``if __name__ == "__main__"``; without any, this process does the work.
 
     Raises
     ------
     InputError
         No such model, or one of another molecule.
     """
-    model, train_frames = _model(spec, dataset)
-    frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-    clustering = cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
-    of_frames = frame_errors(model, dataset, frames, progress=progress)
-    errors = by_cluster(of_frames, clustering)
+    with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
+        frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
+        clustering = cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+        found = estimate_errors(
+            model, dataset, clustering, frames, factor=SelectionRule.factor,
+            rule=SubsetRule() if (expensive if subset is None else subset) else None,
+            rng=np.random.default_rng([seed, 1]), progress=progress,
+        )  # fmt: skip
+        worst = found.clusters.ascending[::-1][:n_worst]
+        found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
+    of_frames, errors = found.errors, found.clusters
     stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
 
     descriptors = pair_distances(dataset.positions)
     write_clusters(folder / "clusters.npz", clustering, descriptors)
     _write_tables(folder, errors, units)
-    _write_frames(folder, dataset, clustering, of_frames, errors, n_worst, units)
-    worst = int(representatives(clustering, descriptors)[errors.worst])
-    plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=dataset.atoms(worst))
+    _write_frames(folder, dataset, clustering, of_frames, worst, units)
+    typical = int(representatives(clustering, descriptors)[errors.worst])
+    plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=dataset.atoms(typical))
     return Outliers(errors, len(frames), stratum)
 
 
-def _model(spec: str, dataset: Dataset) -> tuple[Model, IntArray]:
-    """Load a model, and the frames of this very data set that it was trained on."""
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model, IntArray, bool]]:
+    """Load a model, the frames of this very data set that it was trained on, and whether it is slow."""
+    none = np.empty(0, dtype=np.int64)
     if spec.startswith(("ase:", "tblite:")):
-        return ASEModel(reference_calculator(spec), dataset.numbers, name=spec), np.empty(0, dtype=np.int64)
+        make = partial(reference_calculator, spec)
+        if n_workers:
+            with ASEModelPool(make, dataset.numbers, name=spec, n_workers=n_workers) as pool:
+                yield pool, none, True
+        else:
+            yield ASEModel(make(), dataset.numbers, name=spec), none, True
+        return
     if not Path(spec).exists():
         raise InputError(f"expected a model, found no file or folder {spec}; check the path")
     saved = load_model(spec)
     same = saved.card.get("dataset_digest") == dataset.digest
-    return saved.model, saved.train_frames if same else np.empty(0, dtype=np.int64)
+    expensive = family(saved.card.get("family", "sgdml")).expensive
+    yield saved.model, saved.train_frames if same else none, expensive
 
 
 def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> None:
-    columns = ("force_rmse", "force_mae", "energy_rmse", "energy_mae")
-    by_column = (errors.rmse, errors.mae, errors.energy_rmse, errors.energy_mae)
-    overall = (errors.overall_rmse, errors.overall_mae, errors.overall_energy_rmse, errors.overall_energy_mae)
+    columns = ("force_rmse", "force_rmse_half_width", "force_mae", "energy_rmse", "energy_mae")
+    by_column = (errors.rmse, _half_width(errors), errors.mae, errors.energy_rmse, errors.energy_mae)
+    overall = (
+        errors.overall_rmse, errors.overall_half_width, errors.overall_mae,
+        errors.overall_energy_rmse, errors.overall_energy_mae,
+    )  # fmt: skip
     rows: list[dict[str, Any]] = [
         {
             "cluster": int(label),
@@ -134,16 +180,19 @@ def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> No
     )
 
 
+def _half_width(errors: ClusterErrors) -> FloatArray:
+    return np.zeros_like(errors.rmse) if errors.half_width is None else errors.half_width
+
+
 def _write_frames(
     folder: Path,
     dataset: Dataset,
     clustering: Clustering,
     of_frames: FrameErrors,
-    errors: ClusterErrors,
-    n_worst: int,
+    worst: IntArray,
     units: OutputUnits,
 ) -> None:
-    """Write the errors of all frames, and the worst clusters' frames for `ase gui`."""
+    """Write the errors of all frames that were predicted, and the worst clusters' frames for `ase gui`."""
     labels = clustering.labels[of_frames.frames]
     columns = {
         "force_rmse": of_frames.force_rmse * units.scale,
@@ -151,7 +200,7 @@ def _write_frames(
         "energy_error": of_frames.energy * units.scale,
     }
     write_npz(folder / "frame_errors.npz", {"frames": of_frames.frames, "labels": labels, **columns})
-    rows = np.flatnonzero(np.isin(labels, errors.ascending[::-1][:n_worst]))
+    rows = np.flatnonzero(np.isin(labels, worst))
     rows = rows[np.argsort(-columns["force_rmse"][rows], kind="stable")][:MAX_FRAMES_WRITTEN]
     info: dict[str, Any] = {name: values[rows] for name, values in columns.items()}
     write_frames(folder / "worst_frames.extxyz", dataset, of_frames.frames[rows], cluster=labels[rows], **info)

@@ -18,6 +18,7 @@ from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.flattening import Schedule
 from ase_flatten.selection import SelectionRule
 from ase_flatten.splits import Splits
+from ase_flatten.subset import SubsetRule
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ class RunSettings:
     seed : int
     holdout : float
         Share of the frames held out.
+    subset : bool, optional
+        Whether each step estimates the errors of the clusters on subsets; where it is not
+        given, the family decides by whether it is expensive, and run.json holds its decision.
+    subset_rule : SubsetRule
     n_geometry, n_energy, n_ward, assignment
         See `ase_flatten.clustering.cluster`.
     """
@@ -47,6 +52,8 @@ class RunSettings:
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
     holdout: float = 0.2
+    subset: bool | None = None
+    subset_rule: SubsetRule = field(default_factory=SubsetRule)
     n_geometry: int = 10
     n_energy: int = 5
     n_ward: int = N_WARD
@@ -57,7 +64,8 @@ class RunSettings:
         """Rebuild settings from what `dataclasses.asdict` made of them."""
         schedule = dict(content["schedule"])
         schedule["rule"] = SelectionRule(**schedule["rule"])
-        return cls(**{**content, "schedule": Schedule(**schedule)})
+        subset_rule = SubsetRule(**content.get("subset_rule", {}))
+        return cls(**{**content, "schedule": Schedule(**schedule), "subset_rule": subset_rule})
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Selection:
 
 def select(
     errors: FrameErrors,
-    clusters: ClusterErrors,
+    bad: IntArray,
     clustering: Clustering,
     descriptors: FloatArray,
     train_frames: IntArray,
@@ -93,9 +93,10 @@ def select(
     Parameters
     ----------
     errors : FrameErrors
-        Of the frames there are to choose from, none of them a training frame.
-    clusters : ClusterErrors
-        The same errors by broad cluster.
+        Of all frames of the bad clusters that there are to choose from, none of them a training
+        frame; those of other clusters are not looked at.
+    bad : int array
+        The bad clusters, see `bad_clusters`.
     descriptors : (n_frames, n_pairs) array, Å
         Of the whole data set.
     n_added : int
@@ -106,7 +107,6 @@ def select(
     InputError
         Fewer different frames are left than were asked for.
     """
-    bad = _bad_clusters(errors, clusters, clustering, n_added, rule.factor)
     rows = np.flatnonzero(np.isin(clustering.labels[errors.frames], bad))
     candidates = errors.frames[rows]
     n_fine = min(rule.n_fine or 2 * n_added, len(candidates))
@@ -131,11 +131,18 @@ def select(
     return Selection(frames, bad, candidates, fine)
 
 
-def _bad_clusters(
-    errors: FrameErrors, clusters: ClusterErrors, clustering: Clustering, n_added: int, factor: float
-) -> IntArray:
-    """Give the clusters above the threshold, and the next worst ones while too few frames are in them."""
-    available = np.bincount(clustering.labels[errors.frames], minlength=clustering.n_clusters)
+def bad_clusters(clusters: ClusterErrors, available: IntArray, n_added: int, factor: float) -> IntArray:
+    """Give the clusters above the threshold, and the next worst ones while too few frames are in them.
+
+    Parameters
+    ----------
+    available : (n_clusters,) int array
+        Frames of each cluster that there are to choose from.
+    n_added : int
+        How many frames are to be chosen.
+    factor : float
+        Clusters are bad above this multiple of the overall force RMSE.
+    """
     bad = list(clusters.above(factor))
     for cluster in clusters.ascending[::-1]:
         # Twice as many, so that the worse half of the fine clusters is a choice.

@@ -6,7 +6,7 @@ of history that declares it; a run that goes on finds whole things or nothing.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ def train(
     """
     run = Run(Path(folder))
     made_by = family(settings.family)
+    if settings.subset is None:
+        settings = replace(settings, subset=made_by.expensive)
     trainer = made_by.trainer(**settings.trainer)
     begun = _begin(run, dataset, settings, made_by, trainer, resume, source)
     descriptors = pair_distances(dataset.positions)
@@ -180,7 +182,7 @@ def _grow(
         done = last["step"], frames, load_model(run.step_folder(last["step"])).model
     steps = flatten(
         dataset, trainer, run.clustering, run.splits, descriptors, settings.schedule,
-        seed=settings.seed, done=done, progress=progress,
+        seed=settings.seed, subset=settings.subset_rule if settings.subset else None, done=done, progress=progress,
     )  # fmt: skip
     for step in steps:
         save_model(run.step_folder(step.number), step.model, made_by, dataset, step.train_frames)
@@ -197,6 +199,7 @@ def _history_entry(step: Step) -> dict[str, Any]:
         "added_frames": step.added_frames.tolist(),
         "cluster_rmse": [float(rmse) if np.isfinite(rmse) else None for rmse in step.errors.rmse],
         "overall_rmse": step.errors.overall_rmse,
+        "n_predicted": int(step.errors.counts.sum()),
         "bad_clusters": step.bad_clusters.tolist(),
         "hyper_parameters": dict(step.model.hyper_parameters),
         "seconds": step.seconds,

@@ -19,7 +19,7 @@ from ase_flatten.errors import by_cluster, frame_errors
 from ase_flatten.io import read_dataset
 from ase_flatten.models.folder import load_model
 from ase_flatten.run import Run
-from ase_flatten.selection import select
+from ase_flatten.selection import bad_clusters, select
 from ase_flatten.units import KCAL_PER_MOL
 
 SHARED = 0.3
@@ -48,8 +48,11 @@ def fine_clusters_of_step(run: Run, dataset: Dataset, step: int) -> tuple[IntArr
     rest = np.setdiff1d(np.arange(dataset.n_frames), saved.train_frames)
     errors = frame_errors(saved.model, dataset, rest)
     schedule = run.settings.schedule
+    available = np.bincount(run.clustering.labels[rest], minlength=run.clustering.n_clusters)
+    clusters = by_cluster(errors, run.clustering)
+    bad = bad_clusters(clusters, available, schedule.step_size, schedule.rule.factor)
     selection = select(
-        errors, by_cluster(errors, run.clustering), run.clustering, pair_distances(dataset.positions),
+        errors, bad, run.clustering, pair_distances(dataset.positions),
         saved.train_frames, schedule.step_size, replace(schedule.rule, n_fine=N_FINE),
         rng=np.random.default_rng([run.settings.seed, step]),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import ase_flatten
 from ase_flatten.cli import app
+from ase_flatten.subset import SubsetRule
 
 TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10"]
 
@@ -97,6 +98,29 @@ def test_train_report_and_errors(run, trained, water_file, tmp_path):
 def test_errors_of_any_ase_calculator(run, water_file):
     status, out, _ = run("errors", "-d", water_file, "-i", "tblite:GFN1-xTB", "--out", "e")
     assert status == 0 and "over 416 frames of the data set" in out
+
+
+def test_errors_from_subsets_say_so(run, trained, water_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_flatten.outliers.SubsetRule", lambda: SubsetRule(n_first=2, resolution=0.5))
+    status, out, _ = run("errors", water_file, "runs/water", "--subset", "--out", "e")
+    assert status == 0 and "over 401 frames beside the 15 training frames, estimated from" in out
+    *rows, total = csv.DictReader((tmp_path / "e" / "errors.csv").read_text().splitlines())
+    assert int(total["population"]) == 416
+    assert sum(int(row["n_frames"]) for row in rows) == int(total["n_frames"]) < 401
+    assert any(float(row["force_rmse_half_width"]) > 0 for row in rows) and float(total["force_rmse_half_width"]) > 0
+    # All frames of the worst clusters were predicted.
+    worst = {atoms.info["cluster"] for atoms in read(tmp_path / "e" / "worst_frames.extxyz", ":")}
+    assert all(float(row["force_rmse_half_width"]) == 0 for row in rows if int(row["cluster"]) in worst)
+    everything = run("errors", water_file, "runs/water", "--all-frames", "--out", "a")[1]
+    assert "estimated" not in everything
+
+
+def test_a_run_on_subsets_resumes_on_subsets(run, water_file, tmp_path):
+    assert run("train", water_file, *TRAIN, "--subset", "--out", "s")[0] == 0
+    assert json.loads((tmp_path / "s" / "run.json").read_text())["settings"]["subset"] is True
+    assert run("train", water_file, "--out", "s", "--resume", "-n", 2)[0] == 0
+    status, _, err = run("train", water_file, "--out", "s", "--resume", "-n", 2, "--all-frames")
+    assert status == 2 and "was begun with subset True, now False" in err
 
 
 def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):

@@ -15,6 +15,7 @@ LAYERS = [
     {"assignment", "energy_forces", "bonds"},
     {"clustering", "checks", "models", "reference"},
     {"splits", "errors"},
+    {"subset"},
     {"selection"},
     {"flattening", "evaluation"},
     {"run"},
@@ -27,6 +28,7 @@ LAYERS = [
     {"report", "outliers", "testing"},
     {"console"},
     {"cli", "__init__"},
+    {"ase_plugin"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 COMMANDS = {("md.__main__", "console")}

@@ -13,10 +13,8 @@ import pytest
 from ase_flatten.errors import frame_errors
 from ase_flatten.exceptions import InputError
 from ase_flatten.models import families, family
-from ase_flatten.models.external import ASEModel
 from ase_flatten.models.folder import CARD, load_model, save_model
 from ase_flatten.models.sgdml import FAMILY, SGDMLModel, load_model_file
-from ase_flatten.reference import reference_calculator
 from ase_flatten.testing import check_model
 from ase_flatten.units import KCAL_PER_MOL
 
@@ -226,11 +224,3 @@ def test_families_and_their_settings_are_looked_up():
         FAMILY.trainer(sigmaa=3)
     with pytest.raises(InputError, match="must be positive"):
         FAMILY.trainer(sigma=-3)
-
-
-def test_an_ase_calculator_is_a_model(ethanol_like):
-    model = ASEModel(reference_calculator("tblite:GFN2-xTB"), ethanol_like.numbers)
-    errors = frame_errors(model, ethanol_like, np.arange(3))
-    assert errors.force_mse.max() < 1e-8 and np.abs(errors.energy).max() < 1e-4
-    with pytest.raises(InputError, match="no model that could be saved"):
-        model.save(Path())

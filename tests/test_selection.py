@@ -6,7 +6,7 @@ import pytest
 from ase_flatten.clustering import Clustering
 from ase_flatten.errors import FrameErrors, by_cluster
 from ase_flatten.exceptions import InputError
-from ase_flatten.selection import SelectionRule, select
+from ase_flatten.selection import SelectionRule, bad_clusters, select
 
 N = 400
 
@@ -27,8 +27,10 @@ def choose(scene, n_added, rule=None, *, train_frames=(), rng):
     train_frames = np.asarray(train_frames, dtype=np.int64)
     keep = ~np.isin(errors.frames, train_frames)
     errors = FrameErrors(*(getattr(errors, name)[keep] for name in ("frames", "force_mse", "force_mae", "energy")))
-    clusters = by_cluster(errors, clustering)
-    return select(errors, clusters, clustering, descriptors, train_frames, n_added, rule or SelectionRule(), rng=rng)
+    rule = rule or SelectionRule()
+    available = np.bincount(clustering.labels[errors.frames], minlength=clustering.n_clusters)
+    bad = bad_clusters(by_cluster(errors, clustering), available, n_added, rule.factor)
+    return select(errors, bad, clustering, descriptors, train_frames, n_added, rule, rng=rng)
 
 
 def test_frames_come_from_the_bad_cluster_one_from_each_fine_cluster_of_the_worse_half(scene, rng):

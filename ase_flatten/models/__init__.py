@@ -115,6 +115,9 @@ class Family(Protocol):
     units: Mapping[str, str]
     """Units of `energy` and `length` in the native file."""
 
+    expensive: bool
+    """Whether its models are so slow to predict that errors are estimated on subsets, where nothing else is asked."""
+
     def trainer(self, **settings: Any) -> Trainer:
         """Give a trainer; raise InputError for a setting that the family does not have."""
 

@@ -135,6 +135,7 @@ class SGDMLFamily:
     name = "sgdml"
     distribution = "sgdml"
     units: Mapping[str, str] = MappingProxyType({"energy": "kcal/mol", "length": "Ang"})
+    expensive = False
 
     def trainer(self, **settings: Any) -> SGDMLTrainer:
         """Give a trainer; see `SGDMLTrainer` for the settings."""
