@@ -44,12 +44,15 @@ class BatchedEngine:
         self._evaluate = _evaluator(calculator, numbers)
         self._protocol = protocol
         self._rng = np.random.default_rng(seed)
-        self._masses = atomic_masses[numbers][:, None]
-        self._share = self._masses / self._masses.sum()
+        masses = atomic_masses[numbers][:, None]
+        self._share = masses / masses.sum()
+        self._per_mass = np.tile(1 / masses, 3)
         self._kT = protocol.temperature_K * units.kB
         self._time = protocol.timestep_fs * units.fs
         self._rate = protocol.friction_per_fs / units.fs
         self._freedom = 3 * len(numbers) - 3
+        self._thermal = np.sqrt(self._kT / self._per_mass)
+        self._decay = float(np.exp(-self._rate * self._time))
 
     def begin(self, positions: FloatArray) -> Frame:
         """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
@@ -101,10 +104,11 @@ class BatchedEngine:
     def _langevin(self, alive: np.ndarray) -> dict[int, str]:
         self._kick()
         self._drift(0.5 * self._time)
-        decay = np.exp(-self._rate * self._time)
         self._heat += self._kinetic()
-        self._p *= decay
-        self._p += np.sqrt(1 - decay**2) * self._noise()
+        self._p *= self._decay
+        noise = self._noise()
+        noise *= (1 - self._decay**2) ** 0.5
+        self._p += noise
         self._heat -= self._kinetic()
         self._drift(0.5 * self._time)
         problems = self._update(alive)
@@ -121,7 +125,7 @@ class BatchedEngine:
     def _svr(self, alive: np.ndarray) -> dict[int, str]:
         problems = self._verlet(alive)
         kinetic = self._kinetic()
-        decay = np.exp(-self._rate * self._time)
+        decay = self._decay
         ratio = (1 - decay) * 0.5 * self._kT / kinetic
         one = self._rng.standard_normal(len(kinetic))
         others = 2 * self._rng.standard_gamma(0.5 * (self._freedom - 1), len(kinetic))
@@ -172,17 +176,17 @@ class BatchedEngine:
         self._p += (0.5 * self._time) * self._f
 
     def _drift(self, time: float) -> None:
-        self._x += self._p * (time / self._masses)
+        self._x += self._p * (time * self._per_mass)
 
     def _noise(self) -> FloatArray:
         """Draw thermal momenta, the centre of mass at rest."""
         noise = self._rng.standard_normal(self._x.shape)
-        noise *= np.sqrt(self._kT * self._masses)
+        noise *= self._thermal
         noise -= noise.sum(axis=1, keepdims=True) * self._share
         return noise
 
     def _kinetic(self) -> FloatArray:
-        return 0.5 * np.einsum("rax,rax,a->r", self._p, self._p, 1 / self._masses[:, 0])
+        return 0.5 * np.einsum("rax,rax->r", self._p, self._p * self._per_mass)
 
     def _update(self, alive: np.ndarray) -> dict[int, str]:
         """Evaluate the replicas that are alive, net forces taken out."""
