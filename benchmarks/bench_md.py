@@ -27,6 +27,7 @@ from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
+from ase_flatten.models import Prediction
 from ase_flatten.models.folder import save_model
 from ase_flatten.models.sgdml import FAMILY
 
@@ -40,7 +41,8 @@ class Timed:
     def __init__(self, calculator: FlattenedSGDML) -> None:
         self.calculator, self.seconds = calculator, 0.0
 
-    def predict(self, positions):
+    def predict(self, positions: np.ndarray) -> Prediction:
+        """Predict, and take the time."""
         start = time.perf_counter()
         answer = self.calculator.predict(positions)
         self.seconds += time.perf_counter() - start
