@@ -21,7 +21,7 @@ LAYERS = [
     {"run"},
     {"training"},
     {"calculators"},
-    {"md"},
+    {"md", "torchsim"},
     {"sample"},
     {"structures"},
     {"figures"},
