@@ -15,7 +15,7 @@ from ase_flatten.dataset import formula
 from ase_flatten.exceptions import InputError
 
 
-class FlattenedTorchSim(ModelInterface):  # type: ignore[misc]  # (torch-sim has no types)
+class FlattenedTorchSim(ModelInterface):
     """Give a trained model of any family to torch-sim.
 
     Parameters
