@@ -16,7 +16,7 @@ from ase_flatten.models.gap.quip import QUIPPotential
 from ase_flatten.models.gap.workers import predict_elsewhere
 from ase_flatten.models.sgdml.threads import n_cores
 
-_FEW_FRAMES = 200
+_FEW_FRAMES = 400
 """So many configurations take about as long as it takes to start other processes."""
 
 _MOST_PERMUTATIONS = 120
@@ -64,8 +64,7 @@ class GAPModel:
         if len(somewhere) > _FEW_FRAMES and n_cores() > 1:
             energies[somewhere], forces[somewhere] = predict_elsewhere(self.files, positions[somewhere], n_cores())
         else:
-            for row in somewhere:
-                energies[row], forces[row] = self._potential(positions[row])
+            energies[somewhere], forces[somewhere] = self._potential(positions[somewhere])
         return Prediction(energies, forces)
 
     def save(self, folder: Path) -> None:

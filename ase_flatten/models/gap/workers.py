@@ -1,4 +1,4 @@
-"""Other processes that predict: QUIP computes one configuration at a time, on one core.
+"""Other processes that predict: QUIP computes on one core.
 
 They are processes of their own and not forks, so that a QUIP that stops takes nobody with it,
 and so that a script needs no guard around its main part.
@@ -18,6 +18,7 @@ import numpy as np
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.models.gap.native import NativeFiles
+from ase_flatten.models.gap.quip import QUIPPotential, blocks_of_frames
 
 
 def predict_elsewhere(files: NativeFiles, positions: FloatArray, n_processes: int) -> tuple[FloatArray, FloatArray]:
@@ -37,9 +38,10 @@ def predict_elsewhere(files: NativeFiles, positions: FloatArray, n_processes: in
         QUIP stopped.
     """
     energies, forces = np.empty(len(positions)), np.empty(positions.shape)
-    waiting = iter(range(len(positions)))
-    with _workers(files, min(n_processes, len(positions))) as workers, DefaultSelector() as selector:
-        busy: dict[_Worker, int] = {}
+    blocks = list(blocks_of_frames(len(positions), len(files.numbers)))
+    waiting = iter(blocks)
+    with _workers(files, min(n_processes, len(blocks))) as workers, DefaultSelector() as selector:
+        busy: dict[_Worker, slice] = {}
         for worker in workers:
             selector.register(worker.results, EVENT_READ, worker)
             busy[worker] = next(waiting)
@@ -47,8 +49,8 @@ def predict_elsewhere(files: NativeFiles, positions: FloatArray, n_processes: in
         while busy:
             for key, _ in selector.select():
                 worker = key.data
-                row = busy.pop(worker)
-                energies[row], forces[row] = worker.receive()
+                rows = busy.pop(worker)
+                energies[rows], forces[rows] = worker.receive(rows.stop - rows.start)
                 following = next(waiting, None)
                 if following is not None:
                     busy[worker] = following
@@ -76,15 +78,15 @@ class _Worker:
 
     def send(self, positions: FloatArray) -> None:
         try:
-            self._orders.write(np.ascontiguousarray(positions, dtype=float).tobytes())
+            _write(self._orders.fileno(), np.append(float(len(positions)), positions))
         except BrokenPipeError:
             raise self._stopped() from None
 
-    def receive(self) -> tuple[float, FloatArray]:
-        values = _read(self.results.fileno(), 1 + 3 * self._n_atoms)
+    def receive(self, n_frames: int) -> tuple[FloatArray, FloatArray]:
+        values = _read(self.results.fileno(), n_frames * (1 + 3 * self._n_atoms))
         if values is None:
             raise self._stopped()
-        return values[0], values[1:].reshape(-1, 3)
+        return values[:n_frames], values[n_frames:].reshape(n_frames, -1, 3)
 
     def close(self) -> None:
         self._process.kill()
@@ -126,14 +128,21 @@ def _read(descriptor: int, n_values: int) -> FloatArray | None:
     return np.frombuffer(content, dtype=float)
 
 
+def _write(descriptor: int, values: FloatArray) -> None:
+    """Write all numbers to a pipe, however little it takes at once."""
+    content = memoryview(values.tobytes())
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
 def serve() -> None:
     """Predict what comes in until nothing more does: the main part of the other processes."""
-    from ase_flatten.models.gap.quip import QUIPPotential
-
     folder, numbers = Path(sys.argv[1]), np.array(sys.argv[2:], dtype=np.int64)
-    with os.fdopen(os.dup(1), "wb", buffering=0) as results:
-        os.dup2(2, 1)  # what QUIP prints must not get among the numbers
-        potential = QUIPPotential(folder, numbers)
-        while (positions := _read(0, 3 * len(numbers))) is not None:
-            energy, forces = potential(positions.reshape(-1, 3))
-            results.write(np.append(energy, forces.ravel()).tobytes())
+    results = os.dup(1)
+    os.dup2(2, 1)  # what QUIP prints must not get among the numbers
+    potential = QUIPPotential(folder, numbers)
+    while (header := _read(0, 1)) is not None:
+        positions = _read(0, int(header[0]) * 3 * len(numbers))
+        if positions is None:
+            return
+        _write(results, np.append(*potential(positions.reshape(-1, len(numbers), 3))))
