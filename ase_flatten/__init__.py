@@ -19,6 +19,7 @@ _HOME = {
     "cluster_errors": "errors",
     "flatten": "flattening",
     "load_calculator": "calculators",
+    "FlattenedGAP": "calculators",
     "FlattenedSGDML": "calculators",
 }
 

@@ -117,6 +117,12 @@ class FlattenedSGDML(FlattenedCalculator):
     family = "sgdml"
 
 
+class FlattenedGAP(FlattenedCalculator):
+    """Give a trained GAP to ASE; see `FlattenedCalculator`."""
+
+    family = "gap"
+
+
 def load_calculator(path: str | Path) -> FlattenedCalculator:
     """Load a calculator from a run folder (its improved model), a model folder, or a native sGDML file.
 

@@ -152,7 +152,8 @@ def errors(
     verbose: Verbose = False,
 ) -> None:
     """Find outliers: the force RMSE of a model on each cluster."""
-    from ase_flatten.outliers import MAX_WORKERS, find_outliers, n_cores
+    from ase_flatten.outliers import MAX_WORKERS, find_outliers
+    from ase_flatten.threads import n_cores
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
@@ -188,7 +189,7 @@ def errors(
 def train(
     dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
     data: Data = None,
-    model: Annotated[str | None, typer.Option(help="Model family [sgdml].")] = None,
+    model: Annotated[str | None, typer.Option(help="Model family: sgdml or gap [sgdml].")] = None,
     n_steps: Annotated[int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].")] = None,
     n_initial: Annotated[int | None, typer.Option("-i", "--initial", min=2, help="Frames to start with [200].")] = None,
     step_size: Annotated[int | None, typer.Option("-s", "--step-size", min=1, help="Frames a step adds [100].")] = None,
@@ -199,6 +200,9 @@ def train(
     n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
     factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
     subset: Subset = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap).")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
     ] = None,
@@ -227,7 +231,7 @@ def train(
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
         base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset,
-        trainer=_settings(setting) or None,
+        trainer=_settings(setting, preset) or None,
     )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
@@ -334,9 +338,9 @@ def _changed(base: Any, **changes: Any) -> Any:
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
+def _settings(pairs: list[str] | None, preset: str | None) -> dict[str, Any]:
     """Read NAME=VALUE pairs, values as JSON where they are."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {} if preset is None else {"preset": preset}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:

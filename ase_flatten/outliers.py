@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,11 +118,6 @@ def find_outliers(
     typical = int(representatives(clustering, descriptors)[errors.worst])
     plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=dataset.atoms(typical))
     return Outliers(errors, len(frames), stratum)
-
-
-def n_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -37,8 +37,8 @@ from ase_flatten.models.sgdml.package import find_permutations
 from ase_flatten.models.sgdml.package import package as load_package
 from ase_flatten.models.sgdml.package import train as train_by_package
 from ase_flatten.models.sgdml.task import Task
-from ase_flatten.models.sgdml.threads import n_cores
 from ase_flatten.splits import split
+from ase_flatten.threads import n_cores
 from ase_flatten.units import KCAL_PER_MOL
 
 SIGMA = 20

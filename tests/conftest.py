@@ -1,5 +1,6 @@
 """Data that many tests share."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -16,6 +17,16 @@ from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset, write_dataset
 from ase_flatten.run import Run, RunSettings
 from ase_flatten.training import train
+
+
+def needs(package: str, *, extra: str) -> None:
+    """Skip a module of tests where a package is missing; with ASE_FLATTEN_REQUIRE=all, as in CI, that is an error."""
+    if importlib.util.find_spec(package) is not None:
+        return
+    reason = f"{package} is not installed: pip install 'ase-flatten[{extra}]'"
+    if os.environ.get("ASE_FLATTEN_REQUIRE") == "all":
+        raise ImportError(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture

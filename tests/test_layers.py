@@ -11,7 +11,7 @@ LAYERS = [
     {"exceptions"},
     {"units", "files", "progress"},
     {"dataset"},
-    {"io", "descriptors", "strata"},
+    {"io", "descriptors", "strata", "threads"},
     {"assignment", "energy_forces", "bonds"},
     {"clustering", "checks", "models", "reference"},
     {"splits", "errors"},

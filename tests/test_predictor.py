@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from test_kernel import molecules
 
-from ase_flatten.models.sgdml import predictor, threads
+from ase_flatten import threads
+from ase_flatten.models.sgdml import predictor
 from ase_flatten.models.sgdml.kernel import Geometries, pair_orders
 from ase_flatten.models.sgdml.predictor import Predictor
 

@@ -9,7 +9,7 @@ from scipy.linalg.blas import dtrsm, dtrsv
 from scipy.linalg.lapack import dpotrf
 
 from ase_flatten.dataset import FloatArray
-from ase_flatten.models.sgdml.threads import on_all_cores, one_core
+from ase_flatten.threads import on_all_cores, one_core
 
 _STRIPE = 256
 """Rows that one core works on."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.descriptors import pair_permutation
-from ase_flatten.models.sgdml.threads import Scratch, on_all_cores
+from ase_flatten.threads import Scratch, on_all_cores
 
 _IMAGE_BYTES = 2**22
 """Memory of the permuted Jacobians at work: small enough to stay in a shared cache."""

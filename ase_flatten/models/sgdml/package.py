@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.models.sgdml.threads import n_cores
+from ase_flatten.threads import n_cores
 
 _LOGGERS = ("sgdml", "sgdml.train", "sgdml.predict", "sgdml.solvers.analytic", "sgdml.solvers.iterative")
 

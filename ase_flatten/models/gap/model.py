@@ -1,0 +1,114 @@
+"""GAP models: predictions by QUIP, in this process or in several."""
+
+import tempfile
+from functools import cached_property
+from itertools import permutations, product
+from math import factorial, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.models import Prediction
+from ase_flatten.models.gap.native import NativeFiles, read_native
+from ase_flatten.models.gap.quip import QUIPPotential
+from ase_flatten.models.gap.workers import predict_elsewhere
+from ase_flatten.threads import n_cores
+
+_FEW_FRAMES = 400
+"""So many configurations take about as long as it takes to start other processes."""
+
+_MOST_PERMUTATIONS = 120
+
+
+class GAPModel:
+    """Predict with a GAP.
+
+    Parameters
+    ----------
+    files : NativeFiles
+
+    Attributes
+    ----------
+    permutations : (n_permutations, n_atoms) int array
+        All exchanges of atoms of the same element where these are at most 120. There are far
+        too many in larger molecules: there it is the identity only.
+    """
+
+    def __init__(self, files: NativeFiles) -> None:
+        self.files = files
+        self.numbers = files.numbers
+        self.permutations = _exchanges(files.numbers)
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The settings of the trainer."""
+        return dict(self.files.settings)
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict energies and forces; many configurations on all cores.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+            Where they are not finite, neither is the prediction; QUIP would take atoms that are nowhere for isolated.
+
+        Returns
+        -------
+        Prediction
+        """
+        positions = np.asarray(positions, dtype=float)
+        energies, forces = np.full(len(positions), np.nan), np.full(positions.shape, np.nan)
+        somewhere = np.flatnonzero(np.isfinite(positions).all(axis=(1, 2)))
+        if len(somewhere) > _FEW_FRAMES and n_cores() > 1:
+            energies[somewhere], forces[somewhere] = predict_elsewhere(self.files, positions[somewhere], n_cores())
+        else:
+            energies[somewhere], forces[somewhere] = self._potential(positions[somewhere])
+        return Prediction(energies, forces)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.xml`, the sparse points and the log of `gap_fit`."""
+        self.files.write(folder)
+
+    def __reduce__(self) -> tuple[type["GAPModel"], tuple[NativeFiles]]:
+        return GAPModel, (self.files,)
+
+    @cached_property
+    def _potential(self) -> QUIPPotential:
+        with tempfile.TemporaryDirectory(prefix="ase-flatten-") as folder:
+            self.files.write(Path(folder))
+            return QUIPPotential(Path(folder), self.numbers)
+
+
+def load_model_folder(folder: Path) -> GAPModel:
+    """Load a model from its folder.
+
+    What the files say is checked first, then another process tries them: QUIP ends
+    the process that it runs in when it meets what it cannot read.
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged, or QUIP is not installed.
+    """
+    files = read_native(folder)
+    apart = np.zeros((1, len(files.numbers), 3))
+    apart[0, :, 0] = 1.5 * np.arange(len(files.numbers))
+    predict_elsewhere(files, apart, 1)
+    return GAPModel(files)
+
+
+def _exchanges(numbers: IntArray) -> IntArray:
+    """Give all exchanges of atoms of the same element, the identity first, or it alone where they are too many."""
+    identity = np.arange(len(numbers))
+    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    if prod(factorial(len(group)) for group in groups) > _MOST_PERMUTATIONS:
+        return identity[None]
+    exchanges = []
+    for images in product(*(permutations(group) for group in groups)):
+        exchange = identity.copy()
+        for group, image in zip(groups, images, strict=True):
+            exchange[group] = image
+        exchanges.append(exchange)
+    return np.array(exchanges)

@@ -1,0 +1,101 @@
+"""A GAP in QUIP's hands, through quippy.
+
+A call of QUIP reads its own options anew, which takes longer than a small molecule itself. So
+several configurations go into one call, as molecules that are too far apart to feel each other.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.models.gap.native import LABEL, MODEL_FILE
+
+ATOMS_A_CALL = 150
+_WIDE = 1000.0
+"""Molecules that have flown apart by so much, Å, would cost the others of their call digits."""
+
+
+class QUIPPotential:
+    """Compute energies and forces of configurations of one molecule.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the native files are; they are not needed any longer afterwards.
+    numbers : (n_atoms,) int array
+
+    Raises
+    ------
+    InputError
+        quippy is not installed, or QUIP refuses the files.
+    """
+
+    def __init__(self, folder: Path, numbers: IntArray) -> None:
+        try:
+            from quippy.potential import Potential
+        except ImportError as error:
+            raise InputError(f"GAP needs quippy ({error}); install it with: pip install 'ase-flatten[gap]'") from error
+        try:
+            # What to make of the file is said here, and not left to the file.
+            calculator = Potential(f"IP GAP label={LABEL}", param_filename=str(folder / MODEL_FILE))
+        except RuntimeError as error:
+            raise InputError(f"expected a GAP model, QUIP refuses it: {error}") from error
+        self._potential = calculator._quip_potential
+        self._reach = float(self._potential.cutoff())
+        self._numbers = numbers
+        # Kept, since QUIP never frees what it makes of atoms.
+        self._atoms: dict[int, Any] = {}
+
+    def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict configurations.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+
+        Returns
+        -------
+        (n_frames,) array, eV, and (n_frames, n_atoms, 3) array, eV/Å
+        """
+        energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+        for rows in blocks_of_frames(len(positions), len(self._numbers)):
+            centred = positions[rows] - positions[rows, :1]
+            extent = np.ptp(centred[..., 0]) if len(centred) > 1 else 0.0
+            apart = [rows] if extent < _WIDE else [slice(row, row + 1) for row in range(rows.start, rows.stop)]
+            for part in apart:
+                energies[part], forces[part] = self._at_once(centred[part.start - rows.start : part.stop - rows.start])
+        return energies, forces
+
+    def _at_once(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a few configurations side by side, in one call."""
+        n_frames, n_atoms, _ = positions.shape
+        shifts = np.zeros((n_frames, 1, 3))
+        shifts[:, 0, 0] = np.arange(n_frames) * (np.ptp(positions[..., 0]) + self._reach + 1)
+        atoms = self._atoms_of(n_frames)
+        atoms.pos[:] = (positions + shifts).reshape(-1, 3).T
+        total, energies, forces = (
+            np.zeros(()),
+            np.zeros(n_frames * n_atoms),
+            np.zeros((3, n_frames * n_atoms), order="F"),
+        )
+        self._potential.calc(atoms, args_str="", energy=total, force=forces, local_energy=energies)
+        return energies.reshape(n_frames, n_atoms).sum(axis=1), forces.T.reshape(positions.shape)
+
+    def _atoms_of(self, n_frames: int) -> Any:
+        from quippy.convert import ase_to_quip
+
+        if n_frames not in self._atoms:
+            self._atoms[n_frames] = ase_to_quip(Atoms(np.tile(self._numbers, n_frames)))
+        return self._atoms[n_frames]
+
+
+def blocks_of_frames(n_frames: int, n_atoms: int) -> Iterator[slice]:
+    """Cut frames into blocks for one call each."""
+    step = max(1, ATOMS_A_CALL // n_atoms)
+    for start in range(0, n_frames, step):
+        yield slice(start, min(start + step, n_frames))

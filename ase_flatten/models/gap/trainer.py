@@ -1,0 +1,169 @@
+"""The settings of GAP, and its family."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from ase_flatten.dataset import Dataset, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.models import Model, unknown_setting
+from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
+from ase_flatten.models.gap.model import GAPModel, load_model_folder
+
+SPARSE_METHODS = ("CUR_POINTS", "RANDOM", "CLUSTER")
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"paper": {}, "small": {"n_max": 6, "l_max": 3, "n_sparse": 300, "sparse_method": "RANDOM"}}
+)
+"""Settings under one name. The small one suits a laptop."""
+
+_WHOLE = {"n_max": 1, "l_max": 0, "zeta": 1, "n_sparse": 1}
+_POSITIVE = ("cutoff", "atom_sigma", "delta", "energy_sigma", "force_sigma", "sparse_jitter")
+
+
+@dataclass(frozen=True)
+class GAPTrainer:
+    """Train GAP models with SOAP.
+
+    Parameters
+    ----------
+    n_max, l_max : int
+        Radial and angular functions of SOAP.
+    cutoff, atom_sigma : float
+        Range of SOAP and width of its Gaussians, Å.
+    zeta : int
+        Power of the SOAP kernel.
+    n_sparse : int
+        Sparse points of each element.
+    sparse_method : str
+        How `gap_fit` chooses them, one of `SPARSE_METHODS`.
+    delta : float
+        Scale of the energy of an atom, eV.
+    energy_sigma, force_sigma : float
+        Expected errors, eV per atom and eV/Å.
+    sparse_jitter : float
+        Added to the diagonal of the sparse points' kernel.
+    e0 : "average" or mapping
+        Reference energies of the isolated atoms, eV, by symbol; or the average energy of an atom for all.
+    """
+
+    n_max: int = 12
+    l_max: int = 6
+    cutoff: float = 5.0
+    atom_sigma: float = 0.5
+    zeta: int = 2
+    n_sparse: int = 400
+    sparse_method: str = "CUR_POINTS"
+    delta: float = 1.0
+    energy_sigma: float = 0.001
+    force_sigma: float = 0.01
+    sparse_jitter: float = 1e-8
+    e0: str | Mapping[str, float] = "average"
+
+    def __post_init__(self) -> None:
+        for name, least in _WHOLE.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        for name in _POSITIVE:
+            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if self.sparse_method not in SPARSE_METHODS:
+            raise InputError(f"sparse_method must be one of {', '.join(SPARSE_METHODS)}, got {self.sparse_method!r}")
+        if self.e0 != "average" and not _are_reference_energies(self.e0):
+            raise InputError(f'e0 must be average or energies by symbol, such as {{"H": -13.6}} (eV), got {self.e0!r}')
+
+    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
+        """Draw a uniform sample of the pool."""
+        return rng.choice(pool, n_frames, replace=False)
+
+    def fit(
+        self,
+        dataset: Dataset,
+        frames: IntArray,
+        valid: IntArray,
+        *,
+        rng: np.random.Generator,
+        previous: Model | None = None,
+    ) -> GAPModel:
+        """Train on `frames`, always anew; `previous` gives the settings. The validation frames are not looked at.
+
+        Raises
+        ------
+        InputError
+            `gap_fit` is missing, refuses or needs more memory than there is, or `e0` leaves out an element.
+        """
+        trainer = self if previous is None else replace(self, **previous.hyper_parameters)
+        if isinstance(trainer.e0, Mapping):
+            missing = {chemical_symbols[number] for number in dataset.numbers} - set(trainer.e0)
+            if missing:
+                raise InputError(f"expected a reference energy e0 of every element, found none of {sorted(missing)[0]}")
+        seed = int(rng.integers(1, 2**31 - 1))
+        return GAPModel(run_gap_fit(find_gap_fit(), dataset, frames, asdict(trainer), seed))
+
+    def settle(
+        self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
+    ) -> list[Model]:
+        """Give the models as they are: nothing was chosen by the data."""
+        return [model for _, model in trained]
+
+
+class GAPFamily:
+    """The GAP family."""
+
+    name = "gap"
+    distribution = "quippy-ase"
+    units: Mapping[str, str] = MappingProxyType({"energy": "eV", "length": "Ang"})
+    expensive = True
+
+    def trainer(self, *, preset: str = "paper", **settings: Any) -> GAPTrainer:
+        """Give a trainer; see `GAPTrainer` for the settings, which go before those of the preset.
+
+        Raises
+        ------
+        InputError
+            An unknown setting or a wrong value; or `gap_fit` is missing, which is better known before a long run.
+        """
+        if preset not in PRESETS:
+            raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        known = ["preset", *(field.name for field in fields(GAPTrainer))]
+        for name in settings:
+            if name not in known:
+                raise unknown_setting(name, known)
+        trainer = GAPTrainer(**{**PRESETS[preset], **settings})
+        find_gap_fit()
+        return trainer
+
+    def settings(self, trainer: GAPTrainer) -> dict[str, Any]:
+        """Give the settings of a trainer, as JSON can hold them."""
+        return asdict(trainer)
+
+    def load(self, folder: Path) -> GAPModel:
+        """Load `model.xml` and its sparse points from a model folder, running nothing that they name."""
+        model = load_model_folder(folder)
+        try:
+            GAPTrainer(**model.hyper_parameters)
+        except TypeError as error:
+            raise InputError(f"expected the settings of a GAP in {folder}, found others: {error}") from error
+        return model
+
+
+FAMILY = GAPFamily()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_reference_energies(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(name in atomic_numbers and _is_number(energy) for name, energy in value.items())
+    )
