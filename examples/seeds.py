@@ -1,6 +1,7 @@
 """Compare default and improved models of equal size over several seeds.
 
     python examples/seeds.py DATASET.npz [DATASET.npz ...] -n 6 -i 200 -s 50 --seeds 2 --out runs/seeds
+    python examples/seeds.py DATASET.npz --model gap --preset small -n 4 -i 100 -s 50 --seeds 3
 
 Runs improved training once for each data set and seed (a run that was stopped goes on), and
 prints the held-out errors with their mean and spread, and writes them as a table for the documentation.
@@ -21,13 +22,16 @@ from ase_flatten.training import train
 QUANTITIES = ("worst", "force_rmse", "energy_rmse")
 
 
-def compare(path: Path, schedule: Schedule, n_seeds: int, out: Path) -> list[tuple[Curve, Curve]]:
+def compare(
+    path: Path, schedule: Schedule, n_seeds: int, out: Path, *, family: str = "sgdml", preset: str | None = None
+) -> list[tuple[Curve, Curve]]:
     """Run all seeds on one data set; give the final default and improved errors of each."""
     dataset = read_dataset(path)
     finals = []
     for seed in range(n_seeds):
         folder = out / f"{path.stem}-seed{seed}"
-        settings = RunSettings(schedule=schedule, seed=seed)
+        trainer = {} if preset is None else {"preset": preset}
+        settings = RunSettings(family=family, trainer=trainer, schedule=schedule, seed=seed)
         run = train(dataset, folder, settings, resume=True, progress=console.progress(False), source=path.name)
         finals.append(run.evaluation.final)
     return finals
@@ -62,11 +66,15 @@ def main(given: argparse.Namespace) -> None:
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     table: list[list[str]] = []
     for path in given.datasets:
-        table += rows(path.stem, compare(path, schedule, given.seeds, given.out))
+        table += rows(
+            path.stem, compare(path, schedule, given.seeds, given.out, family=given.model, preset=given.preset)
+        )
     heads = ["data"]
     heads += [f"{what}, {scheme}" for what in ("worst", "forces", "energy") for scheme in ("default", "improved")]
     size = schedule.n_train(schedule.n_steps)
-    title = f"Held-out RMSE at {size} frames: forces of the worst cluster and of all, kcal/(mol Å), energies, kcal/mol"
+    title = (
+        f"{given.model} at {size} frames, held-out RMSE: forces (worst cluster, all), kcal/(mol Å); energies, kcal/mol"
+    )
     console.table(title, heads, table)
     write_text(given.out / "seeds.rst", as_rst(title, heads, table))
     console.say(f"table: {given.out / 'seeds.rst'}")
@@ -75,6 +83,8 @@ def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--model", default="sgdml", help="model family [sgdml]")
+    parser.add_argument("--preset", help="settings of the family under one name, such as small (gap)")
     parser.add_argument("-n", type=int, default=8, help="steps [8]")
     parser.add_argument("-i", type=int, default=200, help="frames to start with [200]")
     parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")
