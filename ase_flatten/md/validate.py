@@ -10,6 +10,7 @@ from ase import Atoms
 
 from ase_flatten.calculators import load_calculator
 from ase_flatten.exceptions import InputError
+from ase_flatten.md.compare import analyse
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.figure import plot_total_energy
 from ase_flatten.md.geometry import reference_bonds
@@ -101,6 +102,7 @@ def validate(
             )
             summaries.append(summary)
         plot_total_energy(folder)
+        analyse(folder, known, reference=reference, progress=progress)
     return summaries
 
 
