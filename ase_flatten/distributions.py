@@ -31,13 +31,12 @@ def count_distances(distances: FloatArray) -> IntArray:
 
 def bin_centres() -> FloatArray:
     """Give the distances at the middle of the bins, (n_bins,) in Å."""
-    return BIN_WIDTH * (np.arange(N_BINS) + 0.5)
+    return BIN_WIDTH * (np.arange(N_BINS, dtype=np.float64) + 0.5)
 
 
 def density(counts: IntArray) -> FloatArray:
     """Turn counts into the distribution h(r), (n_bins,) in 1/Å; its integral is one, or it is zero without counts."""
-    heights: FloatArray = counts.astype(np.float64) / (max(1, int(counts.sum())) * BIN_WIDTH)
-    return heights
+    return np.asarray(counts / (max(1, int(counts.sum())) * BIN_WIDTH))
 
 
 def distribution_error(counts: IntArray, reference: IntArray) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, CalculationFailed
+from ase.calculators.calculator import BaseCalculator
 
+from ase_flatten.md.engines.batched import MODEL_ERRORS
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.units import KCAL_PER_MOL
 
@@ -37,7 +38,7 @@ def errors_along(
             atoms = Atoms(frame.numbers, frame.positions, calculator=calculator)
             try:
                 force, energy = atoms.get_forces(), atoms.get_potential_energy()
-            except CalculationFailed:
+            except MODEL_ERRORS:
                 continue
             finally:
                 advance(1)

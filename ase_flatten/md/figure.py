@@ -69,25 +69,28 @@ def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Mapp
         ``survival.png`` and ``survival.pdf`` in that folder.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         # Curves often coincide: those below are wider.
-        widths = np.linspace(2 + 1.6 * (len(curves) - 1), 2, len(curves))
-        for (name, colour), width in zip(_coloured(curves), widths, strict=True):
+        for rank, (name, colour) in enumerate(_coloured(curves)):
             curve = curves[name]
-            label = f"{name}: {curve.fraction[-1]:.2f} ({curve.low[-1]:.2f} to {curve.high[-1]:.2f}) at the end"
+            label = f"{name}: {curve.fraction[-1]:.2f} ({curve.low[-1]:.2f} to {curve.high[-1]:.2f})"
             axes.fill_between(curve.time_ps, curve.low, curve.high, step="post", color=colour, alpha=0.15, linewidth=0)
+            width = 1.4 + 1.2 * (len(curves) - 1 - rank)
             axes.step(curve.time_ps, curve.fraction, where="post", color=colour, linewidth=width, label=label)
-            lost = np.flatnonzero(np.diff(curve.fraction)) + 1
-            axes.plot(curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w")
-        axes.set_xlim(0, 1.01 * max(model["duration_ps"] for model in comparison["models"].values()))
+            lost = np.flatnonzero(np.diff(curve.fraction, prepend=1.0))
+            axes.plot(
+                curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w",
+                clip_on=False, zorder=5,
+            )  # fmt: skip
+        axes.set_xlim(0, max(model["duration_ps"] for model in comparison["models"].values()))
         axes.set_ylim(0, 1.04)
         axes.set_xlabel("time (ps)")
         axes.set_ylabel("surviving fraction of replicas")
-        axes.set_title(f"{comparison['temperature_K']:g} K: survival and its 95 % interval{_chance(comparison)}")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower left")
+        title = f"{comparison['temperature_K']:g} K: survival to the end and its 95 % interval{_chance(comparison)}"
+        axes.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _save(figure, folder, "survival")
 
 
@@ -115,7 +118,7 @@ def plot_distances(
     """
     centres = bin_centres()
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9.0, 4.8), layout="constrained")
+        figure = Figure(figsize=(9.0, 5.4), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(2, 2, sharex="col", height_ratios=(3, 2))
         for (above, below), kind, what in zip(panels.T, ("bonds", "pairs"), ("bond lengths", "all pair distances")):
@@ -124,16 +127,17 @@ def plot_distances(
             for name, colour in _coloured(models):
                 found = density(models[name][kind])
                 label = f"{name}: {_plus_minus(comparison['models'][name]['distances']['data'][kind])}"
-                above.plot(centres, found, color=colour, linewidth=1.2, label=label)
-                below.plot(centres, found - known, color=colour, linewidth=1.0)
+                under: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.6, "zorder": 1} if name == "reference" else {}
+                above.plot(centres, found, label=label, **{"color": colour, "linewidth": 1.1, **under})
+                below.plot(centres, found - known, **{"color": colour, "linewidth": 0.9, **under})
             below.axhline(0, color="#999999", linewidth=0.6, zorder=0)
             taken = np.flatnonzero(np.sum([data[kind], *(of[kind] for of in models.values())], axis=0))
             if len(taken):
                 above.set_xlim(centres[taken[0]] - 5 * BIN_WIDTH, centres[taken[-1]] + 5 * BIN_WIDTH)
             above.set_ylim(0)
-            above.set_title(f"{comparison['temperature_K']:g} K: {what}")
             below.set_xlabel("distance r (Å)")
-            above.legend(frameon=False, title="∫ |h − h(data)| dr", loc="upper right")
+            title = f"{comparison['temperature_K']:g} K, {what}: ∫ |h − h(data)| dr ± standard error"
+            above.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
             for axes in (above, below):
                 axes.spines[["top", "right"]].set_visible(False)
         panels[0, 0].set_ylabel("h(r) (1/Å)")
@@ -150,7 +154,9 @@ def _coloured(names: Iterable[str]) -> list[tuple[str, str]]:
 
 def _chance(comparison: Mapping[str, Any]) -> str:
     test = comparison["log_rank"]
-    return "" if test is None else f" (log-rank p = {test['p_value']:.2g})"
+    if test is None or all(comparison["models"][name]["survival"] == 1 for name in test["models"]):
+        return ""
+    return f" (log-rank p = {test['p_value']:.2g})"
 
 
 def _plus_minus(error: Mapping[str, Any]) -> str:
