@@ -76,16 +76,16 @@ def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Mapp
         for rank, (name, colour) in enumerate(_coloured(curves)):
             curve = curves[name]
             label = f"{name}: {curve.fraction[-1]:.2f} ({curve.low[-1]:.2f} to {curve.high[-1]:.2f})"
-            axes.fill_between(curve.time_ps, curve.low, curve.high, step="post", color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(curve.time_ps, curve.low, curve.high, step="post", color=colour, alpha=0.12, linewidth=0)
+            for limit in (curve.low, curve.high):
+                axes.step(curve.time_ps, limit, where="post", color=colour, linewidth=0.8, linestyle=":")
             width = 1.4 + 1.2 * (len(curves) - 1 - rank)
             axes.step(curve.time_ps, curve.fraction, where="post", color=colour, linewidth=width, label=label)
             lost = np.flatnonzero(np.diff(curve.fraction, prepend=1.0))
-            axes.plot(
-                curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w",
-                clip_on=False, zorder=5,
-            )  # fmt: skip
-        axes.set_xlim(0, max(model["duration_ps"] for model in comparison["models"].values()))
-        axes.set_ylim(0, 1.04)
+            axes.plot(curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w")
+        end = max(model["duration_ps"] for model in comparison["models"].values())
+        axes.set_xlim(-0.01 * end, 1.01 * end)
+        axes.set_ylim(-0.02, 1.04)
         axes.set_xlabel("time (ps)")
         axes.set_ylabel("surviving fraction of replicas")
         axes.spines[["top", "right"]].set_visible(False)

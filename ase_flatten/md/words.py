@@ -72,11 +72,12 @@ def _complaint(summary: Summary) -> str:
 
 
 def _differences(summaries: Sequence[Summary]) -> list[str]:
-    """Compare the mean energies of each model with the last one's: the reference, if it was run."""
-    ordered = sorted(summaries, key=lambda summary: summary["model"] == "reference")
+    """Compare the mean energies of each model with the last one's, and with the reference's."""
+    models = [summary for summary in summaries if summary["model"] != "reference"]
+    references = [summary for summary in summaries if summary["model"] == "reference"]
+    pairs = [(one, models[-1]) for one in models[:-1]] + [(one, other) for one in models for other in references]
     clauses = []
-    for summary in ordered[:-1]:
-        other = ordered[-1]
+    for summary, other in pairs:
         if None in (summary["standard_error"], other["standard_error"]):
             continue
         difference = summary["mean_total_energy"] - other["mean_total_energy"]
