@@ -22,7 +22,7 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz
 from ase_flatten.md import Protocol, analysis, reference_bonds, run_md, verdict
 from ase_flatten.md.accuracy import errors_along
-from ase_flatten.md.compare import analyse, comparisons, distance_error
+from ase_flatten.md.compare import analyse, comparisons, distance_error, require_packages
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.saved import saved_runs
 from ase_flatten.md.survival import log_rank, survival
@@ -144,9 +144,13 @@ def test_missing_packages_say_which_extra_has_them(monkeypatch):
         ("lifelines", lambda: survival(np.ones(2), np.zeros(2, dtype=bool))),
         ("pymbar", lambda: effective_samples(np.arange(10.0)[:, None])),
     ):
-        monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(InputError, match=rf"package {package}.*pip install 'ase-flatten\[md\]'"):
-            act()
+        with monkeypatch.context() as patch:
+            for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+                patch.delitem(sys.modules, name)
+            patch.setitem(sys.modules, package, None)
+            for needs in (act, require_packages):
+                with pytest.raises(InputError, match=rf"package {package}.*pip install 'ase-flatten\[md\]'"):
+                    needs()
 
 
 def test_pymbar_does_not_lecture(caplog, monkeypatch):

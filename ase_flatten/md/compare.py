@@ -16,8 +16,8 @@ from ase_flatten.files import write_json
 from ase_flatten.md.accuracy import errors_along
 from ase_flatten.md.figure import plot_distances, plot_survival
 from ase_flatten.md.saved import SavedRun, forces_of, positions_of, saved_runs
-from ase_flatten.md.survival import log_rank, survival
-from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
+from ase_flatten.md.survival import lifelines, log_rank, survival
+from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error, timeseries
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
 
@@ -115,6 +115,12 @@ def analyse(
         plot_distances(folder, drawn, data, comparison)
     write_json(folder / "comparison.json", comparison)
     return comparison
+
+
+def require_packages() -> None:
+    """Raise InputError where a package of the analysis is missing: better before the dynamics than after."""
+    lifelines()
+    timeseries()
 
 
 def comparisons(folder: str | Path) -> dict[float, dict[str, Any]]:

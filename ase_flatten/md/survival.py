@@ -51,7 +51,7 @@ def survival(durations_ps: FloatArray, failed: NDArray[np.bool_]) -> Survival:
     InputError
         The package lifelines is missing.
     """
-    fitter = _lifelines("lifelines").KaplanMeierFitter()
+    fitter = lifelines().KaplanMeierFitter()
     curve = fitter.fit(durations_ps, event_observed=failed).survival_function_
     fraction = curve["KM_estimate"].to_numpy()
     n_replicas = len(durations_ps)
@@ -83,11 +83,12 @@ def log_rank(
     """
     if not failed.any() and not other_failed.any():
         return 1.0
-    test = _lifelines("lifelines.statistics").logrank_test
+    test = lifelines("lifelines.statistics").logrank_test
     return float(test(durations_ps, other_durations_ps, failed, other_failed).p_value)
 
 
-def _lifelines(module: str) -> Any:
+def lifelines(module: str = "lifelines") -> Any:
+    """Import the package or one of its modules; raise InputError where it is missing."""
     try:
         return import_module(module)
     except ImportError as error:

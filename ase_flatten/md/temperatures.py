@@ -1,6 +1,7 @@
 """Temperatures of a run: that of the momenta, and that of the configurations."""
 
 import logging
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,16 @@ def effective_samples(series: FloatArray) -> float | None:
     """
     if len(series) < 2 or not series.size or not series.var() > 0:
         return None
-    return series.size / float(_timeseries().statistical_inefficiency_multiple(list(series.T), fast=True))
+    return series.size / float(timeseries().statistical_inefficiency_multiple(list(series.T), fast=True))
 
 
-def _timeseries() -> Any:
-    """Import pymbar without the general advice that it logs when it is imported."""
+def timeseries() -> Any:
+    """Import it from pymbar, without the advice that this logs when imported; raise InputError where it is missing."""
     log = logging.getLogger("pymbar")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        from pymbar import timeseries
+        return import_module("pymbar.timeseries")
     except ImportError as error:
         raise InputError(
             f"the analysis needs the package pymbar, which is not installed ({error}); "
@@ -66,4 +67,3 @@ def _timeseries() -> Any:
         ) from error
     finally:
         log.setLevel(level)
-    return timeseries

@@ -10,7 +10,7 @@ from ase import Atoms
 
 from ase_flatten.calculators import load_calculator
 from ase_flatten.exceptions import InputError
-from ase_flatten.md.compare import analyse
+from ase_flatten.md.compare import analyse, require_packages
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.figure import plot_total_energy
 from ase_flatten.md.geometry import reference_bonds
@@ -62,6 +62,7 @@ def validate(
     InputError
         A run that is not finished, or settings that molecular dynamics does not allow.
     """
+    require_packages()
     known = run.reference
     criteria = Criteria(
         known["numbers"],
