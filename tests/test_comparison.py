@@ -365,17 +365,18 @@ def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     start = [Atoms(numbers, 0.9 * place)] * 2
     summary = run_md(calculator, start, protocol, tmp_path / "m", model="m", criteria=criteria, engine="ase")
     assert abs(summary["nve"]["drift"]) < 1 and summary["nve"]["conserved"] is True
-    assert "m conserves the energy" in verdict([summary])
     comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
+    assert comparison["models"]["m"]["nve"] == summary["nve"]
+    words = verdict([summary], {100.0: comparison})
+    assert "m conserves the energy without a thermostat" in words
     # The energy decides on the temperature: none is right or wrong.
-    assert "temperature of m" not in verdict([summary], {100.0: comparison})
+    assert "temperature of m" not in words
 
 
-def test_a_verdict_on_a_run_that_leaks_energy():
-    summary = {
-        "model": "improved", "temperature_K": 300.0, "n_replicas": 4, "n_failed": 0, "reasons": [], "stable": True,
-        "first_failure_ps": None, "mean_total_energy": 1.0, "standard_error": 0.1, "drift": 0.01, "drift_error": 0.02,
-    }  # fmt: skip
+def test_a_leak_of_energy_beside_a_thermostat_run_is_told(tmp_path, rng):
+    summaries = [write_run(tmp_path / "improved", rng, n_replicas=2)]
     leak = {"drift": 5.2, "drift_error": 0.1, "ratio": 2.4, "conserved": False}
-    words = verdict([{**summary, "nve": leak}])
-    assert "improved does not conserve the energy: it drifts by +5.2 meV/atom/ps, over the run 2.4 times" in words
+    write_json(tmp_path / "nve" / "improved" / "summary.json", {"nve": leak})
+    words = verdict(summaries, {300.0: analyse(tmp_path, known(rng))})
+    assert "improved does not conserve the energy without a thermostat: it drifts by +5.2 meV/atom/ps" in words
+    assert "over the run 2.4 times the standard deviation" in words

@@ -68,8 +68,9 @@ def analyse(
         the total energy; kinetic_temperature_K and configurational_temperature_K with their
         errors (``_error_K``), over replicas that did not fail; survival, survival_low and survival_high at the end
         of the run, duration_ps; distances, by what they are compared with (data, reference) and kind (pairs, bonds):
-        error, its standard error and of_replicas; reference_errors, by `errors_along`. Then log_rank: models and
-        p_value, of default and improved.
+        error, its standard error and of_replicas; reference_errors, by `errors_along`; nve, by `conservation`, of
+        this run or of the one in ``nve/`` beside it. Then log_rank: models and p_value, of the two
+        models where there are two beside the reference.
 
     Raises
     ------
@@ -99,13 +100,14 @@ def analyse(
                 if target != run.name
             },
             "reference_errors": _reference_errors(run, reference, progress),
+            "nve": _conservation(run),
         }
-    pair = [name for name in ("default", "improved") if name in lifetimes]
+    pair = [name for name in lifetimes if name != "reference"]
     comparison = {
         "temperature_K": runs[0].summary["temperature_K"],
         "models": models,
         "log_rank": None
-        if len(pair) < 2
+        if len(pair) != 2
         else {"models": pair, "p_value": log_rank(*lifetimes[pair[0]], *lifetimes[pair[1]])},
     }
     plot_survival(folder, curves, comparison)
@@ -219,6 +221,15 @@ def _reference_errors(run: SavedRun, reference: str | None, progress: Progress) 
     content = {"reference": reference, **errors}
     write_json(path, content)
     return content
+
+
+def _conservation(run: SavedRun) -> dict[str, Any] | None:
+    """Tell how the energy is kept without a thermostat, where the model was run without one."""
+    found: dict[str, Any] | None = run.summary.get("nve")
+    beside = SavedRun(run.folder.parent / "nve" / run.name)
+    if found is None and (beside.folder / "summary.json").is_file():
+        found = beside.summary.get("nve")
+    return found
 
 
 def _known(value: float) -> float | None:

@@ -47,9 +47,9 @@ def _sentence(temperature: float, summaries: Sequence[Summary], comparison: Comp
         clauses.append(f"{names} {'is' if len(stable) == 1 else 'are'} stable{_evidence(stable)}")
     clauses += [f"{summary['model']} is not: {_complaint(summary)}" for summary in summaries if not summary["stable"]]
     clauses += _differences(stable)
-    clauses += [_conservation(summary) for summary in summaries if summary.get("nve", {}).get("conserved") is not None]
     if comparison is not None:
         clauses += _survival(summaries, comparison) + _temperatures(summaries, comparison)
+        clauses += _conservation(comparison)
     return f"At {temperature:g} K {'; '.join(clauses)}."
 
 
@@ -90,13 +90,16 @@ def _differences(summaries: Sequence[Summary]) -> list[str]:
     return clauses
 
 
-def _conservation(summary: Summary) -> str:
-    nve = summary["nve"]
-    return (
-        f"{summary['model']} {'conserves' if nve['conserved'] else 'does not conserve'} the energy: it drifts by "
+def _conservation(comparison: Comparison) -> list[str]:
+    """Say how well models keep their energy without a thermostat, where they were run so."""
+    kept = [(name, model["nve"]) for name, model in comparison["models"].items() if model.get("nve")]
+    return [
+        f"{name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy without a thermostat: it drifts by "
         f"{nve['drift']:+.3g} meV/atom/ps, over the run {nve['ratio']:.2g} times the standard deviation of the kinetic "
         "energy"
-    )
+        for name, nve in kept
+        if nve["conserved"] is not None
+    ]
 
 
 def _survival(summaries: Sequence[Summary], comparison: Comparison) -> list[str]:
