@@ -94,9 +94,9 @@ def _conservation(comparison: Comparison) -> list[str]:
     """Say how well models keep their energy without a thermostat, where they were run so."""
     kept = [(name, model["nve"]) for name, model in comparison["models"].items() if model.get("nve")]
     return [
-        f"{name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy without a thermostat: it drifts by "
-        f"{nve['drift']:+.3g} meV/atom/ps, over the run {nve['ratio']:.2g} times the standard deviation of the kinetic "
-        "energy"
+        f"{name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy without a thermostat: it drifts "
+        f"by {nve['drift']:+.3g} meV/atom/ps, over the run {nve['ratio']:.2g} times the standard deviation of the "
+        "kinetic energy"
         for name, nve in kept
         if nve["conserved"] is not None
     ]
