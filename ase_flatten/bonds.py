@@ -9,6 +9,9 @@ from scipy.sparse.csgraph import connected_components
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.descriptors import blocks
 
+BONDED = 1.25
+"""Atoms are bonded up to this multiple of the sum of their covalent radii."""
+
 
 def radius_sums(numbers: IntArray) -> FloatArray:
     """Add the covalent radii of each pair of atoms.
@@ -21,6 +24,11 @@ def radius_sums(numbers: IntArray) -> FloatArray:
     radii = covalent_radii[numbers]
     i, j = np.tril_indices(len(numbers), -1)
     return np.asarray(radii[i] + radii[j])
+
+
+def bonded_pairs(numbers: IntArray, mean_distances: FloatArray) -> NDArray[np.bool_]:
+    """Tell which pairs are bonded in data of these mean distances, (n_pairs,) in Å and in bool."""
+    return np.asarray(mean_distances < BONDED * radius_sums(numbers))
 
 
 def _bonds(numbers: IntArray, distances: FloatArray) -> NDArray[np.bool_]:

@@ -15,11 +15,14 @@ from ase_flatten.evaluation import N_WORST, SCHEMES, Curve, Evaluation
 from ase_flatten.figures import FEW, KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
 from ase_flatten.files import write_text
 from ase_flatten.md import verdict
+from ase_flatten.md.compare import comparisons
 from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
 
 Format = Callable[[float | None], str]
+
+MD_PICTURES = ("total_energy", "survival", "distances")
 
 _SAME = 0.005
 """A relative change that is smaller is none."""
@@ -267,21 +270,48 @@ def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
 
 def _temperatures(folder: Path) -> list[dict[str, Any]]:
     """Read what molecular dynamics left at each temperature."""
-    found = []
+    found, read = [], comparisons(folder / "md")
     for at in folder.glob("md/*K"):
         summaries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(at.glob("*/summary.json"))]
         if not summaries:
             continue
-        picture = at / "total_energy.png"
+        compared = read.get(summaries[0]["temperature_K"], {})
         found.append(
             {
                 "temperature_K": summaries[0]["temperature_K"],
                 "summaries": summaries,
-                "verdict": verdict(summaries),
-                "picture": _data_uri(picture.read_bytes()) if picture.exists() else None,
+                "verdict": verdict(summaries, read),
+                "pictures": {
+                    name: _data_uri((at / f"{name}.png").read_bytes())
+                    for name in MD_PICTURES
+                    if (at / f"{name}.png").exists()
+                },
+                "models": [(name, _in_words(model)) for name, model in compared.get("models", {}).items()],
             }
         )
     return sorted(found, key=lambda temperature: temperature["temperature_K"])
+
+
+def _in_words(model: dict[str, Any]) -> dict[str, str]:
+    """Write down what the comparison tells of a model."""
+
+    def measured(value: float | None, error: float | None, decimals: int) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
+
+    words = {
+        "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
+        "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",
+    }
+    for kind in ("kinetic", "configurational"):
+        words[kind] = measured(model[f"{kind}_temperature_K"], model[f"{kind}_temperature_error_K"], 0)
+    for target in ("data", "reference"):
+        error = model["distances"].get(target, {}).get("pairs", {"error": None, "standard_error": None})
+        words[f"distances_{target}"] = measured(error["error"], error["standard_error"], 3)
+    true = model["reference_errors"] or {"force_rmse": None, "energy_rmse": None}
+    words["force"], words["energy"] = (measured(true[f"{what}_rmse"], None, 2) for what in ("force", "energy"))
+    return words
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

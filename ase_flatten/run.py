@@ -129,8 +129,10 @@ class Run:
         """What later stages need of the data set.
 
         numbers (n_atoms,); lowest_energy in eV and lowest_positions (n_atoms, 3) in Å of the
-        frame of lowest energy; mean_pair_distances (n_pairs,) in Å; energies (n_clusters,) in
-        eV and positions (n_clusters, n_atoms, 3) in Å of the clusters' representatives.
+        frame of lowest energy; mean_pair_distances (n_pairs,) in Å; pair_distance_counts and
+        bond_length_counts, (n_bins,) by `count_distances` over all frames, which earlier runs lack;
+        energies (n_clusters,) in eV and positions (n_clusters, n_atoms, 3) in Å of the clusters'
+        representatives.
         """
         return _read_npz(self.folder / "reference.npz")
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ase_flatten.bonds import bonded_pairs
 from ase_flatten.clustering import cluster, representatives
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
+from ase_flatten.distributions import count_distances
 from ase_flatten.evaluation import evaluate
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz, write_text
@@ -148,6 +150,8 @@ def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunS
     write_npz(run.folder / "splits.npz", asdict(splits))
     lowest = int(np.argmin(dataset.energies))
     frames = representatives(clustering, descriptors)
+    mean_distances = descriptors.mean(axis=0)
+    bonded = bonded_pairs(dataset.numbers, mean_distances)
     write_npz(
         run.folder / "reference.npz",
         {
@@ -155,7 +159,9 @@ def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunS
             "lowest_energy": dataset.energies[lowest],
             "highest_energy": dataset.energies.max(),
             "lowest_positions": dataset.positions[lowest],
-            "mean_pair_distances": descriptors.mean(axis=0),
+            "mean_pair_distances": mean_distances,
+            "pair_distance_counts": count_distances(descriptors),
+            "bond_length_counts": count_distances(descriptors[:, bonded]),
             "frames": frames,
             "energies": dataset.energies[frames],
             "positions": dataset.positions[frames],

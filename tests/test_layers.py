@@ -12,7 +12,7 @@ LAYERS = [
     {"units", "files", "progress"},
     {"dataset"},
     {"io", "descriptors", "strata", "threads"},
-    {"assignment", "energy_forces", "bonds"},
+    {"assignment", "energy_forces", "bonds", "distributions"},
     {"clustering", "checks", "models", "reference"},
     {"splits", "errors"},
     {"subset"},

@@ -631,15 +631,17 @@ def test_the_verdict_says_which_model_is_stable():
     failed = {"n_failed": 2, "first_failure_ps": 1.25, "reasons": ["replica 1 after 1.250 ps: the bond C3-H9 is 2 Å"]}
     words = verdict([summary(stable=False, **failed), summary("improved")])
     assert words == (
-        "At 400 K improved is stable; default is not: 2 of 4 replicas failed, the first after 1.25 ps "
+        "At 400 K improved is stable (0 of 4 replicas failed; drift +0.00 ± 0.10 kcal/mol/ps); "
+        "default is not: 2 of 4 replicas failed, the first after 1.25 ps "
         "(the bond C3-H9 is 2 Å)."
     )
     both = verdict([summary(mean_total_energy=20.2), summary("improved"), summary("improved", temperature_K=300.0)])
     assert both == (
-        "At 300 K improved is stable. At 400 K default and improved are both stable; the mean energies of default and "
-        "improved differ by 0.20 kcal/mol, within the noise of 2 × 0.42."
+        "At 300 K improved is stable (0 of 4 replicas failed; drift +0.00 ± 0.10 kcal/mol/ps). At 400 K default and "
+        "improved are both stable (0 of 4 replicas each failed; drift +0.00 ± 0.10 and +0.00 ± 0.10 kcal/mol/ps); "
+        "the mean energies of default and improved differ by 0.20 kcal/mol, within the noise of 2 × 0.42."
     )
-    assert "drifts by -1.2 ± 0.1" in verdict([summary(stable=False, drift=-1.2)])
+    assert "drifts by -1.20 ± 0.10" in verdict([summary(stable=False, drift=-1.2)])
     three = verdict([summary("reference", mean_total_energy=22), summary(standard_error=None), summary("improved")])
     assert "reference, default and improved are all stable" in three
     assert "improved and reference differ by 2.00 kcal/mol, beyond" in three

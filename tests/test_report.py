@@ -103,6 +103,22 @@ def write_dynamics(folder: Path, temperature_K: float, *, failed: bool) -> None:
         write_json(folder / model / "summary.json", summary)
 
 
+def write_comparison(folder: Path, temperature_K: float) -> None:
+    """Write what the analysis leaves: default lost half of its replicas, and the reference method was asked."""
+    error = {"error": 0.25, "standard_error": 0.0625, "of_replicas": [0.25]}
+    known = {
+        "duration_ps": 2.0, "survival": 1.0, "survival_low": 0.4, "survival_high": 1.0, "n_effective": 1234.5,
+        "kinetic_temperature_K": 401.0, "kinetic_temperature_error_K": 3.0, "configurational_temperature_K": 390.0,
+        "configurational_temperature_error_K": 21.0, "distances": {"data": {"pairs": error, "bonds": error}},
+        "reference_errors": {"reference": "x", "n_frames": 40, "n_failed": 0, "force_rmse": 3.125, "energy_rmse": 7.5},
+    }  # fmt: skip
+    unknown = {name: None for name in known if "temperature" in name}
+    lost = {"survival": 0.5, "survival_low": 0.07, "survival_high": 0.93, "n_effective": None, "distances": {}}
+    models = {"default": {**known, **unknown, **lost, "reference_errors": None}, "improved": known}
+    test = {"models": ["default", "improved"], "p_value": 0.134}
+    write_json(folder / "comparison.json", {"temperature_K": temperature_K, "models": models, "log_rank": test})
+
+
 class Page(HTMLParser):
     """Read a page: its text, its tags, and what it would load."""
 
@@ -139,7 +155,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dynamics(folder / "md" / "400K", 400, failed=True)
     write_dynamics(folder / "md" / "50K", 50, failed=False)
     (folder / "md" / "600K").mkdir()  # begun, nothing done
-    Image.new("RGB", (8, 8), "red").save(folder / "md" / "400K" / "total_energy.png")
+    write_comparison(folder / "md" / "400K", 400)
+    for name in ("total_energy", "survival"):
+        Image.new("RGB", (8, 8), "red").save(folder / "md" / "400K" / f"{name}.png")
     assert write_report(run) == folder / "report.html"
     return folder
 
@@ -156,7 +174,7 @@ def test_figures_are_written(folder: Path) -> None:
 
 
 def test_page_loads_nothing_from_elsewhere(page: Page) -> None:
-    assert len(page.resources) == 4 + 4 + 1  # figures, structures, one temperature
+    assert len(page.resources) == 4 + 4 + 2  # figures, structures, one temperature
     assert all(resource.startswith("data:image/png;base64,") for resource in page.resources)
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     markup = page.source.replace("https://example.org/x.png", "")
@@ -176,6 +194,7 @@ def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
         "6.00", "2.50", "1.75", "1.50", "0.800", "0.400", "3.43", "1.67",  # the final models
         "103 held-out frames", "d1ge57", "PBE", "1,234", "17", "resumed_with.ase-flatten",
         "chosen by validation", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
+        "0.50 (0.07 to 0.93)", "1,234", "401 ± 3", "390 ± 21", "0.250 ± 0.062", "3.12", "7.50", "(log-rank p = 0.13)",
         "2.88",  # 0.125 eV/Å, the error in the pool
     ):  # fmt: skip
         assert words in page.text, words

@@ -35,6 +35,12 @@ def test_both_models_and_the_reference_side_by_side(finished_run):
         frames = read(folder / model / "replica-01.traj", ":")
         assert len(frames) == 7 and frames[0].get_forces().shape == (3, 3)
     assert (folder / "total_energy.png").stat().st_size > 10_000
+    assert all((folder / f"{name}.{kind}").is_file() for name in ("survival", "distances") for kind in ("png", "pdf"))
+    compared = json.loads((folder / "comparison.json").read_text())["models"]
+    assert set(compared["improved"]["distances"]) == {"data", "reference"}
+    assert all(compared[model]["reference_errors"]["n_frames"] == 14 for model in ("default", "improved"))
+    known = finished_run.reference
+    assert known["pair_distance_counts"].sum() == 416 * 3 and known["bond_length_counts"].sum() == 416 * 2
     # The same noise on nearly the same forces: the models stay close to the reference.
     means = [summary["mean_total_energy"] for summary in summaries[:3]]
     assert max(means) - min(means) < 0.5
@@ -89,6 +95,7 @@ def test_strict_fails_where_the_improved_model_does(command, finished_run, monke
             },
         )  # fmt: skip
         monkeypatch.setattr("ase_flatten.md.validate.plot_total_energy", lambda folder: [])
+        monkeypatch.setattr("ase_flatten.md.validate.analyse", lambda folder, known, **_: {})
         assert command(finished_run.folder, "--T", 300, "--strict", "-q")[0] == expected
         assert command(finished_run.folder, "--T", 300, "-q")[0] == 0
 

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 @console.user_errors
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
+    from ase_flatten.md.compare import comparisons
     from ase_flatten.md.validate import Subject, validate
     from ase_flatten.run import open_run
 
@@ -83,7 +84,7 @@ def _run(given: argparse.Namespace) -> None:
     for summary in summaries:
         for reason in summary["reasons"]:
             console.say(f"{summary['temperature_K']:g} K, {summary['model']}, {reason}")
-    console.say(verdict(summaries))
+    console.say(verdict(summaries, comparisons(subject.folder)))
     console.say(f"energies, trajectories and figures: {subject.folder}")
     if given.strict and not all(summary["stable"] for summary in summaries if summary["model"] == "improved"):
         raise typer.Exit(1)

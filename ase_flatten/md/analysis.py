@@ -20,6 +20,9 @@ SIGNIFICANT = 3.0
 TOLERATED_DRIFT = 0.5
 """A drift that adds up to less than this over the run is no matter, kcal/mol (section III B of the paper)."""
 
+TOLERATED_RATIO = 1.0
+"""A drift over the run of less than this part of the kinetic energy's standard deviation is no matter (mlipaudit)."""
+
 _LEAST_BLOCKS = 4
 
 
@@ -144,6 +147,32 @@ def is_stable(n_failed: int, slope: float, error: float, duration_ps: float) -> 
     if n_failed or np.isnan(slope):
         return n_failed == 0
     return abs(slope) <= SIGNIFICANT * error or abs(slope) * duration_ps < TOLERATED_DRIFT
+
+
+def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> dict[str, Any]:
+    """Tell how well a run without a thermostat keeps its energy, by the replicas that did not fail.
+
+    Parameters
+    ----------
+    potential, kinetic : (n, n_replicas) arrays, eV
+
+    Returns
+    -------
+    dict
+        drift and drift_error, of the total energy by `drift`, meV/atom/ps; ratio, what the drift
+        adds up to over the run as a part of the standard deviation of the kinetic energy;
+        conserved, whether that is below 1, mlipaudit's threshold. None for what cannot be told.
+    """
+    whole = np.isfinite(potential + kinetic).all(axis=0)
+    slope, error = drift(time_ps, (potential + kinetic)[:, whole])
+    spread = float(kinetic[:, whole].std(axis=0).mean()) if whole.any() else 0.0
+    ratio = abs(slope) * float(time_ps[-1] - time_ps[0]) / spread if spread > 0 else float("nan")
+    return {
+        "drift": _known(1000 * slope / n_atoms),
+        "drift_error": _known(1000 * error / n_atoms),
+        "ratio": _known(ratio),
+        "conserved": None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
+    }
 
 
 def summarize(

@@ -1,6 +1,7 @@
-"""Total energy against time, in the manner of the paper's Figure 8."""
+"""Figures of a temperature: total energy in the manner of the paper's Figure 8, survival, distances."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ase_flatten.dataset import FloatArray
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.distributions import BIN_WIDTH, bin_centres, density
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import writing
 from ase_flatten.md.analysis import running_average, running_error, total_energy
+from ase_flatten.md.survival import Survival
 
 COLOURS = {"default": "#d95f02", "improved": "#1f78b4", "reference": "#666666"}
 """A colour for each model, the same in every figure."""
@@ -47,19 +50,130 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         FigureCanvasAgg(figure)
         _draw(figure.add_subplot(), models)
-        return _save(figure, folder)
+        return _save(figure, folder, "total_energy")
+
+
+def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Mapping[str, Any]) -> list[Path]:
+    """Draw the fraction of replicas that have not failed, and its interval of 95 %, for each model.
+
+    Parameters
+    ----------
+    curves : mapping
+        By the name of the model.
+    comparison : mapping
+        As `analyse` gives it.
+
+    Returns
+    -------
+    list of Path
+        ``survival.png`` and ``survival.pdf`` in that folder.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        # Curves often coincide: those below are wider.
+        for rank, (name, colour) in enumerate(_coloured(curves)):
+            curve = curves[name]
+            label = f"{name}: {curve.fraction[-1]:.2f} ({curve.low[-1]:.2f} to {curve.high[-1]:.2f})"
+            axes.fill_between(curve.time_ps, curve.low, curve.high, step="post", color=colour, alpha=0.12, linewidth=0)
+            for limit in (curve.low, curve.high):
+                axes.step(curve.time_ps, limit, where="post", color=colour, linewidth=0.8, linestyle=":")
+            width = 1.4 + 1.2 * (len(curves) - 1 - rank)
+            axes.step(curve.time_ps, curve.fraction, where="post", color=colour, linewidth=width, label=label)
+            lost = np.flatnonzero(np.diff(curve.fraction, prepend=1.0))
+            axes.plot(curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w")
+        end = max(model["duration_ps"] for model in comparison["models"].values())
+        axes.set_xlim(-0.01 * end, 1.01 * end)
+        axes.set_ylim(-0.02, 1.04)
+        axes.set_xlabel("time (ps)")
+        axes.set_ylabel("surviving fraction of replicas")
+        axes.spines[["top", "right"]].set_visible(False)
+        title = f"{comparison['temperature_K']:g} K: survival to the end and its 95 % interval{_chance(comparison)}"
+        axes.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return _save(figure, folder, "survival")
+
+
+def plot_distances(
+    folder: Path,
+    models: Mapping[str, Mapping[str, IntArray]],
+    data: Mapping[str, IntArray],
+    comparison: Mapping[str, Any],
+) -> list[Path]:
+    """Draw the distributions of bond lengths and of all pair distances, and what they differ by from the data's.
+
+    Parameters
+    ----------
+    models : mapping
+        By the name of the model and the kind of distance (bonds, pairs), the (n_bins,) counts of all replicas.
+    data : mapping
+        The same of the reference data.
+    comparison : mapping
+        As `analyse` gives it.
+
+    Returns
+    -------
+    list of Path
+        ``distances.png`` and ``distances.pdf`` in that folder.
+    """
+    centres = bin_centres()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(2, 2, sharex="col", height_ratios=(3, 2))
+        for (above, below), kind, what in zip(panels.T, ("bonds", "pairs"), ("bond lengths", "all pair distances")):
+            known = density(data[kind])
+            above.fill_between(centres, known, color="#d0d0d0", linewidth=0, label="reference data")
+            for name, colour in _coloured(models):
+                found = density(models[name][kind])
+                label = f"{name}: {_plus_minus(comparison['models'][name]['distances']['data'][kind])}"
+                under: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.6, "zorder": 1} if name == "reference" else {}
+                above.plot(centres, found, label=label, **{"color": colour, "linewidth": 1.1, **under})
+                below.plot(centres, found - known, **{"color": colour, "linewidth": 0.9, **under})
+            below.axhline(0, color="#999999", linewidth=0.6, zorder=0)
+            taken = np.flatnonzero(np.sum([data[kind], *(of[kind] for of in models.values())], axis=0))
+            if len(taken):
+                above.set_xlim(centres[taken[0]] - 5 * BIN_WIDTH, centres[taken[-1]] + 5 * BIN_WIDTH)
+            above.set_ylim(0)
+            below.set_xlabel("distance r (Å)")
+            title = f"{comparison['temperature_K']:g} K, {what}: ∫ |h − h(data)| dr ± standard error"
+            above.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+            for axes in (above, below):
+                axes.spines[["top", "right"]].set_visible(False)
+        panels[0, 0].set_ylabel("h(r) (1/Å)")
+        panels[1, 0].set_ylabel("h − h(data) (1/Å)")
+        return _save(figure, folder, "distances")
+
+
+def _coloured(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Order names by those that have a colour of their own, and give each a colour."""
+    order = [name for name in COLOURS if name in names] + [name for name in names if name not in COLOURS]
+    others = iter(_OTHER_COLOURS * len(order))
+    return [(name, COLOURS.get(name) or next(others)) for name in order]
+
+
+def _chance(comparison: Mapping[str, Any]) -> str:
+    test = comparison["log_rank"]
+    if test is None or all(comparison["models"][name]["survival"] == 1 for name in test["models"]):
+        return ""
+    return f" (log-rank p = {test['p_value']:.2g})"
+
+
+def _plus_minus(error: Mapping[str, Any]) -> str:
+    if error["error"] is None:
+        return "no frames"
+    spread = "" if error["standard_error"] is None else f" ± {error['standard_error']:.3f}"
+    return f"{error['error']:.3f}{spread}"
 
 
 def _draw(axes: Axes, models: dict[str, Path]) -> None:
-    order = [name for name in COLOURS if name in models] + [name for name in models if name not in COLOURS]
-    others = iter(_OTHER_COLOURS * len(models))
     totals = []
-    for name in order:
+    for name, colour in _coloured(models):
         summary = json.loads(models[name].read_text(encoding="utf-8"))
         with np.load(models[name].with_name("energies.npz"), allow_pickle=False) as arrays:
             time = arrays["time_ps"]
             totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
-        _draw_model(axes, time, totals[-1], _label(summary), COLOURS.get(name) or next(others))
+        _draw_model(axes, time, totals[-1], _label(summary), colour)
     _limit(axes, totals)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("total energy (kcal/mol)")
@@ -100,8 +214,8 @@ def _label(summary: dict[str, Any]) -> str:
     return f"{summary['model']} ({n_replicas} {'replica' if n_replicas == 1 else 'replicas'})"
 
 
-def _save(figure: Figure, folder: Path) -> list[Path]:
-    paths = [folder / f"total_energy.{suffix}" for suffix in ("png", "pdf")]
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         with writing(path) as beside:
             figure.savefig(beside, dpi=200)

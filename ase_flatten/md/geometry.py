@@ -4,11 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_flatten.bonds import radius_sums
+from ase_flatten.bonds import bonded_pairs
 from ase_flatten.dataset import FloatArray, IntArray
-
-BONDED = 1.25
-"""Atoms are bonded up to this multiple of the sum of their covalent radii."""
 
 BROKEN = 0.5
 """A bond is broken beyond this distance from its mean length in the reference data, Å (MDsim's criterion)."""
@@ -47,5 +44,5 @@ def reference_bonds(numbers: IntArray, mean_distances: FloatArray) -> Bonds:
         Means over the reference data, in the order of `pair_distances`.
     """
     pairs = np.column_stack(np.tril_indices(len(numbers), -1))
-    bonded = mean_distances < BONDED * radius_sums(numbers)
+    bonded = bonded_pairs(numbers, mean_distances)
     return Bonds(pairs[bonded], mean_distances[bonded])

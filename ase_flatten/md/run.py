@@ -8,7 +8,7 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
 ``replica-00.traj``, ...
     The recorded frames of each replica, the unphysical one that ended it among them.
 ``summary.json``
-    The verdict on the run; `summarize` says what its keys mean.
+    The verdict on the run; `summarize` says what its keys mean, `conservation` those of nve, without a thermostat.
 """
 
 import json
@@ -25,7 +25,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz, writing_folder
-from ase_flatten.md.analysis import summarize
+from ase_flatten.md.analysis import conservation, summarize
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.engines import Engine, make_engine
 from ase_flatten.md.geometry import Bonds
@@ -120,6 +120,8 @@ def run_md(
         ),
         "settings": settings,
     }
+    if protocol.thermostat == "none":
+        summary["nve"] = conservation(time_ps, energies["potential"], energies["kinetic"], len(criteria.numbers))
     with writing_folder(folder) as beside:
         recorder.write_trajectories(beside)
         write_npz(

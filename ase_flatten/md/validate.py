@@ -14,6 +14,7 @@ from ase_flatten.calculators import load_calculator
 from ase_flatten.dataset import FloatArray
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
+from ase_flatten.md.compare import analyse, require_packages
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.figure import plot_total_energy
@@ -35,13 +36,14 @@ _CHECKED_STEPS = 200
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Hold what is compared, and what is known of the molecule.
+    """Hold what is compared.
 
     Parameters
     ----------
     models : dict
         Model folders, or specs of ASE calculators as in `reference_calculator`, by their names in tables.
-    criteria : Criteria
+    known : dict
+        What is known of the molecule, as `Run.reference`.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -49,9 +51,17 @@ class Subject:
     """
 
     models: dict[str, str | Path]
-    criteria: Criteria
+    known: dict[str, np.ndarray]
     positions: FloatArray
     folder: Path
+
+    @property
+    def criteria(self) -> Criteria:
+        """What the molecule may do."""
+        known = self.known
+        bonds = reference_bonds(known["numbers"], known["mean_pair_distances"])
+        highest = known.get("highest_energy", known["energies"].max())
+        return Criteria(known["numbers"], bonds, float(known["lowest_energy"]), float(highest))
 
     @classmethod
     def of_run(cls, run: Run, *, start: str = "clusters") -> "Subject":
@@ -84,8 +94,7 @@ class Subject:
             positions = known["positions"][np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
         else:
             positions = _lower_half(known["positions"], known["energies"])
-        highest = known.get("highest_energy", known["energies"].max())
-        return cls(models, _criteria(known, float(highest)), positions, run.folder / "md")
+        return cls(models, known, positions, run.folder / "md")
 
     @classmethod
     def of_models(cls, folders: Sequence[Path], out: Path) -> "Subject":
@@ -115,14 +124,15 @@ class Subject:
             "numbers": first.model.numbers,
             "mean_pair_distances": pair_distances(positions).mean(axis=0),
             "lowest_energy": energies.min(),
+            "energies": energies,
         }
-        return cls(models, _criteria(known, float(energies.max())), _lower_half(positions, energies), out)
+        return cls(models, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Give the start of each replica, evenly over the configurations, all of them more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
-        return [Atoms(self.criteria.numbers, self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
+        return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
 
 
 def validate(
@@ -163,6 +173,7 @@ def validate(
     InputError
         Settings that molecular dynamics does not allow.
     """
+    require_packages()
     starts = subject.starts(protocol.n_replicas)
     models = {**subject.models, **({"reference": reference} if reference is not None else {})}
     calculators = {name: _calculator(model) for name, model in models.items()}
@@ -194,6 +205,7 @@ def validate(
                 if where == folder:
                     summaries.append(summary)
             plot_total_energy(where)
+        analyse(folder, subject.known, reference=reference, progress=progress)
     return summaries
 
 
@@ -228,11 +240,6 @@ def _check_time_step(
             "(more than %g): a time step shorter than %g fs may be needed, or the model is not smooth",
             name, share, LARGEST_FLUCTUATION, protocol.timestep_fs,
         )  # fmt: skip
-
-
-def _criteria(known: dict[str, np.ndarray], highest: float) -> Criteria:
-    bonds = reference_bonds(known["numbers"], known["mean_pair_distances"])
-    return Criteria(known["numbers"], bonds, float(known["lowest_energy"]), highest)
 
 
 def _lower_half(positions: FloatArray, energies: FloatArray) -> FloatArray:
