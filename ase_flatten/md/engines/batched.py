@@ -41,7 +41,7 @@ class BatchedEngine:
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        self._evaluate = _evaluator(calculator, numbers)
+        self._evaluate = evaluator(calculator, numbers)
         self._protocol = protocol
         self._rng = np.random.default_rng(seed)
         self._masses = atomic_masses[numbers][:, None]
@@ -212,7 +212,7 @@ _STEPS: dict[str, Callable[[BatchedEngine, np.ndarray], dict[int, str]]] = {
 Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
 
 
-def _evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
+def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
     """Give a function from positions to potential energies, forces, and what went wrong with which."""
     if hasattr(calculator, "predict"):
 
