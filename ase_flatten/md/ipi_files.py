@@ -22,6 +22,9 @@ _ELECTRON = units._me / units._amu
 
 _VELOCITY = units.Bohr / units.AUT
 _FORCE = units.Hartree / units.Bohr
+CHECKPOINT_STEPS = 1000
+"""About how often i-PI writes a checkpoint, which takes it longer than many steps."""
+
 _NO_END = "1000000000000"
 """Steps after which i-PI would end by itself."""
 
@@ -85,6 +88,11 @@ def first_input(
     return _for_folder(root, folder, stride)
 
 
+def checkpoint_step(checkpoint: str) -> int:
+    """Give the step of a checkpoint, as i-PI counts."""
+    return int(_at(ET.fromstring(checkpoint), "step").text or 0)
+
+
 def next_input(folder: Path, checkpoint: str, *, stride: int) -> str:
     """Write the input of dynamics that go on from a checkpoint, their steps counted from zero again."""
     root = ET.fromstring(checkpoint)
@@ -117,7 +125,7 @@ class OutputReader:
         """Read, and free the room of all that was written so far: long runs would fill the disk."""
         rows = np.array([_last_line(path) for path in self._energies])
         positions, velocities, forces = (np.array([self._last(path) for path in paths]) for paths in self._arrays)
-        for path in self._length:
+        for path in (*self._energies, *self._length):
             os.truncate(path, 0)
         return Outputs(
             rows[:, 0].astype(np.int64), positions * units.Bohr,
@@ -140,7 +148,7 @@ def _for_folder(root: ET.Element, folder: Path, stride: int) -> str:
     root.set("sockets_prefix", f"{folder}/")
     root.set("safe_stride", _NO_END)
     for output in _at(root, "output"):
-        output.set("stride", str(stride))
+        output.set("stride", str(stride if output.tag != "checkpoint" else stride * max(1, CHECKPOINT_STEPS // stride)))
     _set(root, "total_steps", _NO_END)
     # Then i-PI ends itself when this process is killed.
     exit_on_disconnect = root.find("ffsocket/exit_on_disconnect")
@@ -189,4 +197,5 @@ def _last_line(path: Path) -> list[float]:
     """Give step, potential, kinetic and conserved energy, Hartree."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 200))
-        return [float(word) for word in stream.read().splitlines()[-1].split()]
+        # What was freed reads as zeros.
+        return [float(word) for word in stream.read().strip(b"\0").splitlines()[-1].split()]

@@ -23,7 +23,7 @@ from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.ipi.protocol import connect, serve, unix_address
 from ase_flatten.md.engines.batched import Evaluate
-from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs
+from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
 
 log = logging.getLogger(__name__)
 
@@ -117,13 +117,15 @@ class IPIProcess:
     def frame(self) -> tuple[Outputs, dict[int, str]]:
         """Give the last frame, and what went wrong with which replica since the one before."""
         served, problems = self._turns.last()
+        assert (self._outputs.step == self._turns.allowed).all(), "i-PI wrote no frame of this step"
         same = np.isclose(self._outputs.positions, served, rtol=1e-12, atol=1e-12, equal_nan=True)
         assert same.all(), "i-PI asked for the forces of the replicas in another order"
         return self._outputs, problems
 
-    def checkpoint(self) -> str:
-        """Read i-PI's checkpoint of the last frame."""
-        return (self._folder / "md.checkpoint").read_text(encoding="utf-8")
+    def checkpoint(self) -> tuple[str, int]:
+        """Give i-PI's last checkpoint, and how many steps it lies before the last frame."""
+        checkpoint = (self._folder / "md.checkpoint").read_text(encoding="utf-8")
+        return checkpoint, self._turns.allowed - checkpoint_step(checkpoint)
 
     def close(self) -> None:
         """End process and thread, and remove the folder; what they knew is in the last checkpoint."""
@@ -184,7 +186,7 @@ class _Turns:
         self._positions: list[FloatArray] = [np.empty(0)] * n_replicas
         self._problems: dict[int, str] = {}
         self._asked = 0
-        self._allowed = 0
+        self.allowed = 0
         self._done = self._stopped = False
         self._condition = threading.Condition()
         self.ended = False
@@ -194,7 +196,7 @@ class _Turns:
         """Evaluate one configuration when its step is wanted; nothing pulls at a replica that has failed."""
         step, replica = divmod(self._asked, self._n_replicas)
         with self._condition:
-            while step > self._allowed and not self._stopped:
+            while step > self.allowed and not self._stopped:
                 self._done = True
                 self._condition.notify_all()
                 self._condition.wait()
@@ -218,7 +220,7 @@ class _Turns:
         """Let i-PI go on."""
         with self._condition:
             self._alive &= alive
-            self._allowed += n_steps
+            self.allowed += n_steps
             self._done = False
             self._condition.notify_all()
 
@@ -247,6 +249,10 @@ class _Turns:
 
 
 def _private_folder() -> Path:
-    """Make a folder that only this user can enter, its path short enough for a Unix socket."""
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="flatten-", dir=base if len(base.encode()) < 60 else "/tmp"))  # noqa: S108
+    """Make a folder that only this user can enter, its path short enough for a Unix socket.
+
+    In memory where it can be: i-PI waits for the disk after each of its outputs.
+    """
+    memory = Path("/dev/shm")  # noqa: S108
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    return Path(tempfile.mkdtemp(prefix="flatten-", dir=memory if usable else None))

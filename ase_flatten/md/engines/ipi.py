@@ -60,9 +60,11 @@ class IPIEngine:
         return self._start(-self._protocol.equilibration_steps, positions, momenta)
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Take up i-PI's checkpoint, its generator's state with it."""
-        checkpoint = str(state["checkpoint"])
-        self._launch(int(state["step"]), lambda folder, stride: next_input(folder, checkpoint, stride=stride))
+        """Take up i-PI's checkpoint, its generator's state with it, and go over the steps since then once more."""
+        checkpoint, since = str(state["checkpoint"]), int(state["since"])
+        self._launch(int(state["step"]) - since, lambda folder, stride: next_input(folder, checkpoint, stride=stride))
+        if since:
+            self.advance(since, np.ones(self._protocol.n_replicas, dtype=bool))
 
     def advance(self, n_steps: int, alive: np.ndarray) -> Frame:
         """Let i-PI make steps; a replica that has failed goes on without forces.
@@ -83,9 +85,10 @@ class IPIEngine:
         return frame
 
     def state(self) -> State:
-        """Give the step, and i-PI's checkpoint of it."""
+        """Give the step, i-PI's last checkpoint, and how many steps it lies before."""
         assert self._process is not None, "begin or resume comes first"
-        return {"step": self._step, "checkpoint": self._process.checkpoint()}
+        checkpoint, since = self._process.checkpoint()
+        return {"step": self._step, "checkpoint": checkpoint, "since": since}
 
     def close(self) -> None:
         """End i-PI, the thread that serves it, and the folder where it ran."""
