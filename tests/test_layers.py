@@ -20,6 +20,7 @@ LAYERS = [
     {"run"},
     {"training"},
     {"calculators"},
+    {"ipi"},
     {"md"},
     {"sample"},
     {"structures"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"cli", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-COMMANDS = {("md.__main__", "console")}
+COMMANDS = {("md.__main__", "console"), ("ipi.__main__", "console")}
 
 
 def imports(path: Path) -> set[str]:

@@ -43,20 +43,22 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
     deadline = time.monotonic() + wait_s
     while True:
         connection = socket.socket(family, socket.SOCK_STREAM)
+        connection.settimeout(max(wait_s, 1.0))
         try:
             connection.connect(address)
         except (ConnectionError, FileNotFoundError, TimeoutError) as error:
             connection.close()
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"expected i-PI at {shown}, found nobody for {wait_s:g} s ({error.strerror}); start i-pi, or check "
-                    "the address of its ffsocket"
+                    f"expected i-PI at {shown}, found nobody for {wait_s:g} s ({error.strerror or error}); start "
+                    "i-pi, or check the address of its ffsocket"
                 ) from error
             time.sleep(0.05)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             connection.close()
             raise InputError(f"expected i-PI at {shown}, found no such address ({error}); check it") from error
         else:
+            connection.settimeout(None)
             if family == socket.AF_INET:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connection
@@ -75,18 +77,22 @@ def serve(connection: socket.socket, answer: Answer, n_atoms: int) -> bool:
     InputError
         A message that is none of the protocol's, or of another number of atoms.
     """
-    batch, ready, reply = 1, False, b""
+    batch, ready, asked, reply = 1, False, None, b""
     while (header := _receive(connection, HEADER_BYTES)) is not None:
+        # i-PI sends GETFORCE along with the positions, older servers ask for the STATUS between the two. Were
+        # anything left unread while the model works, i-PI would not survive the sudden death of this process.
+        if asked is not None:
+            reply, asked = _reply(*answer(asked)), None
+        sent = True
         match header.rstrip(b" "):
             case b"STATUS":
-                connection.sendall(_header("HAVEDATA" if reply else "READY" if ready else "NEEDINIT"))
+                sent = _send(connection, _header("HAVEDATA" if reply else "READY" if ready else "NEEDINIT"))
             case b"INIT":
                 batch, ready = _batch(connection), True
             case b"POSDATA":
-                reply = _reply(*answer(_positions(connection, n_atoms, batch)))
+                asked = _positions(connection, n_atoms, batch)
             case b"GETFORCE" if reply:
-                connection.sendall(reply)
-                reply = b""
+                sent, reply = _send(connection, reply), b""
             case b"EXIT":
                 return True
             case other:
@@ -94,10 +100,12 @@ def serve(connection: socket.socket, answer: Answer, n_atoms: int) -> bool:
                     f"expected a message of i-PI's protocol, found {bytes(other)!r}; check that i-PI, and nothing "
                     "else, is at this address"
                 )
+        if not sent:
+            break
     return False
 
 
-def unix_address(name: str, prefix: str = "/tmp/ipi_") -> str:  # noqa: S108  (i-PI's own default)
+def unix_address(name: str, prefix: str = "/tmp/ipi_") -> str:
     """Give the path of a Unix socket as i-PI makes it of its prefix and an address.
 
     Raises
@@ -109,6 +117,12 @@ def unix_address(name: str, prefix: str = "/tmp/ipi_") -> str:  # noqa: S108  (i
     if len(path.encode()) > 100:
         raise InputError(f"expected a Unix socket's path of at most 100 bytes, found {path}; take a shorter one")
     return str(Path(path))
+
+
+def check_count(found: int, n_atoms: int) -> None:
+    """Refuse another number of atoms than the model's; raise InputError."""
+    if found != n_atoms:
+        raise InputError(f"expected {n_atoms} atoms, as the model has, found {found} in i-PI; give both one molecule")
 
 
 def _header(word: str) -> bytes:
@@ -128,6 +142,15 @@ def _receive(connection: socket.socket, n_bytes: int) -> bytearray | None:
             return None
         filled += got
     return content
+
+
+def _send(connection: socket.socket, content: bytes) -> bool:
+    """Send a message; say whether anybody was there to take it."""
+    try:
+        connection.sendall(content)
+    except ConnectionError:
+        return False
+    return True
 
 
 def _needed(connection: socket.socket, n_bytes: int) -> bytearray:
@@ -163,8 +186,7 @@ def _positions(connection: socket.socket, n_atoms: int, batch: int) -> FloatArra
     if batch == 1:
         _needed(connection, cells)
     found = _integer(connection)
-    if found != n_atoms:
-        raise InputError(f"expected {n_atoms} atoms, as the model has, found {found} in i-PI; give both one molecule")
+    check_count(found, n_atoms)
     if batch > 1:
         _needed(connection, cells)
     content = _needed(connection, 3 * 8 * n_atoms * batch)

@@ -90,13 +90,14 @@ def first_input(
 
 def checkpoint_step(checkpoint: str) -> int:
     """Give the step of a checkpoint, as i-PI counts."""
-    return int(_at(ET.fromstring(checkpoint), "step").text or 0)
+    return int(ET.fromstring(checkpoint).findtext("step", "0"))  # left out at zero
 
 
 def next_input(folder: Path, checkpoint: str, *, stride: int) -> str:
     """Write the input of dynamics that go on from a checkpoint, their steps counted from zero again."""
     root = ET.fromstring(checkpoint)
-    _set(root, "step", 0)
+    for step in root.findall("step"):
+        root.remove(step)
     return _for_folder(root, folder, stride)
 
 

@@ -206,15 +206,15 @@ class _Turns:
         self._positions[replica] = positions[0]
         if not self._alive[replica]:
             return np.zeros(1), np.zeros_like(positions)
-        with np.errstate(all="ignore"):
-            energies, forces, problems = self._evaluate(positions)
-        if not problems and not (np.isfinite(energies).all() and np.isfinite(forces).all()):
-            problems = {0: "energy or forces of the model are no numbers"}
-        if problems:
-            self._alive[replica] = False
-            self._problems[replica] = problems[0]
-            return np.zeros(1), np.zeros_like(positions)
-        return energies, forces
+        problems = {0: "positions are no longer numbers"}
+        if np.isfinite(positions).all():
+            with np.errstate(all="ignore"):
+                energies, forces, problems = self._evaluate(positions)
+            if not problems and np.isfinite(energies).all() and np.isfinite(forces).all():
+                return energies, forces
+        self._alive[replica] = False
+        self._problems[replica] = problems.get(0, "energy or forces of the model are no longer numbers")
+        return np.zeros(1), np.zeros_like(positions)
 
     def allow(self, n_steps: int, alive: np.ndarray) -> None:
         """Let i-PI go on."""
@@ -253,6 +253,6 @@ def _private_folder() -> Path:
 
     In memory where it can be: i-PI waits for the disk after each of its outputs.
     """
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
     return Path(tempfile.mkdtemp(prefix="flatten-", dir=memory if usable else None))

@@ -16,12 +16,10 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_masses
 
+from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
-
-MODEL_ERRORS = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
-"""What calculators raise for configurations far from any they know; ASE's CalculatorError is one of them."""
 
 CHAIN = 3
 """Links of a Nosé-Hoover chain."""

@@ -81,7 +81,9 @@ class IPIEngine:
         self._step += n_steps
         frame = self._frame()
         if self._step == 0 and self._protocol.thermostat != "langevin":
-            self._start(0, frame.positions, frame.momenta)
+            problems = frame.problems
+            frame = self._start(0, frame.positions, frame.momenta)
+            frame = replace(frame, problems=frame.problems | problems)
         return frame
 
     def state(self) -> State:
