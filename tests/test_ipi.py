@@ -129,7 +129,7 @@ def test_the_sampling_is_canonical_and_that_of_the_other_engines(made):
     """Temperatures of a harmonic dimer, kinetic and of its bond (see test_md), and mean energies by engine."""
     means, errors = {}, {}
     settings = {"timestep_fs": 1.0, "friction_per_fs": 0.05, "interval": 5, "n_replicas": 4, "equilibration_steps": 200}
-    for name, n_frames in (("ipi", 500), ("batched", 1500), ("ase", 500)):
+    for name, n_frames in (("ipi", 350), ("batched", 1000), ("ase", 350)):
         engine, starts, alive = made("H2", name=name, **settings)
         frame = engine.begin(starts)
         while frame.step < 0:
