@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from bench_clustering import print_machine
 
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.protocol import Protocol
-from bench_clustering import print_machine
 
 
 class Springs(Calculator):
@@ -44,6 +44,7 @@ class Timed:
         self.function, self.seconds = function, 0.0
 
     def __call__(self, positions: np.ndarray) -> Any:
+        """Call it."""
         start = time.perf_counter()
         answer = self.function(positions)
         self.seconds += time.perf_counter() - start

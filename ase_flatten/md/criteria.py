@@ -50,7 +50,8 @@ class Criteria:
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
             stretched = self.bonds.deviations(frame.positions)
             # Written so that NaN is not fine.
-            fine: np.ndarray = np.isfinite(frame.forces).all(axis=(1, 2)) & np.isfinite(frame.positions).all(axis=(1, 2))
+            finite = np.isfinite(frame.forces) & np.isfinite(frame.positions)
+            fine = np.asarray(finite.all(axis=(1, 2)))
             whole: np.ndarray = stretched.max(axis=1, initial=0) <= BROKEN
             warm: np.ndarray = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
             within = np.abs(frame.potential - 0.5 * (self.lowest_energy + self.highest_energy)) <= 1.5 * margin

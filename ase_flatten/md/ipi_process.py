@@ -5,9 +5,9 @@ frame are withheld until that step is wanted: so its outputs and its checkpoint 
 nothing runs ahead.
 """
 
-import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,8 +24,6 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.ipi.protocol import connect, serve, unix_address
 from ase_flatten.md.engines.batched import Evaluate
 from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
-
-log = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
 """How long i-PI may take to open its socket."""
@@ -67,8 +65,8 @@ class IPIProcess:
 
     Raises
     ------
-    RuntimeError
-        From any method: i-PI has ended, with the last lines of its log.
+    InputError
+        From any method: i-PI has ended; with the last lines of its log.
     """
 
     def __init__(
@@ -82,6 +80,7 @@ class IPIProcess:
         self._folder = _private_folder()
         self._turns = _Turns(evaluate, n_replicas)
         self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
         self._thread: threading.Thread | None = None
         try:
             (self._folder / "input.xml").write_text(write(self._folder), encoding="utf-8")
@@ -96,10 +95,10 @@ class IPIProcess:
             while not Path(address).is_socket():
                 self._check_alive()
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"i-pi opened no socket for {START_SECONDS:g} s{self._last_words()}")
+                    raise self._failure(f"no socket of it for {START_SECONDS:g} s")
                 time.sleep(0.01)
             self._connection = connect(address, wait_s=START_SECONDS)
-            self._thread = threading.Thread(target=self._serve, args=(len(numbers),), daemon=True)
+            self._thread = threading.Thread(target=self._serve, args=(self._connection, len(numbers)), daemon=True)
             self._thread.start()
             self._wait()
             self._reader = OutputReader(self._folder, numbers, n_replicas)
@@ -135,13 +134,13 @@ class IPIProcess:
             self._process.wait()
         if self._thread is not None:
             self._thread.join()
-        if hasattr(self, "_connection"):
+        if self._connection is not None:
             self._connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _serve(self, n_atoms: int) -> None:
+    def _serve(self, connection: socket.socket, n_atoms: int) -> None:
         try:
-            serve(self._connection, self._turns.answer, n_atoms)
+            serve(connection, self._turns.answer, n_atoms)
         except _StoppedError:
             pass
         except BaseException as error:
@@ -163,14 +162,17 @@ class IPIProcess:
             try:
                 self._process.wait(_LOOK_SECONDS * 10)
             except subprocess.TimeoutExpired:
-                raise RuntimeError(f"i-pi closed its socket{self._last_words()}") from None
+                raise self._failure("it silent") from None
         if self._process.poll() is not None:
-            raise RuntimeError(f"i-pi has ended with status {self._process.returncode}{self._last_words()}")
+            raise self._failure(f"it ended with status {self._process.returncode}")
 
-    def _last_words(self) -> str:
+    def _failure(self, found: str) -> InputError:
         lines = (self._folder / "log").read_text(encoding="utf-8", errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()][-_LOG_LINES:]
-        return f"; the end of its log: {' / '.join(said)}" if said else "; its log is empty"
+        return InputError(
+            f"expected i-pi to integrate, found {found} (the end of its log: {' / '.join(said) or 'nothing'}); "
+            "mend what it complains of, or go on from the last checkpoint with the same command"
+        )
 
 
 class _StoppedError(Exception):
