@@ -28,6 +28,7 @@ lint: .venv/installed
 
 bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML, see benchmarks/README.rst
 	$(BIN)/python benchmarks/bench_clustering.py
+	$(BIN)/python benchmarks/bench_md_ipi.py
 	$(if $(MD17),$(BIN)/python benchmarks/bench_sgdml.py --data $(MD17))
 
 clean:

@@ -21,7 +21,8 @@ LAYERS = [
     {"run"},
     {"training"},
     {"calculators"},
-    {"md", "torchsim"},
+    {"ipi", "torchsim"},
+    {"md"},
     {"sample"},
     {"structures"},
     {"figures"},
@@ -31,7 +32,7 @@ LAYERS = [
     {"ase_plugin"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-COMMANDS = {("md.__main__", "console")}
+COMMANDS = {("md.__main__", "console"), ("ipi.__main__", "console")}
 
 
 def imports(path: Path) -> set[str]:

@@ -12,10 +12,10 @@ from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
+from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.engines.batched import MODEL_ERRORS
 from ase_flatten.md.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
 

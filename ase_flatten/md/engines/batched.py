@@ -16,12 +16,10 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_masses
 
+from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
-
-MODEL_ERRORS = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
-"""What calculators raise for configurations far from any they know; ASE's CalculatorError is one of them."""
 
 CHAIN = 3
 """Links of a Nosé-Hoover chain."""
@@ -41,7 +39,7 @@ class BatchedEngine:
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        self._evaluate = _evaluator(calculator, numbers)
+        self._evaluate = evaluator(calculator, numbers)
         self._protocol = protocol
         self._rng = np.random.default_rng(seed)
         masses = atomic_masses[numbers][:, None]
@@ -216,7 +214,7 @@ _STEPS: dict[str, Callable[[BatchedEngine, np.ndarray], dict[int, str]]] = {
 Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
 
 
-def _evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
+def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
     """Give a function from positions to potential energies, forces, and what went wrong with which."""
     if hasattr(calculator, "predict"):
 

@@ -1,0 +1,85 @@
+"""Answers to i-PI's questions, from any model of this project or any ASE calculator."""
+
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from ase.io.formats import UnknownFileTypeError
+
+from ase_flatten.calculators import MODEL_ERRORS, load_calculator
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.ipi.protocol import Answer
+from ase_flatten.reference import reference_calculator
+
+
+def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
+    """Give what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
+
+    Parameters
+    ----------
+    model : str
+        A run folder (its improved model), a model folder or file, or ``tblite:`` and ``ase:`` as in
+        `reference_calculator`.
+    structure : str or Path, optional
+        A file with the molecule, in i-PI's order of atoms; needed where the model does not know its elements.
+
+    Raises
+    ------
+    InputError
+        No such model, no structure, or two that do not fit. From the answer: the model has failed.
+    """
+    numbers = None if structure is None else _numbers(structure)
+    if model.startswith(("tblite:", "ase:")):
+        if numbers is None:
+            raise InputError(f"expected the molecule's elements for {model}, found none; name them with --structure")
+        atoms = Atoms(numbers, calculator=reference_calculator(model))
+
+        def answer(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+            energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+            for row, configuration in enumerate(positions):
+                atoms.positions = configuration
+                energies[row], forces[row] = atoms.get_potential_energy(), atoms.get_forces()
+            return energies, forces
+
+        return _checked(answer), numbers
+    calculator = load_calculator(model)
+    if numbers is not None:
+        calculator.set_atoms(Atoms(numbers))
+
+    def predict(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        prediction = calculator.predict(positions)
+        return prediction.energies, prediction.forces
+
+    return _checked(predict), calculator.model.numbers
+
+
+def _checked(answer: Answer) -> Answer:
+    """Turn what a model does far from all it knows into one sentence: i-PI has no word for it."""
+
+    def checked(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        try:
+            with np.errstate(all="ignore"):
+                energies, forces = answer(positions)
+        except MODEL_ERRORS as error:
+            raise InputError(
+                f"the model failed on a configuration of i-PI's: {error}; look at its last frame"
+            ) from error
+        if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
+            raise InputError(
+                "expected numbers from the model, found energies or forces that are none; look at i-PI's last frame"
+            )
+        return energies, forces
+
+    return checked
+
+
+def _numbers(structure: str | Path) -> IntArray:
+    try:
+        atoms = read(structure)
+    except (OSError, ValueError, UnknownFileTypeError) as error:
+        raise InputError(f"expected a file with the molecule, could not read {structure}: {error}; check it") from error
+    assert isinstance(atoms, Atoms)  # read gives a list only when asked for several
+    numbers: IntArray = atoms.numbers
+    return numbers

@@ -1,0 +1,131 @@
+"""An `i-pi` process integrates, and this process serves it with forces through a Unix socket.
+
+One process has all replicas, each a system of its own with momenta from its own child of the seed; i-PI draws
+the noise of all from one generator. See `ase_flatten.md.ipi_process` for how the two keep in step.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
+from ase_flatten.md.engines import Frame, State
+from ase_flatten.md.engines.batched import evaluator
+from ase_flatten.md.ipi_files import first_input, next_input
+from ase_flatten.md.ipi_process import IPIProcess, ipi_command
+from ase_flatten.md.langevin import draw_momenta
+from ase_flatten.md.protocol import Protocol
+
+
+class IPIEngine:
+    """Integrate with `i-pi`; see `Engine`.
+
+    Parameters
+    ----------
+    calculator : ASE calculator
+    numbers : (n_atoms,) int array
+    protocol : Protocol
+    seed : int
+        Of velocities and noise.
+
+    Raises
+    ------
+    InputError
+        A Nosé-Hoover chain, or the package ipi is not installed.
+    """
+
+    def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
+        if protocol.thermostat == "nhc":
+            raise InputError("the engine ipi has langevin, svr and none, got the thermostat nhc; take --engine batched")
+        self._command = ipi_command()
+        self._evaluate, self._numbers, self._protocol = evaluator(calculator, numbers), numbers, protocol
+        *self._starts, noise = np.random.SeedSequence(seed).spawn(protocol.n_replicas + 1)
+        self._noise = [int(number) for number in noise.generate_state(2)]
+        self._process: IPIProcess | None = None
+
+    def begin(self, positions: FloatArray) -> Frame:
+        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
+        momenta = np.empty_like(positions)
+        for replica, child in enumerate(self._starts):
+            atoms = Atoms(self._numbers, positions[replica])
+            draw_momenta(atoms, self._protocol.temperature_K, np.random.default_rng(child))
+            momenta[replica] = atoms.get_momenta()
+        return self._start(-self._protocol.equilibration_steps, positions, momenta)
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take up i-PI's checkpoint, its generator's state with it, and go over the steps since then once more."""
+        checkpoint, since = str(state["checkpoint"]), int(state["since"])
+        self._launch(int(state["step"]) - since, lambda folder, stride: next_input(folder, checkpoint, stride=stride))
+        if since:
+            self.advance(since, np.ones(self._protocol.n_replicas, dtype=bool))
+
+    def advance(self, n_steps: int, alive: np.ndarray) -> Frame:
+        """Let i-PI make steps; a replica that has failed goes on without forces.
+
+        At step zero the thermostat is changed, for which i-PI begins anew.
+        """
+        until_zero = max(0, -self._step)
+        if 0 < until_zero < n_steps:
+            before = self.advance(until_zero, alive)
+            after = self.advance(n_steps - until_zero, alive)
+            return replace(after, problems=before.problems | after.problems)
+        assert self._process is not None, "begin or resume comes first"
+        self._process.advance(n_steps, alive)
+        self._step += n_steps
+        frame = self._frame()
+        if self._step == 0 and self._protocol.thermostat != "langevin":
+            problems = frame.problems
+            frame = self._start(0, frame.positions, frame.momenta)
+            frame = replace(frame, problems=frame.problems | problems)
+        return frame
+
+    def state(self) -> State:
+        """Give the step, i-PI's last checkpoint, and how many steps it lies before."""
+        assert self._process is not None, "begin or resume comes first"
+        checkpoint, since = self._process.checkpoint()
+        return {"step": self._step, "checkpoint": checkpoint, "since": since}
+
+    def close(self) -> None:
+        """End i-PI, the thread that serves it, and the folder where it ran."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _start(self, first: int, positions: FloatArray, momenta: FloatArray) -> Frame:
+        """Begin dynamics at a step; give the frame before the next one."""
+        thermostat = "langevin" if first < 0 else self._protocol.thermostat
+
+        def write(folder: Path, stride: int) -> str:
+            return first_input(
+                folder, self._numbers, positions, momenta, self._protocol,
+                thermostat=thermostat, stride=stride, seed=self._noise[first < 0],
+            )  # fmt: skip
+
+        return self._launch(first, write)
+
+    def _launch(self, first: int, write: Callable[[Path, int], str]) -> Frame:
+        self.close()
+        self._step = first
+        self._process = IPIProcess(
+            self._command,
+            # Every frame that is due is then one that i-PI writes.
+            lambda folder: write(folder, math.gcd(self._protocol.interval, first)),
+            self._evaluate,
+            self._numbers,
+            self._protocol.n_replicas,
+        )
+        return self._frame()
+
+    def _frame(self) -> Frame:
+        assert self._process is not None, "begin or resume comes first"
+        found, problems = self._process.frame()
+        return Frame(
+            self._step, found.positions, found.momenta, found.forces, found.potential, found.conserved, problems
+        )
