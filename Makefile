@@ -29,6 +29,8 @@ lint: .venv/installed
 bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML, see benchmarks/README.rst
 	$(BIN)/python benchmarks/bench_clustering.py
 	$(BIN)/python benchmarks/bench_md_ipi.py
+	$(BIN)/python benchmarks/bench_md.py $(DATA) --frames 100
+	$(BIN)/python benchmarks/bench_subset.py $(DATA)
 	$(if $(MD17),$(BIN)/python benchmarks/bench_sgdml.py --data $(MD17))
 
 clean:
