@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase.io import read
 
+from ase_flatten import load_calculator
 from ase_flatten.exceptions import InputError
 from ase_flatten.md import Protocol
 from ase_flatten.md.__main__ import main
-from ase_flatten.md.validate import Subject, validate
+from ase_flatten.md.validate import Subject, energy_fluctuation, validate
 from ase_flatten.run import Run
 
 SHORT = Protocol("short", 300.0, 0.5, 0.01, n_steps=60, n_replicas=2, interval=10, equilibration_steps=10)
@@ -98,6 +100,46 @@ def test_strict_fails_where_the_improved_model_does(command, finished_run, monke
         monkeypatch.setattr("ase_flatten.md.validate.analyse", lambda folder, known, **_: {})
         assert command(finished_run.folder, "--T", 300, "--strict", "-q")[0] == expected
         assert command(finished_run.folder, "--T", 300, "-q")[0] == 0
+
+
+def test_models_and_calculators_without_a_run(command, finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [finished_run.folder / "default", finished_run.folder / "improved", finished_run.step_folder(1)]
+    arguments = ["--T", 300, "--steps", 40, "--replicas", 2, "-q", "--out", "md"]
+    status, out, _ = command("--models", *folders, "tblite:GFN1-xTB", *arguments)
+    assert status == 0
+    found = {path.parent.name for path in (tmp_path / "md" / "300K").glob("*/summary.json")}
+    assert found == {"default", "improved", "0001", "tblite-GFN1-xTB"}
+    assert all(name in out for name in found)
+    status, _, err = command("--models", "tblite:GFN1-xTB", *arguments)
+    assert status == 2 and "expected a model folder among --models" in err
+    status, _, err = command("--models", folders[0], finished_run.folder, "--start", "worst", *arguments)
+    assert status == 2 and "choose" in err
+
+
+def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypatch):
+    subject = Subject.of_run(finished_run)
+    calculator = load_calculator(finished_run.folder)
+    short, long = (
+        energy_fluctuation(calculator, subject.starts(2), replace(SHORT, timestep_fs=step), seed=0)
+        for step in (0.25, 0.5)
+    )
+    assert short < long < 0.1
+    for limit, told in ((0.1, False), (long / 2, True)):
+        monkeypatch.setattr("ase_flatten.md.validate.LARGEST_FLUCTUATION", limit)
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="ase_flatten"):
+            validate(subject, [300], replace(SHORT, n_steps=20))
+        assert ("a time step shorter than 0.5 fs" in caplog.text) == told
+
+
+def test_starts_from_the_minimum_and_the_worst_clusters(finished_run):
+    lowest = Subject.of_run(finished_run, start="minimum").starts(3)
+    assert all(np.array_equal(atoms.positions, finished_run.reference["lowest_positions"]) for atoms in lowest)
+    worst = Subject.of_run(finished_run, start="worst").starts(1)[0]
+    errors = finished_run.evaluation.final[0].cluster_force_rmse
+    cluster = int(np.nanargmax(np.array(errors, dtype=float)))
+    assert np.array_equal(worst.positions, finished_run.reference["positions"][cluster])
 
 
 def test_mistakes(command, tmp_path, monkeypatch, finished_run):

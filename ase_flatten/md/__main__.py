@@ -23,7 +23,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what is run")
     what.add_argument("run", nargs="?", type=Path, help="the run folder [the newest below runs/]")
-    what.add_argument("--models", nargs="+", type=Path, metavar="DIR", help="model folders, instead of a run")
+    what.add_argument(
+        "--models",
+        nargs="+",
+        type=_model,
+        metavar="DIR",
+        help="model folders, tblite:METHOD or ase:module:factory, instead of a run",
+    )
     what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
     what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
@@ -88,6 +94,10 @@ def _run(given: argparse.Namespace) -> None:
     console.say(f"energies, trajectories and figures: {subject.folder}")
     if given.strict and not all(summary["stable"] for summary in summaries if summary["model"] == "improved"):
         raise typer.Exit(1)
+
+
+def _model(text: str) -> str | Path:
+    return text if text.startswith(("ase:", "tblite:")) else Path(text)
 
 
 def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:

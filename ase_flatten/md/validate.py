@@ -97,27 +97,33 @@ class Subject:
         return cls(models, known, positions, run.folder / "md")
 
     @classmethod
-    def of_models(cls, folders: Sequence[Path], out: Path) -> "Subject":
-        """Take model folders of one molecule; starts, bonds and the range of energies are of the first one's training.
+    def of_models(cls, models: Sequence[str | Path], out: Path) -> "Subject":
+        """Take model folders, and ASE calculators as in `reference_calculator`, for one molecule.
+
+        Starts, bonds and the range of energies are those of the first folder's training.
 
         Raises
         ------
         InputError
             No model folder, or models of different molecules.
         """
-        models: dict[str, str | Path] = {}
-        for folder in folders:
-            name = folder.name if folder.name not in models else f"{folder.parent.name}-{folder.name}"
-            models[name] = folder
-        saved = {name: load_model(folder) for name, folder in models.items()}
+        named: dict[str, str | Path] = {}
+        for model in models:
+            name = model.replace(":", "-") if isinstance(model, str) else model.name
+            if name in named and isinstance(model, Path):
+                name = f"{model.parent.name}-{name}"
+            named[name] = model
+        saved = {name: load_model(model) for name, model in named.items() if isinstance(model, Path)}
+        if not saved:
+            raise InputError("expected a model folder among --models, to start from its training geometries; add one")
         first = next(iter(saved.values()))
         for name, other in saved.items():
             if not np.array_equal(other.model.numbers, first.model.numbers):
-                raise InputError(f"expected models of one molecule, found another one in {models[name]}; leave it out")
+                raise InputError(f"expected models of one molecule, found another one in {named[name]}; leave it out")
         positions = first.training_positions
         if not len(positions):
             raise InputError(
-                f"expected a model folder with training geometries to start from, found none in {folders[0]}"
+                "expected a model folder with training geometries to start from, found none in the first one"
             )
         energies = first.model.predict(positions).energies
         known = {
@@ -126,7 +132,7 @@ class Subject:
             "lowest_energy": energies.min(),
             "energies": energies,
         }
-        return cls(models, known, _lower_half(positions, energies), out)
+        return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Give the start of each replica, evenly over the configurations, all of them more than once if need be."""
