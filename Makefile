@@ -2,12 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := examples/data/salicylic_gfn2_500K.npz
 RUN := runs/demo
+SCHNETPACK := schnetpack==2.1.1  # it wants a SymPy that no recent PyTorch takes, hence --no-deps
 
 .PHONY: demo test lint bench clean
 
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SCHNETPACK)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

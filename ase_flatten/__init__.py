@@ -21,6 +21,7 @@ _HOME = {
     "load_calculator": "calculators",
     "FlattenedGAP": "calculators",
     "FlattenedSGDML": "calculators",
+    "FlattenedSchNet": "calculators",
 }
 
 __all__ = sorted(_HOME)

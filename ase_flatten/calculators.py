@@ -126,6 +126,29 @@ class FlattenedGAP(FlattenedCalculator):
     family = "gap"
 
 
+class FlattenedSchNet(FlattenedCalculator):
+    """Give a trained SchNet to ASE; see `FlattenedCalculator`.
+
+    Parameters
+    ----------
+    device : str, optional
+        cpu or cuda; without it, a GPU if there is one.
+    dtype : torch.dtype or str, optional
+        float64, as without it, or float32, in which the network was trained.
+
+    Raises
+    ------
+    InputError
+        A device that this machine does not have, or another precision.
+    """
+
+    family = "schnet"
+
+    def __init__(self, path: str | Path, *, device: str | None = None, dtype: Any = None) -> None:
+        super().__init__(path)
+        self.model.move(device, dtype)  # type: ignore[attr-defined]
+
+
 def load_calculator(path: str | Path) -> FlattenedCalculator:
     """Load a calculator from a run folder (its improved model), a model folder, or a native sGDML file.
 

@@ -136,7 +136,11 @@ def errors(
     data: Data = None,
     model: Annotated[
         str | None,
-        typer.Option("-i", "--model", help="A run or model folder, a model file, tblite:METHOD or ase:module:factory."),
+        typer.Option(
+            "-i",
+            "--model",
+            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:module:factory.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
     worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
@@ -189,7 +193,7 @@ def errors(
 def train(
     dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
     data: Data = None,
-    model: Annotated[str | None, typer.Option(help="Model family: sgdml or gap [sgdml].")] = None,
+    model: Annotated[str | None, typer.Option(help="Model family: sgdml, schnet or gap [sgdml].")] = None,
     n_steps: Annotated[int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].")] = None,
     n_initial: Annotated[int | None, typer.Option("-i", "--initial", min=2, help="Frames to start with [200].")] = None,
     step_size: Annotated[int | None, typer.Option("-s", "--step-size", min=1, help="Frames a step adds [100].")] = None,
@@ -201,7 +205,7 @@ def train(
     factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
     subset: Subset = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap).")
+        str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap, schnet).")
     ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")

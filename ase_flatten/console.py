@@ -27,27 +27,49 @@ _PLAIN_SECONDS = 10.0
 
 # A pipe has no width; tables shall not be broken to fit eighty columns.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
 
 
 class TerminalProgress:
-    """Show bars with rate and time left."""
+    """Show bars with rate and time left, those of work within other work below its own."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
         """Show a bar while the block runs, and leave nothing behind."""
+        within = self._bars is not None
+        with self._display() as bars:
+            start, done = time.perf_counter(), 0
+            bar = bars.add_task(what, total=total, rate="")
+
+            def advance(more: int) -> None:
+                nonlocal done
+                done += more
+                bars.update(bar, completed=done, rate=_rate(done, start))
+
+            try:
+                yield advance
+            finally:
+                if within:
+                    bars.remove_task(bar)
+
+    @contextmanager
+    def _display(self) -> Iterator[Bars]:
+        """Give the bars that are on the terminal: it can show only one set of them."""
+        if self._bars is not None:
+            yield self._bars
+            return
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        start = time.perf_counter()
-        with Bars(*columns, console=stderr, transient=True) as bars:
-            bar = bars.add_task(what, total=total, rate="")
-
-            def advance(done: int) -> None:
-                bars.update(bar, advance=done, rate=_rate(bars.tasks[0].completed + done, start))
-
-            yield advance
+        with Bars(*columns, console=stderr, transient=True) as self._bars:
+            try:
+                yield self._bars
+            finally:
+                self._bars = None
 
 
 class PlainProgress:

@@ -1,6 +1,8 @@
 """Pair distances: the descriptor of configurational space (Fonseca et al. 2021, eqs. 1-3)."""
 
 from collections.abc import Iterator
+from itertools import permutations, product
+from math import factorial, prod
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -13,6 +15,7 @@ NEAR_IDENTICAL = 0.01
 BLOCK_BYTES = 2**27
 """How much memory one block of a blocked computation takes."""
 
+_MOST_EXCHANGES = 120
 _TREE_DIMENSIONS = 8
 _TREE_ITERATIONS = 4
 
@@ -44,6 +47,24 @@ def pair_permutation(permutation: IntArray) -> IntArray:
     number = np.zeros((len(permutation), len(permutation)), dtype=np.int64)
     number[i, j] = number[j, i] = np.arange(len(i))
     return number[permutation[i], permutation[j]]
+
+
+def exchanges_of_like_atoms(numbers: IntArray) -> IntArray:
+    """Give all exchanges of atoms of the same element, (n_exchanges, n_atoms), the identity first.
+
+    Where these are more than 120, as in all but small molecules, it is the identity alone.
+    """
+    identity = np.arange(len(numbers))
+    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    if prod(factorial(len(group)) for group in groups) > _MOST_EXCHANGES:
+        return identity[None]
+    exchanges = []
+    for images in product(*(permutations(group) for group in groups)):
+        exchange = identity.copy()
+        for group, image in zip(groups, images, strict=True):
+            exchange[group] = image
+        exchanges.append(exchange)
+    return np.array(exchanges)
 
 
 def blocks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:

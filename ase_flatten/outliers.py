@@ -19,7 +19,7 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.figures import plot_outliers
 from ase_flatten.files import write_json, write_npz, write_text
 from ase_flatten.io import write_frames
-from ase_flatten.models import Model, family
+from ase_flatten.models import Model, family, missing_package
 from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
@@ -82,7 +82,8 @@ def find_outliers(
     Parameters
     ----------
     spec : str
-        A run folder, a model folder, an sGDML file, or an ASE calculator as in `reference_calculator`.
+        A run folder, a model folder, an sGDML file, ``schnetpack:FILE:UNIT`` for a model that SchNetPack wrote
+        with its energy unit, or an ASE calculator as in `reference_calculator`.
     folder : Path
         Gets errors.csv, errors.json, frame_errors.npz, clusters.npz, worst_frames.extxyz and the figure.
     subset : bool, optional
@@ -132,12 +133,31 @@ def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model,
         else:
             yield ASEModel(make(), dataset.numbers, name=spec), none, True
         return
+    if spec.startswith("schnetpack:"):
+        yield _of_schnetpack(spec, dataset), none, False
+        return
     if not Path(spec).exists():
         raise InputError(f"expected a model, found no file or folder {spec}; check the path")
     saved = load_model(spec)
     same = saved.card.get("dataset_digest") == dataset.digest
     expensive = family(saved.card.get("family", "sgdml")).expensive
     yield saved.model, saved.train_frames if same else none, expensive
+
+
+def _of_schnetpack(spec: str, dataset: Dataset) -> Model:
+    """Load what SchNetPack has trained; its files do not tell the unit of energy."""
+    _, _, rest = spec.partition(":")
+    path, _, unit = rest.rpartition(":")
+    if not path:
+        raise InputError(
+            f"expected schnetpack:FILE:UNIT with the energy unit of the model, such as schnetpack:best_model:kcal/mol, "
+            f"found {spec!r}; name the unit that it was trained in"
+        )
+    try:
+        from ase_flatten.models.schnet import load_best_model
+    except ImportError as error:
+        raise missing_package("schnet", error) from error
+    return load_best_model(Path(path), dataset.numbers, unit)
 
 
 def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> None:

@@ -5,6 +5,7 @@ of history that declares it; a run that goes on finds whole things or nothing.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from ase_flatten.evaluation import evaluate
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz, write_text
 from ase_flatten.flattening import Schedule, Step, flatten
-from ase_flatten.models import Family, Model, Trainer, family
+from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
 from ase_flatten.models.folder import load_model, read_card, save_model, versions
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.run import FORMAT, Run, RunSettings, write_clusters
@@ -58,11 +59,14 @@ def train(
         more frames asked for than there are; a folder that cannot be written.
     """
     run = Run(Path(folder))
+    unfinished = run.folder / "unfinished"
     made_by = family(settings.family)
     if settings.subset is None:
         settings = replace(settings, subset=made_by.expensive)
     trainer = made_by.trainer(**settings.trainer)
     begun = _begin(run, dataset, settings, made_by, trainer, resume, source)
+    if isinstance(trainer, LongTrainer):
+        trainer = trainer.within(Workplace(unfinished, progress))
     descriptors = pair_distances(dataset.positions)
     if not begun:
         _lay_out(run, dataset, descriptors, settings, progress)
@@ -70,6 +74,7 @@ def train(
     _default_models(run, dataset, settings, made_by, trainer, progress)
     _settle(run, dataset, settings, made_by, trainer, progress)
     evaluate(run.folder, dataset, run.clustering, run.splits, _sizes(run, settings.schedule), progress=progress)
+    shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
     return Run(run.folder)
 
 
@@ -231,7 +236,10 @@ def _default_step_numbers(schedule: Schedule) -> list[int]:
 def _default_models(
     run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
 ) -> None:
-    """Train default models of the sizes that are compared, with the hyper-parameters of the improved ones."""
+    """Train default models of the sizes that are compared, with the hyper-parameters of the improved ones.
+
+    Among these are the gradient steps of a network: both models have had the same number.
+    """
     schedule = settings.schedule
     for number in _default_step_numbers(schedule):
         folder = run.step_folder(number, scheme="default")
@@ -239,9 +247,9 @@ def _default_models(
             continue
         rng = np.random.default_rng([settings.seed, number, 1])
         frames = trainer.default_frames(dataset, run.splits.pool, schedule.n_train(number), rng=rng)
-        initial = load_model(run.step_folder(0)).model
+        improved = load_model(run.step_folder(number)).model
         with progress.task(f"training the default model on {len(frames)} frames", 1) as advance:
-            model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=initial)
+            model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=improved)
             advance(1)
         save_model(folder, model, made_by, dataset, frames)
 

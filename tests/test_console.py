@@ -1,5 +1,6 @@
 import io
 import signal
+import time
 
 import pytest
 from rich.console import Console
@@ -57,6 +58,16 @@ def test_a_terminal_gets_a_bar(screen):
     with console.progress(False).task("predicting", 10) as advance:
         advance(4)
     assert "predicting" in text.getvalue() and "4/10" in text.getvalue()
+
+
+def test_work_within_work_gets_a_bar_of_its_own(screen):
+    text = screen(True)
+    shown = console.progress(False)
+    with shown.task("training", 1) as advance, shown.task("gradient steps", 9) as step:
+        step(5)
+        time.sleep(0.3)  # it is drawn ten times a second
+        advance(1)
+    assert "gradient steps" in text.getvalue() and "5/9" in text.getvalue() and "1/1" in text.getvalue()
 
 
 def test_a_lack_of_memory_is_said(screen):

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from ase_flatten import FlattenedGAP, FlattenedSGDML, load_calculator
 from ase_flatten.cli import app
+from ase_flatten.descriptors import exchanges_of_like_atoms
 from ase_flatten.errors import frame_errors
 from ase_flatten.exceptions import InputError
 from ase_flatten.models.folder import load_model, save_model
@@ -118,7 +119,7 @@ class TestModel:
 
     def test_exchanges_of_like_atoms(self, model):
         assert model.permutations.tolist() == [[0, 1, 2], [0, 2, 1]]
-        assert len(gap_model._exchanges(np.array([6, 6, 8, *[1] * 6]))) == 1
+        assert len(exchanges_of_like_atoms(np.array([6, 6, 8, *[1] * 6]))) == 1
 
 
 class TestTrainer:

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.exceptions import InputError
+from ase_flatten.progress import Progress
 
 ENTRY_POINT_GROUP = "ase_flatten.models"
 
@@ -103,6 +104,22 @@ class Trainer(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """Say where long trainings keep what they could go on from, and whom they tell how far they are."""
+
+    folder: Path
+    progress: Progress
+
+
+@runtime_checkable
+class LongTrainer(Protocol):
+    """What a `Trainer` may offer besides, whose single trainings take long."""
+
+    def within(self, workplace: Workplace) -> Trainer:
+        """Give a trainer that tells of its trainings, and goes on with those that were stopped, to the same end."""
+
+
 class Family(Protocol):
     """Make trainers of a family and load its models."""
 
@@ -145,12 +162,17 @@ def family(name: str) -> Family:
         try:
             found: Family = point.load()
         except ImportError as error:
-            raise InputError(
-                f"the model family {name} needs a package that is not installed ({error}); "
-                f"install it with: pip install 'ase-flatten[{name}]'"
-            ) from error
+            raise missing_package(name, error) from error
         return found
     raise InputError(f"the model family must be one of {', '.join(families()) or 'none installed'}, got {name!r}")
+
+
+def missing_package(name: str, error: ImportError) -> InputError:
+    """Make the error for a family whose packages are not there."""
+    return InputError(
+        f"the model family {name} needs a package that is not installed ({error}); "
+        f"install it with: pip install 'ase-flatten[{name}]'"
+    )
 
 
 def unknown_setting(name: str, known: list[str]) -> InputError:

@@ -2,14 +2,13 @@
 
 import tempfile
 from functools import cached_property
-from itertools import permutations, product
-from math import factorial, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.dataset import FloatArray
+from ase_flatten.descriptors import exchanges_of_like_atoms
 from ase_flatten.models import Prediction
 from ase_flatten.models.gap.native import NativeFiles, read_native
 from ase_flatten.models.gap.quip import QUIPPotential
@@ -18,8 +17,6 @@ from ase_flatten.threads import n_cores
 
 _FEW_FRAMES = 400
 """So many configurations take about as long as it takes to start other processes."""
-
-_MOST_PERMUTATIONS = 120
 
 
 class GAPModel:
@@ -32,14 +29,13 @@ class GAPModel:
     Attributes
     ----------
     permutations : (n_permutations, n_atoms) int array
-        All exchanges of atoms of the same element where these are at most 120. There are far
-        too many in larger molecules: there it is the identity only.
+        See `exchanges_of_like_atoms`.
     """
 
     def __init__(self, files: NativeFiles) -> None:
         self.files = files
         self.numbers = files.numbers
-        self.permutations = _exchanges(files.numbers)
+        self.permutations = exchanges_of_like_atoms(files.numbers)
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
@@ -97,18 +93,3 @@ def load_model_folder(folder: Path) -> GAPModel:
     apart[0, :, 0] = 1.5 * np.arange(len(files.numbers))
     predict_elsewhere(files, apart, 1)
     return GAPModel(files)
-
-
-def _exchanges(numbers: IntArray) -> IntArray:
-    """Give all exchanges of atoms of the same element, the identity first, or it alone where they are too many."""
-    identity = np.arange(len(numbers))
-    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
-    if prod(factorial(len(group)) for group in groups) > _MOST_PERMUTATIONS:
-        return identity[None]
-    exchanges = []
-    for images in product(*(permutations(group) for group in groups)):
-        exchange = identity.copy()
-        for group, image in zip(groups, images, strict=True):
-            exchange[group] = image
-        exchanges.append(exchange)
-    return np.array(exchanges)

@@ -1,0 +1,152 @@
+"""SchNet models: predictions, and files that SchNetPack's users can load."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ase_flatten.dataset import Dataset, FloatArray, IntArray
+from ase_flatten.descriptors import exchanges_of_like_atoms
+from ase_flatten.exceptions import InputError
+from ase_flatten.models import Prediction
+from ase_flatten.models.schnet.device import find_device
+from ase_flatten.models.schnet.native import make_potential, offset_of, read_potential, read_torch
+from ase_flatten.models.schnet.network import MoleculeNetwork
+from ase_flatten.units import energy_in_eV
+
+MODEL_FILE = "model.pt"
+ENERGY_UNIT = "kcal/mol"
+_PAIR_FEATURES_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
+"""Elements of one array while predicting: on a CPU what stays in its cache, on a GPU a part of its memory."""
+
+
+class SchNetModel:
+    """Predict with a SchNet.
+
+    Parameters
+    ----------
+    potential : schnetpack.model.NeuralNetworkPotential
+    numbers : (n_atoms,) int array
+    hyper_parameters : mapping
+        The settings of the trainer, and `gradient_steps`; empty for a model from elsewhere.
+    training : mapping
+        The `digest` of the data set and the `frames` that it was trained on; empty for a model from elsewhere.
+    energy_unit : str
+        What the potential gives energies in; lengths are in Å.
+
+    Attributes
+    ----------
+    permutations : (n_permutations, n_atoms) int array
+        See `exchanges_of_like_atoms`; the model is invariant to all.
+    """
+
+    def __init__(
+        self,
+        potential: Any,
+        numbers: IntArray,
+        *,
+        hyper_parameters: Mapping[str, Any],
+        training: Mapping[str, Any],
+        energy_unit: str = ENERGY_UNIT,
+    ) -> None:
+        self.potential = potential.eval()
+        self.numbers = np.asarray(numbers, dtype=np.int64)
+        self.hyper_parameters, self.training = dict(hyper_parameters), dict(training)
+        self.permutations = exchanges_of_like_atoms(self.numbers)
+        self._unit = energy_in_eV(energy_unit)
+        self._offset = offset_of(potential, self.numbers)
+        self.network = MoleculeNetwork(potential, self.numbers).eval()
+        self.move()
+
+    def move(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> None:
+        """Choose where and how exactly to predict: on a GPU if there is one, and in float64, where nobody says.
+
+        Raises
+        ------
+        InputError
+            A device that this machine does not have, or another precision.
+        """
+        wanted = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float64
+        if wanted not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be float64 or float32, got {dtype!r}")
+        self.network.to(device=find_device(device), dtype=wanted)
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict energies and forces.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+
+        Returns
+        -------
+        Prediction
+        """
+        weight = self.network.weight
+        piece = max(1, _PAIR_FEATURES_AT_ONCE[weight.device.type] // self.network.pair_features)
+        energies, forces = np.empty(len(positions)), np.empty(np.shape(positions))
+        for start in range(0, len(positions), piece):
+            part = torch.tensor(positions[start : start + piece], dtype=weight.dtype, device=weight.device)
+            of_energies, of_forces = self.network(part)
+            energies[start : start + piece] = of_energies.cpu()
+            forces[start : start + piece] = of_forces.cpu()
+        return Prediction((energies + self._offset) * self._unit, forces * self._unit)
+
+    def leads(self, dataset: Dataset, frames: IntArray) -> bool:
+        """Tell whether the frames that it was trained on come first in `frames`."""
+        before = self.training["frames"]
+        return self.training["digest"] == dataset.digest and np.array_equal(frames[: len(before)], before)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.pt`, which torch loads with ``weights_only=True``: plain values and SchNetPack's weights."""
+        state = {name: value.detach().cpu().clone() for name, value in self.potential.state_dict().items()}
+        content = {
+            "numbers": torch.tensor(self.numbers),
+            "hyper_parameters": json.dumps(self.hyper_parameters),
+            "digest": self.training["digest"],
+            "frames": torch.tensor(self.training["frames"]),
+            "state_dict": state,
+        }
+        torch.save(content, folder / MODEL_FILE)
+
+
+def load_model_folder(folder: Path) -> SchNetModel:
+    """Load `model.pt` from a model folder, never unpickling.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or holds something else.
+    """
+    path = folder / MODEL_FILE if folder.is_dir() else folder
+    content = read_torch(path, "a SchNet model")
+    try:
+        settings = json.loads(content["hyper_parameters"])
+        numbers = content["numbers"].numpy()
+        shape = {name: settings[name] for name in ("n_features", "n_interactions", "n_rbf", "cutoff")}
+        potential = make_potential(**shape, offset=0.0, n_atoms=len(numbers))
+        potential.load_state_dict(content["state_dict"])
+        training = {"digest": content["digest"], "frames": content["frames"].numpy()}
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise InputError(
+            f"expected a SchNet model in {path}, found another file of torch; give a model folder of this project"
+        ) from error
+    return SchNetModel(potential, numbers, hyper_parameters=settings, training=training)
+
+
+def load_best_model(path: Path, numbers: IntArray, energy_unit: str) -> SchNetModel:
+    """Load a `best_model` that SchNetPack wrote, for one molecule; see `read_potential`."""
+    return SchNetModel(read_potential(path), numbers, hyper_parameters={}, training={}, energy_unit=energy_unit)
+
+
+def as_schnetpack(folder: str | Path) -> Any:
+    """Give the potential of a model folder to SchNetPack, in float64, kcal/mol and Å.
+
+    ``torch.save(as_schnetpack("runs/demo/improved"), "best_model")`` writes what `SpkCalculator` reads.
+    """
+    model = load_model_folder(Path(folder))
+    model.move("cpu")
+    return model.potential

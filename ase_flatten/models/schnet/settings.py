@@ -1,0 +1,91 @@
+"""What can be chosen about a SchNet and its training."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from ase_flatten.exceptions import InputError
+from ase_flatten.models.schnet.device import find_device
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"small": {}, "large": {"n_features": 128, "n_interactions": 6}}
+)
+"""Settings under one name. The small one suits two cores and ten atoms; the large one is of SchNetPack's own size."""
+
+_LEAST = {"n_features": 2, "n_interactions": 1, "n_rbf": 2, "batch_size": 1, "epochs": 1, "patience": 1}
+_MOST = {"cutoff": math.inf, "learning_rate": 1.0, "restart_rate": 1.0, "force_weight": 1.0, "averaging": 1.0}
+_MAY_BE_ZERO = ("force_weight", "averaging")
+
+
+@dataclass(frozen=True)
+class SchNetSettings:
+    """Hold the settings of a SchNet.
+
+    Parameters
+    ----------
+    n_features : int
+        Features of an atom, and filters.
+    n_interactions : int
+        Interaction blocks.
+    n_rbf : int
+        Gaussians that a distance is expanded in, from 0 to the cutoff.
+    cutoff : float
+        Distance beyond which atoms do not see each other, Å.
+    epochs : int
+        Passes over the training frames that a training from scratch makes at most.
+    batch_size : int
+        Frames of a gradient step.
+    learning_rate : float
+        Of Adam; see `Plan` for its course.
+    restart_rate : float
+        The share of it that a model begins with which goes on from the last step's weights.
+    warm : bool
+        Whether the steps of improved training go on from the last weights, or each starts from scratch.
+    force_weight : float
+        Weight of the forces in the loss: 0 for energies only, 1 for forces only.
+    averaging : float
+        Decay of the running average of the weights, which is what is validated and kept.
+    patience : int
+        Looks at the validation frames without gain, one every `STRETCH` gradient steps, after which training ends.
+    device : str, optional
+        cpu or cuda; without it, a GPU if there is one.
+
+    Raises
+    ------
+    InputError
+        A value out of its range, or a device that this machine does not have.
+    """
+
+    n_features: int = 64
+    n_interactions: int = 3
+    n_rbf: int = 25
+    cutoff: float = 5.0
+    epochs: int = 500
+    batch_size: int = 10
+    learning_rate: float = 1e-3
+    restart_rate: float = 0.5
+    warm: bool = True
+    force_weight: float = 0.99
+    averaging: float = 0.999
+    patience: int = 80
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not numeric or not 0 <= value <= most or (value == 0 and name not in _MAY_BE_ZERO):
+                span = "positive" if name == "cutoff" else f"between 0 and {most:g}"
+                raise InputError(f"{name} must be {span}, got {value!r}")
+        if not isinstance(self.warm, bool):
+            raise InputError(f"warm must be true or false, got {self.warm!r}")
+        find_device(self.device)
+
+
+NAMES = [field.name for field in fields(SchNetSettings)]
