@@ -203,6 +203,9 @@ def train(
     share: Annotated[str | None, typer.Option(help="Frames of a fine cluster: one or population [one].")] = None,
     n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
     factor: Annotated[float | None, typer.Option(help="Bad is above this multiple of the overall error [1.1].")] = None,
+    protocol: Annotated[
+        Path | None, typer.Option(help="TOML file with settings of a run; options here go before it.")
+    ] = None,
     subset: Subset = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap, schnet).")
@@ -222,20 +225,21 @@ def train(
     """Train the improved model, and the default model of equal size; report both on held-out frames."""
     from ase_flatten.checks import check_dataset
     from ase_flatten.report import verdict_sentences, write_report
-    from ase_flatten.run import Run, RunSettings
+    from ase_flatten.run import Run, RunSettings, read_protocol
     from ase_flatten.training import train as train_run
     from ase_flatten.units import output_units
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path, unit, progress = _one(dataset, data), output_units(units), console.progress(quiet)
-    name = f"{path.stem}-{model or RunSettings.family}-seed{seed or 0}"
-    folder = out or Path("runs") / name
-    base = Run(folder).settings if resume and (folder / "run.json").exists() else RunSettings()
+    base = read_protocol(protocol) if protocol else RunSettings()
+    folder = out or Path("runs") / f"{path.stem}-{model or base.family}-seed{base.seed if seed is None else seed}"
+    if protocol is None and resume and (folder / "run.json").exists():
+        base = Run(folder).settings
     rule = _changed(base.schedule.rule, pick=pick, share=share, n_fine=n_fine, factor=factor)
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
         base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset,
-        trainer=_settings(setting, preset) or None,
+        trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from ase_flatten.clustering import N_WARD, Clustering, representatives
 from ase_flatten.dataset import FloatArray
 from ase_flatten.evaluation import Evaluation
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, unknown_name
 from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.flattening import Schedule
 from ase_flatten.selection import SelectionRule
@@ -66,6 +67,37 @@ class RunSettings:
         schedule["rule"] = SelectionRule(**schedule["rule"])
         subset_rule = SubsetRule(**content.get("subset_rule", {}))
         return cls(**{**content, "schedule": Schedule(**schedule), "subset_rule": subset_rule})
+
+
+def read_protocol(path: Path) -> RunSettings:
+    """Read the settings of a run from a TOML file, laid out as run.json has them; what is left out keeps its default.
+
+    Raises
+    ------
+    InputError
+        No such file, no TOML, a setting that a run does not have, or a value that it cannot take.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"expected the settings of a run in {path}, could not read them: {error}") from error
+    settings = asdict(RunSettings())
+    try:
+        _update(settings, content)
+        return RunSettings.from_json(settings)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"expected settings of a run in {path}, found a value of another kind: {error}") from error
+
+
+def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Put changes into settings, table by table."""
+    for name, value in changes.items():
+        if name not in settings:
+            raise unknown_name(name, list(settings), "a run")
+        if isinstance(settings[name], dict) and name != "trainer":
+            _update(settings[name], value)
+        else:
+            settings[name] = value
 
 
 @dataclass(frozen=True)

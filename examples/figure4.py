@@ -24,8 +24,8 @@ from ase_flatten.files import write_text, writing
 from ase_flatten.models import family
 from ase_flatten.units import KCAL_PER_MOL
 
-COLOURS = {"sgdml": "#d95f02", "gap": "#1b9e77"}
-NAMES = {"sgdml": "sGDML", "gap": "GAP"}
+COLOURS = {"sgdml": "#d95f02", "schnet": "#7570b3", "gap": "#1b9e77"}
+NAMES = {"sgdml": "sGDML", "schnet": "SchNet", "gap": "GAP"}
 WORST = 10
 
 
@@ -100,7 +100,7 @@ def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
-    parser.add_argument("--families", nargs="+", default=["sgdml", "gap"], help="[sgdml gap]")
+    parser.add_argument("--families", nargs="+", default=["sgdml", "schnet", "gap"], help="[sgdml schnet gap]")
     parser.add_argument("--frames", type=int, default=300, help="training frames [300]")
     parser.add_argument("--predicted", type=int, default=4000, help="frames that are predicted, at most [4000]")
     parser.add_argument("--preset", default="small", help="of GAP [small]")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import ase_flatten
 from ase_flatten.cli import app
+from ase_flatten.run import read_protocol
 from ase_flatten.subset import SubsetRule
 
 TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10"]
@@ -235,3 +237,53 @@ def test_plain_lines_in_a_pipe(water_file, tmp_path):
     command = [sys.executable, "-m", "ase_flatten.cli", "cluster", str(water_file), "--out", str(tmp_path / "c"), "-q"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and result.stderr == "" and "\x1b" not in result.stdout
+
+
+PROTOCOL = """
+seed = 3
+[schedule]
+n_steps = 1
+n_initial = 12
+step_size = 5
+[schedule.rule]
+share = "population"
+n_fine = 4
+[trainer]
+sigma = 10
+"""
+
+
+def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
+    (tmp_path / "p.toml").write_text(PROTOCOL)
+    status, _, err = run("train", water_file, "--protocol", "p.toml", "-i", "10", "--set", "symmetries=false")
+    assert status == 0, err
+    settings = json.loads((tmp_path / "runs" / "water-sgdml-seed3" / "run.json").read_text())["settings"]
+    assert settings["schedule"]["n_initial"] == 10 and settings["schedule"]["step_size"] == 5
+    assert settings["schedule"]["rule"] == {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1}
+    assert settings["trainer"] == {"sigma": 10, "symmetries": False}
+    again = ("train", water_file, "--protocol", "p.toml", "--resume")
+    assert "was begun with schedule" in mistake(*again)
+    assert run(*again, "-i", "10", "--set", "symmetries=false")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[schedule]\nn_step = 3", "'n_step' is no setting of a run; did you mean n_steps?"),
+        ("schedule = 3", "found a value of another kind"),
+        ("[schedule]\nn_steps = 'many'", "found a value of another kind"),
+        ("[schedule", "could not read them"),
+    ],
+)
+def test_mistakes_in_a_protocol(mistake, water_file, tmp_path, text, message):
+    (tmp_path / "p.toml").write_text(text)
+    assert message in mistake("train", water_file, "--protocol", "p.toml")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_protocols_in_the_examples():
+    for path in sorted((Path(__file__).parent.parent / "examples" / "peptide").glob("*.toml")):
+        settings = read_protocol(path)
+        assert settings.family == "schnet" and settings.trainer["force_weight"] == 0
+        assert settings.schedule.rule.share == "population"
+    assert settings.schedule.rule.n_fine == 15

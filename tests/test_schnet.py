@@ -185,6 +185,13 @@ class TestSchNetPack:
         result = CliRunner().invoke(app, ["errors", str(water_file), spec, "--out", str(tmp_path / "out")])
         assert result.exit_code == 2 and message in result.output
 
+    def test_its_import_leaves_the_users_log_alone(self):
+        code = (
+            "import logging, ase_flatten.models.schnet; print(logging.getLogger().handlers, logging.getLogger().level)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert (done.stdout.strip(), done.stderr) == ("[] 30", "")
+
     def test_the_shim_is_still_needed(self):
         """SchNetPack 2.1 imports a name that PyTorch 2.6 renamed: when this fails, native.py can do without it."""
         import schnetpack

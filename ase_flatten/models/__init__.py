@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, unknown_name
 from ase_flatten.progress import Progress
 
 ENTRY_POINT_GROUP = "ase_flatten.models"
@@ -177,8 +177,4 @@ def missing_package(name: str, error: ImportError) -> InputError:
 
 def unknown_setting(name: str, known: list[str]) -> InputError:
     """Make the error for a setting that a family does not have, naming the nearest one it has."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return InputError(f"{name!r} is no setting of this model family; {hint}")
+    return unknown_name(name, known, "this model family")

@@ -1,5 +1,6 @@
 """SchNetPack's networks: made by settings, or read from its own files without running what they name."""
 
+import logging
 import pickle
 import sys
 import warnings
@@ -17,10 +18,13 @@ from ase_flatten.exceptions import InputError
 if not hasattr(dataloader, "T_co"):  # a name that SchNetPack 2.1 imports and PyTorch 2.6 has renamed
     dataloader.T_co = dataloader._T_co  # type: ignore[attr-defined]
 
+_root, _level, _handlers = logging.getLogger(), logging.getLogger().level, logging.getLogger().handlers[:]
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what it does at import is no business of its users
+    warnings.simplefilter("ignore")
     import schnetpack as spk
     from schnetpack import atomistic, model, representation, transform
+_root.setLevel(_level)  # SchNetPack sets the log of the whole process up when it is imported
+_root.handlers[:] = _handlers
 
 _ALLOWED_FUNCTIONS = (
     "schnetpack.nn.activations.shifted_softplus",
