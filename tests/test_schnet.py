@@ -159,6 +159,11 @@ class TestSchNetPack:
             load_best_model(tmp_path / "best_model", water.numbers, "eV")
         assert not (tmp_path / "ran").exists()
 
+    def test_a_torch_that_would_unpickle_is_not_asked(self, best_model, water, monkeypatch):
+        monkeypatch.delattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
+        with pytest.raises(InputError, match=r"expected PyTorch 2\.6 or later"):
+            load_best_model(best_model, water.numbers, "eV")
+
     def test_other_networks_are_refused(self, tmp_path, water):
         from schnetpack.atomistic import Atomwise
         from schnetpack.model import NeuralNetworkPotential

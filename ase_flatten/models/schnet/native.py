@@ -114,6 +114,10 @@ def read_potential(path: Path) -> Any:
     """
     if not path.is_file():
         raise InputError(f"expected a model of SchNetPack, found no file {path}; check the path")
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        raise InputError(
+            f"expected PyTorch 2.6 or later to read {path} without unpickling it, found {torch.__version__}; update it"
+        )
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
