@@ -1,4 +1,7 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what its sentences share."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -7,3 +10,9 @@ class InputError(ValueError):
     The message is one sentence: what was expected, what was found, what to do.
     The command line prints it and exits with status 2.
     """
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which of the known names an unknown one is most like, or all of them where it is like none."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

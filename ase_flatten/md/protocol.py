@@ -2,13 +2,12 @@
 
 import tomllib
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.md.langevin import check_thermostat, check_timestep
 
 THERMOSTATS = ("langevin", "svr", "nhc", "none")
@@ -107,9 +106,7 @@ def _protocol(source: str, content: dict[str, Any]) -> Protocol:
     known = [field.name for field in fields(Protocol)]
     for key in content:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {hint}")
+            raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {nearest(key, known)}")
     missing = [key for key in known if key not in content and key not in ("equilibration_steps", "thermostat")]
     if missing:
         raise InputError(f"expected {', '.join(missing)} in the protocol {source}, found none; add what is missing")
