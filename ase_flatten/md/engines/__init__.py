@@ -17,6 +17,7 @@ import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
 from ase_flatten.md.protocol import Protocol as MDProtocol
 
 ENGINES = {"batched": "BatchedEngine", "ase": "ASEEngine", "ipi": "IPIEngine"}
@@ -82,5 +83,7 @@ def make_engine(name: str, calculator: BaseCalculator, numbers: IntArray, protoc
     InputError
         A thermostat that the engine does not have, or a package that it needs is missing.
     """
+    if protocol.thermostat == "nhc" and name != "batched":  # ASE does not tell the state of its own
+        raise InputError(f"the engine {name} has langevin, svr and none, got the thermostat nhc; take --engine batched")
     made: Engine = getattr(import_module(f"{__name__}.{name}"), ENGINES[name])(calculator, numbers, protocol, seed=seed)
     return made

@@ -14,7 +14,6 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
@@ -30,16 +29,9 @@ class ASEEngine:
     protocol : Protocol
     seed : int
         Each replica's velocities and noise come from its own child of this seed.
-
-    Raises
-    ------
-    InputError
-        A Nosé-Hoover chain: ASE does not tell its state.
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        if protocol.thermostat == "nhc":
-            raise InputError("the engine ase has langevin, svr and none, got the thermostat nhc; take --engine batched")
         self._calculator, self._numbers, self._protocol = calculator, numbers, protocol
         self._rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(protocol.n_replicas)]
 

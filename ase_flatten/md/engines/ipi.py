@@ -15,7 +15,6 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.engines.batched import evaluator
 from ase_flatten.md.ipi_files import first_input, next_input
@@ -38,12 +37,10 @@ class IPIEngine:
     Raises
     ------
     InputError
-        A Nosé-Hoover chain, or the package ipi is not installed.
+        The package ipi is not installed.
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        if protocol.thermostat == "nhc":
-            raise InputError("the engine ipi has langevin, svr and none, got the thermostat nhc; take --engine batched")
         self._command = ipi_command()
         self._evaluate, self._numbers, self._protocol = evaluator(calculator, numbers), numbers, protocol
         *self._starts, noise = np.random.SeedSequence(seed).spawn(protocol.n_replicas + 1)
