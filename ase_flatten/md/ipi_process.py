@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, not_installed
 from ase_flatten.ipi.protocol import connect, serve, unix_address
 from ase_flatten.md.engines.batched import Evaluate
 from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
@@ -43,10 +43,7 @@ def ipi_command() -> list[str]:
     beside = Path(sys.executable).with_name("i-pi")
     script = str(beside) if beside.is_file() else shutil.which("i-pi")
     if find_spec("ipi") is None or script is None:
-        raise InputError(
-            "the engine ipi needs the package ipi, which is not installed; install it with: "
-            "pip install 'ase-flatten[md]'"
-        )
+        raise not_installed("the engine ipi", "ipi", extra="md")
     return [sys.executable, script]
 
 
