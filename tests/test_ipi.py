@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from ase_flatten.md.engines import make_engine
 from ase_flatten.md.ipi_process import ipi_command
 from ase_flatten.models import Prediction
 
-needs_ipi = pytest.mark.skipif(find_spec("ipi") is None, reason="i-PI is not installed (extra md)")
+needs_ipi = pytest.mark.usefixtures("ipi")
 
 STIFFNESS, LENGTH = 5.0, 1.0
 
