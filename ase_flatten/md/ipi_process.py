@@ -22,7 +22,7 @@ import numpy as np
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError, not_installed
 from ase_flatten.ipi.protocol import connect, serve, unix_address
-from ase_flatten.md.engines.batched import Evaluate
+from ase_flatten.md.forces import Evaluate
 from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
 
 START_SECONDS = 120.0

@@ -16,7 +16,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.engines.batched import evaluator
+from ase_flatten.md.forces import evaluator
 from ase_flatten.md.ipi_files import first_input, next_input
 from ase_flatten.md.ipi_process import IPIProcess, ipi_command
 from ase_flatten.md.langevin import draw_momenta
