@@ -524,6 +524,16 @@ def test_an_unfinished_run_of_other_settings_or_unwanted_begins_anew(tmp_path, m
         shutil.rmtree(tmp_path / "default")
 
 
+@ENGINES
+def test_a_run_begins_with_given_momenta(engine):
+    atoms, protocol = chain("OHC"), Protocol("test", **GOOD)
+    momenta = np.arange(18.0).reshape(2, 3, 3)
+    frame = make_engine(engine, Spring(), atoms.numbers, protocol, seed=0).begin(
+        np.array([atoms.positions] * 2), momenta
+    )
+    assert np.array_equal(frame.momenta, momenta)
+
+
 def test_replicas_do_not_depend_on_the_fate_of_others(tmp_path):
     run(tmp_path / "default")
     run(tmp_path / "other", Batch(Spring("explode", 150)))

@@ -59,8 +59,15 @@ class Engine(Protocol):
     Langevin's; from there on it is the protocol's.
     """
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta for (n_replicas, n_atoms, 3) positions in Å; give the frame before the first step."""
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Give the frame before the first step.
+
+        Parameters
+        ----------
+        positions : (n_replicas, n_atoms, 3) array, Å
+        momenta : (n_replicas, n_atoms, 3) array, ASE's unit of momentum, optional
+            Without them, they are drawn: thermal ones, the centre of mass at rest.
+        """
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Take up where `state` was given; what follows is what would have followed then."""

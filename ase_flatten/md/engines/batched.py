@@ -52,12 +52,12 @@ class BatchedEngine:
         self._thermal = np.sqrt(self._kT / self._per_mass)
         self._decay = float(np.exp(-self._rate * self._time))
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Draw momenta unless they are given, and evaluate."""
         n_replicas = len(positions)
         self._step = -self._protocol.equilibration_steps
         self._x = np.array(positions, dtype=float)
-        self._p = self._noise()
+        self._p = self._noise() if momenta is None else np.array(momenta)
         self._heat = np.zeros(n_replicas)
         self._chain = np.zeros((2, CHAIN, n_replicas))
         self._f, self._u = np.zeros_like(self._x), np.full(n_replicas, np.nan)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
@@ -19,7 +18,7 @@ from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.forces import evaluator
 from ase_flatten.md.ipi_files import first_input, next_input
 from ase_flatten.md.ipi_process import IPIProcess, ipi_command
-from ase_flatten.md.langevin import draw_momenta
+from ase_flatten.md.langevin import thermal_momenta
 from ase_flatten.md.protocol import Protocol
 
 
@@ -47,13 +46,11 @@ class IPIEngine:
         self._noise = [int(number) for number in noise.generate_state(2)]
         self._process: IPIProcess | None = None
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
-        momenta = np.empty_like(positions)
-        for replica, child in enumerate(self._starts):
-            atoms = Atoms(self._numbers, positions[replica])
-            draw_momenta(atoms, self._protocol.temperature_K, np.random.default_rng(child))
-            momenta[replica] = atoms.get_momenta()
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Draw momenta unless they are given, and start i-PI."""
+        if momenta is None:
+            rngs = [np.random.default_rng(child) for child in self._starts]
+            momenta = thermal_momenta(self._numbers, self._protocol.temperature_K, rngs)
         return self._start(-self._protocol.equilibration_steps, positions, momenta)
 
     def resume(self, state: Mapping[str, Any]) -> None:
