@@ -74,6 +74,14 @@ def ipi() -> None:
     needs("ipi", extra="md")
 
 
+@pytest.fixture(params=["ase", "ipi"])
+def walker(request: pytest.FixtureRequest) -> str:
+    """Each engine that makes data sets."""
+    if request.param == "ipi":
+        request.getfixturevalue("ipi")
+    return str(request.param)
+
+
 @pytest.fixture
 def torch() -> ModuleType:
     """The package of that name."""
