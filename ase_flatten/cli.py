@@ -297,6 +297,7 @@ def sample(
     friction: Annotated[float, typer.Option(help="Langevin friction, 1/fs.")] = 0.01,
     equilibration: Annotated[float, typer.Option(help="Equilibration, ps.")] = 2.0,
     dtype: Annotated[str, typer.Option(help="Precision of the file: float64 or float32.")] = "float64",
+    engine: Annotated[str, typer.Option(help="What integrates: ase, or ipi for an i-PI process.")] = "ase",
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -308,7 +309,7 @@ def sample(
     data = sample_trajectory(
         structure, output, calculator=calculator, temperature_K=temperature, frames=frames, stride=stride,
         timestep_fs=timestep, friction_per_fs=friction, equilibration_ps=equilibration, seed=seed or 0, dtype=dtype,
-        progress=console.progress(quiet),
+        engine=engine, progress=console.progress(quiet),
     )  # fmt: skip
     console.say(f"{data.n_frames} frames of {data.formula}: {output}")
 

@@ -187,6 +187,14 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def run_command(command: Callable[..., None], *arguments: Any) -> None:
+    """Run a command whose arguments typer did not read; end the process unless all went well."""
+    try:
+        user_errors(command)(*arguments)
+    except typer.Exit as finished:
+        sys.exit(finished.exit_code)
+
+
 def _rate(done: float, start: float) -> str:
     seconds = max(time.perf_counter() - start, 1e-9)
     rate = done / seconds

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what its sentences share."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,8 +12,16 @@ class InputError(ValueError):
     """
 
 
-def unknown_name(name: str, known: Sequence[str], owner: str) -> InputError:
-    """Make the error for a setting that its owner does not have, naming the nearest one that it has."""
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Say which of the known names an unknown one is most like, or all of them where it is like none."""
     near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return InputError(f"{name!r} is no setting of {owner}; {hint}")
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def not_installed(what: str, package: str, *, extra: str, error: ImportError | None = None) -> InputError:
+    """Make the error for a package that `what` needs, and that an extra of this distribution installs."""
+    reason = "" if error is None else f" ({error})"
+    return InputError(
+        f"{what} needs the package {package}, which is not installed{reason}; "
+        f"install it with: pip install 'ase-flatten[{extra}]'"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, not_installed
 
 TBLITE_METHODS = ("GFN2-xTB", "GFN1-xTB")
 """Methods of tblite that may be asked for."""
@@ -46,10 +46,7 @@ def _tblite(method: str) -> BaseCalculator:
     try:
         from tblite.ase import TBLite
     except ImportError as error:
-        raise InputError(
-            f"tblite:{method} needs the package tblite, which is not installed ({error}); "
-            "install it with: pip install 'ase-flatten[md]'"
-        ) from error
+        raise not_installed(f"tblite:{method}", "tblite", extra="md", error=error) from error
     return TBLite(method=method, verbosity=0)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ase_flatten.clustering import N_WARD, Clustering, representatives
 from ase_flatten.dataset import FloatArray
 from ase_flatten.evaluation import Evaluation
-from ase_flatten.exceptions import InputError, unknown_name
+from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.flattening import Schedule
 from ase_flatten.selection import SelectionRule
@@ -93,7 +93,7 @@ def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Put changes into settings, table by table."""
     for name, value in changes.items():
         if name not in settings:
-            raise unknown_name(name, list(settings), "a run")
+            raise InputError(f"{name!r} is no setting of a run; {nearest(name, list(settings))}")
         if isinstance(settings[name], dict) and name != "trainer":
             _update(settings[name], value)
         else:

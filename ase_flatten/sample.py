@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +29,10 @@ from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.checkpoint import LabelledFrame, PartialRun, State
-from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
+from ase_flatten.md.ipi_process import ipi_command
+from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta
+from ase_flatten.md.protocol import Protocol
+from ase_flatten.md.walk import WALKS, WalkError
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
 
@@ -55,6 +59,7 @@ class SampleSettings:
     equilibration_ps: float
     seed: int
     dtype: str
+    engine: str
 
     def check(self, atoms: Atoms) -> None:
         """Refuse settings that make no sense for this molecule; raise InputError."""
@@ -69,6 +74,10 @@ class SampleSettings:
             raise InputError(f"the seed must be 0 or a positive integer, got {self.seed}; choose another")
         if self.dtype not in ("float32", "float64"):
             raise InputError(f"dtype must be float32 or float64, got {self.dtype!r}; choose one of them")
+        if self.engine not in WALKS:
+            raise InputError(f"the engine must be one of {', '.join(WALKS)}, got {self.engine!r}; choose one of them")
+        if self.engine == "ipi":
+            ipi_command()
         check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
         check_timestep(self.timestep_fs, atoms.numbers)
 
@@ -86,6 +95,15 @@ class SampleSettings:
         """Say whether the configuration after `step` steps belongs to the data set."""
         return step > self.first_step and (step - self.first_step) % self.stride == 0
 
+    def chunk(self, step: int) -> Protocol:
+        """Give the protocol of the steps from one checkpoint, after `step` steps, to the next."""
+        n_steps = min(CHUNK_STEPS, self.n_steps - step)
+        interval = math.gcd(self.stride, self.first_step - step, n_steps)  # meets every frame, and the end
+        return Protocol(
+            "sample", self.temperature_K, self.timestep_fs, self.friction_per_fs, n_steps, n_replicas=1,
+            interval=interval,
+        )  # fmt: skip
+
 
 def sample(
     structure: str | Path,
@@ -100,6 +118,7 @@ def sample(
     equilibration_ps: float = 2.0,
     seed: int = 0,
     dtype: str = "float64",
+    engine: str = "ase",
     resume: bool = True,
     progress: Progress = SILENT,
 ) -> Dataset:
@@ -127,6 +146,8 @@ def sample(
     dtype : {"float64", "float32"}
         Precision of the stored positions and forces. Labels belong to the unrounded
         positions; rounding to float32 moves an atom by at most 3e-7 Å.
+    engine : {"ase", "ipi"}
+        What integrates: ASE, or an `i-pi` process that this one serves with forces.
     resume : bool
         Whether to go on from an unfinished run; if not, it is thrown away.
 
@@ -138,12 +159,13 @@ def sample(
     Raises
     ------
     InputError
-        Settings that make no sense, a structure that cannot be read or is periodic, an
-        output that exists, an unfinished run with other settings, or a molecule that
-        comes apart; in the last case the frames before that stay in the partial folder.
+        Settings that make no sense, a package that the calculator or the engine needs is
+        missing, a structure that cannot be read or is periodic, an output that exists, an
+        unfinished run with other settings, or a molecule that comes apart; in the last
+        case the frames before that stay in the partial folder.
     """
     settings = SampleSettings(
-        calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype
+        calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype, engine
     )
     atoms = read_structure(structure)
     settings.check(atoms)
@@ -227,38 +249,25 @@ def _run_chunk(
     numbers: IntArray, settings: SampleSettings, state: State, *, pieces: int
 ) -> tuple[State, list[LabelledFrame], str | None]:
     """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
-    atoms = Atoms(numbers, state.positions)
-    # Before the thermostat's constraint is there: under it they would be projected, and so rounded, once more.
-    atoms.set_momenta(state.momenta)
-    atoms.calc = reference_calculator(settings.calculator)
-    rng = np.random.default_rng()
-    rng.bit_generator.state = state.generator
-    dynamics = langevin(
-        atoms,
-        temperature_K=settings.temperature_K,
-        timestep_fs=settings.timestep_fs,
-        friction_per_fs=settings.friction_per_fs,
-        rng=rng,
-    )
+    chunk = settings.chunk(state.step)
+    stop = state.step + chunk.n_steps
+    walk = WALKS[settings.engine](reference_calculator(settings.calculator), numbers, state, chunk)
     frames: list[LabelledFrame] = []
-    stop = min(state.step + CHUNK_STEPS, settings.n_steps)
     failure = None
-    step = state.step
-    while step < stop and failure is None:
+    with closing(walk):
         try:
-            forces = dynamics.step()
-        except CalculatorError as error:
-            failure = f"its calculation failed: {error}"
-            break
-        step += 1
-        if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
-            failure = "its positions or forces are no longer numbers"
-        elif (settings.is_frame(step) or step == stop) and _count_pieces(atoms.numbers, atoms.positions) > pieces:
-            failure = "it came apart"
-        elif settings.is_frame(step):
-            labels = atoms.get_forces(apply_constraint=False)
-            frames.append(LabelledFrame(atoms.get_positions(), float(atoms.get_potential_energy()), labels))
-    state = State(step, atoms.get_positions(), atoms.get_momenta(), dict(rng.bit_generator.state))
+            for state, atoms in walk:
+                is_frame, forces = settings.is_frame(state.step), atoms.get_forces(apply_constraint=False)
+                if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
+                    failure = "its positions or forces are no longer numbers"
+                elif (is_frame or state.step == stop) and _count_pieces(numbers, atoms.positions) > pieces:
+                    failure = "it came apart"
+                elif is_frame:
+                    frames.append(LabelledFrame(atoms.get_positions(), float(atoms.get_potential_energy()), forces))
+                if failure is not None:
+                    break
+        except WalkError as error:
+            failure = str(error)
     return state, frames, failure
 
 
@@ -269,12 +278,14 @@ def _count_pieces(numbers: IntArray, positions: FloatArray) -> int:
 def _record(settings: SampleSettings, atoms: Atoms) -> dict[str, Any]:
     """Gather all that the frames depend on."""
     structure = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes() + atoms.positions.tobytes()).hexdigest()
-    return {**asdict(settings), "structure": structure, "versions": _versions(settings.calculator)}
+    return {**asdict(settings), "structure": structure, "versions": _versions(settings)}
 
 
-def _versions(calculator: str) -> dict[str, str]:
+def _versions(settings: SampleSettings) -> dict[str, str]:
     """Tell the versions of the packages that make the numbers."""
-    packages = ["ase-flatten", "ase", "numpy"] + (["tblite"] if calculator.startswith("tblite:") else [])
+    packages = ["ase-flatten", "ase", "numpy"]
+    packages += ["tblite"] if settings.calculator.startswith("tblite:") else []
+    packages += ["ipi"] if settings.engine == "ipi" else []
     found = {}
     for package in packages:
         try:

@@ -24,7 +24,6 @@ from ase_flatten.units import KCAL_PER_MOL
 N_VALID = 500
 
 
-@console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Measure and print."""
     console.set_up_logging(quiet=True, verbose=False)
@@ -77,4 +76,4 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=100, help="frames of the sGDML model [100]")
     parser.add_argument("--sigma", type=float, default=20, help="its length scale [20]")
     parser.add_argument("--seeds", type=int, default=5, help="how many estimates, from seed 0 [5]")
-    main(parser.parse_args())
+    console.run_command(main, parser.parse_args())

@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from seeds import as_rst
@@ -69,7 +68,6 @@ def draw(rows: dict[str, dict[str, ClusterErrors]], path: Path) -> None:
             figure.savefig(beside, dpi=200)
 
 
-@console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Train, draw, print and write."""
     console.set_up_logging(quiet=True, verbose=False)
@@ -106,7 +104,4 @@ if __name__ == "__main__":
     parser.add_argument("--preset", default="small", help="of GAP [small]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/figure4"), help="folder [runs/figure4]")
-    try:
-        main(parser.parse_args())
-    except typer.Exit as stopped:
-        raise SystemExit(stopped.exit_code) from None
+    console.run_command(main, parser.parse_args())

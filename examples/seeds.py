@@ -59,7 +59,6 @@ def as_rst(title: str, heads: list[str], table: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Run and print."""
     console.set_up_logging(quiet=True, verbose=False)
@@ -90,4 +89,4 @@ if __name__ == "__main__":
     parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")
     parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from 0 [2]")
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="folder of the runs [runs/seeds]")
-    main(parser.parse_args())
+    console.run_command(main, parser.parse_args())

@@ -61,7 +61,6 @@ def fine_clusters_of_step(run: Run, dataset: Dataset, step: int) -> tuple[IntArr
     return selection.candidates, selection.fine_labels, np.argsort(-mean)
 
 
-@console.user_errors
 def main(data: Path, folder: Path) -> None:
     """Print the three findings."""
     dataset, run = read_dataset(data), Run(folder)
@@ -106,4 +105,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 3:
         console.say(__doc__ or "")
         sys.exit(2)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    console.run_command(main, Path(sys.argv[1]), Path(sys.argv[2]))

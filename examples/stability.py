@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import typer
 from seeds import as_rst
 
 from ase_flatten import console
@@ -48,7 +47,6 @@ def row(summary: dict[str, Any], seed: int | str) -> list[str]:
     ]
 
 
-@console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Train, run, print and write."""
     console.set_up_logging(quiet=True, verbose=False)
@@ -91,7 +89,4 @@ if __name__ == "__main__":
     parser.add_argument("--replicas", type=int, default=16, help="replicas of each model [16]")
     parser.add_argument("--reference", help="also run this method, with the first seed: tblite:GFN2-xTB")
     parser.add_argument("--out", type=Path, default=Path("runs/stability"), help="folder of the runs [runs/stability]")
-    try:
-        main(parser.parse_args())
-    except typer.Exit as stopped:
-        raise SystemExit(stopped.exit_code) from None
+    console.run_command(main, parser.parse_args())

@@ -11,7 +11,6 @@ import argparse
 import statistics
 from pathlib import Path
 
-import typer
 from seeds import as_rst, compare
 
 from ase_flatten import console
@@ -71,7 +70,6 @@ def exceptions(given: list[str]) -> dict[str, int]:
     return found
 
 
-@console.user_errors
 def main(given: argparse.Namespace) -> None:
     """Run, print and write."""
     console.set_up_logging(quiet=True, verbose=False)
@@ -98,7 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("-i", type=int, default=200, help="frames to start with [200]")
     parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")
     parser.add_argument("--out", type=Path, default=Path("runs/table1"), help="folder of the runs [runs/table1]")
-    try:
-        main(parser.parse_args())
-    except typer.Exit as stopped:
-        raise SystemExit(stopped.exit_code) from None
+    console.run_command(main, parser.parse_args())

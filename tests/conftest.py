@@ -2,11 +2,16 @@
 
 import importlib.util
 import os
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tblite on 9 atoms is slower on more threads
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
@@ -20,13 +25,68 @@ from ase_flatten.training import train
 
 
 def needs(package: str, *, extra: str) -> None:
-    """Skip a module of tests where a package is missing; with ASE_FLATTEN_REQUIRE=all, as in CI, that is an error."""
+    """Skip the module or the test that calls this where an optional package is missing.
+
+    On a user's machine that is no failure: extras are a choice, and what was not installed cannot be tested there.
+    CI installs all of them and sets ASE_FLATTEN_REQUIRE=all, with which a missing package is an error: no test
+    goes unrun there unnoticed. Every skip of the suite goes through here, and says which extra has the package.
+    """
     if importlib.util.find_spec(package) is not None:
         return
     reason = f"{package} is not installed: pip install 'ase-flatten[{extra}]'"
     if os.environ.get("ASE_FLATTEN_REQUIRE") == "all":
         raise ImportError(reason)
     pytest.skip(reason, allow_module_level=True)
+
+
+def ipi_of(starter: int) -> tuple[psutil.Process, Path]:
+    """Wait for the i-PI that a process starts; give it and its private folder.
+
+    A child that has only just been forked is still in its starter's folder: that is not the one meant here.
+    """
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process(starter).children():
+            with suppress(psutil.NoSuchProcess):
+                folder = Path(child.cwd())
+                if is_private(folder):
+                    return child, folder
+    raise TimeoutError(f"process {starter} has started no i-PI")
+
+
+def is_private(folder: Path) -> bool:
+    """Tell whether a folder is one that i-PI was given to run in."""
+    return folder.name.startswith("flatten-") and folder.parent in (Path("/dev/shm"), Path(tempfile.gettempdir()))
+
+
+def remove_private(folder: Path) -> None:
+    """Remove the folder of an i-PI whose starter was killed: it holds files only."""
+    assert is_private(folder), f"{folder} is no folder of i-PI's"
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+
+
+@pytest.fixture
+def ipi() -> None:
+    """The package of i-PI."""
+    needs("ipi", extra="md")
+
+
+@pytest.fixture(params=["ase", "ipi"])
+def walker(request: pytest.FixtureRequest) -> str:
+    """Each engine that makes data sets."""
+    if request.param == "ipi":
+        request.getfixturevalue("ipi")
+    return str(request.param)
+
+
+@pytest.fixture
+def torch() -> ModuleType:
+    """The package of that name."""
+    needs("torch", extra="schnet")
+    return importlib.import_module("torch")
 
 
 @pytest.fixture

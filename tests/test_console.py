@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from ase_flatten import console
+from ase_flatten.exceptions import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,18 @@ def test_a_lack_of_memory_is_said(screen):
     with pytest.raises(console.typer.Exit) as stopped:
         command()
     assert stopped.value.exit_code == 2 and "not enough memory" in text.getvalue()
+
+
+def test_a_command_of_a_script_ends_with_its_status(screen):
+    text = screen(False)
+
+    def command(error):
+        if error is not None:
+            raise error
+
+    console.run_command(command, None)
+    for error, status in ((InputError("expected one, found two"), 2), (KeyboardInterrupt(), console.INTERRUPTED)):
+        with pytest.raises(SystemExit) as stopped:
+            console.run_command(command, error)
+        assert stopped.value.code == status
+    assert text.getvalue().startswith("ase-flatten: expected one, found two\n")

@@ -246,11 +246,16 @@ class TestGapFit:
         assert capfd.readouterr() == ("", "")
 
 
-def rewrite(folder: Path, old: str, new: str) -> None:
-    path = folder / "model.xml"
-    text = path.read_text()
-    assert re.search(old, text)
-    path.write_text(re.sub(old, new, text, count=1))
+def rewriting(old: str, new: str):
+    """A change of model.xml at the first place where a pattern matches."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "model.xml"
+        text = path.read_text()
+        assert re.search(old, text)
+        path.write_text(re.sub(old, new, text, count=1))
+
+    return damage
 
 
 def sparse_file(folder: Path) -> Path:
@@ -271,19 +276,19 @@ BOMB = '<!DOCTYPE GAP [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]
         (lambda f: sparse_file(f).unlink(), "No such file"),
         (lambda f: sparse_file(f).write_bytes(sparse_file(f).read_bytes()[:999]), "is too short"),
         (lambda f: sparse_file(f).write_bytes(sparse_file(f).read_bytes() + b"1\n"), "is damaged"),
-        (lambda f: rewrite(f, "IP GAP label=GAP", "FilePot command=touch"), "another potential"),
-        (lambda f: rewrite(f, "</GAP>", "<FilePot/></GAP>"), "it holds FilePot"),
-        (lambda f: rewrite(f, 'do_core="F"', 'do_core="T"'), "adds another potential"),
-        (lambda f: rewrite(f, 'sparseX_filename="', 'sparseX_filename="../../'), "no name of a file of sparse points"),
-        (lambda f: rewrite(f, 'dimensions="[0-9]*"', 'dimensions="99999999"'), "not the SOAP of its sparse points"),
-        (lambda f: rewrite(f, "n_max=4", "n_max=9999"), "not the SOAP of its sparse points"),
-        (lambda f: rewrite(f, 'alpha="[^"]*"', 'alpha="nan"'), "finite weights"),
-        (lambda f: rewrite(f, 'n_sparseX="[0-9]*"', 'n_sparseX="7"'), "7 finite weights"),
-        (lambda f: rewrite(f, "<ase_flatten.*/>", ""), "was not made by ase-flatten"),
-        (lambda f: rewrite(f, 'numbers="8', 'numbers="800'), "atomic numbers"),
-        (lambda f: rewrite(f, "settings='[^']*'", "settings='3'"), "settings are damaged"),
-        (lambda f: rewrite(f, '"n_max"', '"other"'), "found others"),
-        (lambda f: rewrite(f, 'signal_variance="[^"]*"', ""), "QUIP stopped: "),
+        (rewriting("IP GAP label=GAP", "FilePot command=touch"), "another potential"),
+        (rewriting("</GAP>", "<FilePot/></GAP>"), "it holds FilePot"),
+        (rewriting('do_core="F"', 'do_core="T"'), "adds another potential"),
+        (rewriting('sparseX_filename="', 'sparseX_filename="../../'), "no name of a file of sparse points"),
+        (rewriting('dimensions="[0-9]*"', 'dimensions="99999999"'), "not the SOAP of its sparse points"),
+        (rewriting("n_max=4", "n_max=9999"), "not the SOAP of its sparse points"),
+        (rewriting('alpha="[^"]*"', 'alpha="nan"'), "finite weights"),
+        (rewriting('n_sparseX="[0-9]*"', 'n_sparseX="7"'), "7 finite weights"),
+        (rewriting("<ase_flatten.*/>", ""), "was not made by ase-flatten"),
+        (rewriting('numbers="8', 'numbers="800'), "atomic numbers"),
+        (rewriting("settings='[^']*'", "settings='3'"), "settings are damaged"),
+        (rewriting('"n_max"', '"other"'), "found others"),
+        (rewriting('signal_variance="[^"]*"', ""), "QUIP stopped: "),
     ],
 )
 def test_damaged_folders_are_refused(saved, damage, message):

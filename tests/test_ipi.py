@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.calculators.morse import MorsePotential
 from ase.data import atomic_masses
+from conftest import ipi_of, remove_private
 
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
@@ -30,9 +30,13 @@ from ase_flatten.md.engines import make_engine
 from ase_flatten.md.ipi_process import ipi_command
 from ase_flatten.models import Prediction
 
-needs_ipi = pytest.mark.skipif(find_spec("ipi") is None, reason="i-PI is not installed (extra md)")
+needs_ipi = pytest.mark.usefixtures("ipi")
 
 STIFFNESS, LENGTH = 5.0, 1.0
+
+RUN_FOR_EVER = (
+    f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_ipi; test_ipi.run_for_ever()"
+)
 
 
 class Spring(Calculator):
@@ -231,9 +235,21 @@ def test_a_mistake_of_the_calculator_ends_the_run(made):
 
 
 @needs_ipi
+def test_i_pi_ends_when_its_harness_is_killed_before_it_is_attached():
+    harness = subprocess.Popen([sys.executable, "-c", RUN_FOR_EVER], stdout=subprocess.DEVNULL)
+    try:
+        inner, folder = ipi_of(harness.pid)
+    finally:
+        harness.kill()
+        harness.wait()
+    _, alive = psutil.wait_procs([inner], timeout=20)
+    assert not alive and not (folder / "flatten").is_socket()
+    remove_private(folder)
+
+
+@needs_ipi
 def test_i_pi_ends_when_its_harness_is_killed(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_ipi; test_ipi.run_for_ever()"
-    harness = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    harness = subprocess.Popen([sys.executable, "-c", RUN_FOR_EVER], stdout=subprocess.PIPE, text=True)
     try:
         folder = Path(harness.stdout.readline().strip())
         inner = psutil.Process(harness.pid).children()
@@ -244,9 +260,7 @@ def test_i_pi_ends_when_its_harness_is_killed(tmp_path):
     finally:
         harness.kill()
         harness.communicate()
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        remove_private(folder)
 
 
 def run_for_ever():

@@ -90,6 +90,21 @@ def temperatures(dynamics, atoms, n_steps):
     ]
 
 
+def started(name, atoms, protocol, *, calculator=None, seed=2):
+    """An engine whose replicas are all at `atoms`, past their equilibration, and that they are alive."""
+    engine = make_engine(name, calculator or Spring(), atoms.numbers, protocol, seed=seed)
+    alive = np.ones(protocol.n_replicas, dtype=bool)
+    engine.begin(np.tile(atoms.positions, (protocol.n_replicas, 1, 1)))
+    engine.advance(protocol.equilibration_steps, alive)
+    return engine, alive
+
+
+def kinetic_temperatures(atoms, frames):
+    """Kinetic temperatures, (n_frames, n_replicas) in K, the centre of mass at rest."""
+    kinetic = [criteria_of(atoms).kinetic(frame.momenta) for frame in frames]
+    return np.array(kinetic) * 2 / ((3 * len(atoms) - 3) * units.kB)
+
+
 # -- thermostat
 
 
@@ -111,10 +126,7 @@ def test_replicas_in_a_batch_have_the_right_kinetic_and_configurational_temperat
     atoms = chain()
     n_replicas, n_steps = 64, 2000
     protocol = Protocol("test", 300.0, 0.5, 0.05, n_steps, n_replicas, 1, 200, thermostat=thermostat)
-    runner = make_engine("batched", Dimers(), atoms.numbers, protocol, seed=1)
-    alive = np.ones(n_replicas, dtype=bool)
-    runner.begin(np.tile(atoms.positions, (n_replicas, 1, 1)))
-    runner.advance(200, alive)
+    runner, alive = started("batched", atoms, protocol, calculator=Dimers(), seed=1)
     criteria = criteria_of(atoms)
     kinetic, lengths = np.empty((2, n_steps // 4, n_replicas))
     for record in range(n_steps // 4):
@@ -135,12 +147,8 @@ def test_replicas_in_a_batch_have_the_right_kinetic_and_configurational_temperat
 def test_ases_velocity_rescaling_counts_the_modes_that_move():
     atoms = chain("OHCHO")
     protocol = Protocol("test", 300.0, 0.5, 0.05, 1500, 4, 1, 100, thermostat="svr")
-    runner = make_engine("ase", Spring(), atoms.numbers, protocol, seed=2)
-    alive = np.ones(4, dtype=bool)
-    runner.begin(np.tile(atoms.positions, (4, 1, 1)))
-    runner.advance(100, alive)
-    frames = [runner.advance(5, alive) for _ in range(300)]
-    kinetic = np.array([criteria_of(atoms).kinetic(frame.momenta) for frame in frames]) * 2 / (12 * units.kB)
+    runner, alive = started("ase", atoms, protocol)
+    kinetic = kinetic_temperatures(atoms, [runner.advance(5, alive) for _ in range(300)])
     error = analysis.block_error(kinetic)[0]
     assert error < 25 and abs(kinetic.mean() - 300) < 4 * error
 
@@ -148,12 +156,9 @@ def test_ases_velocity_rescaling_counts_the_modes_that_move():
 def test_a_chain_of_thermostats_keeps_the_temperature_of_many_modes_and_its_conserved_energy():
     atoms = chain("OHCHO")
     protocol = Protocol("test", 300.0, 0.25, 0.05, 2000, 8, 1, 300, thermostat="nhc")
-    runner = make_engine("batched", Spring(), atoms.numbers, protocol, seed=2)
-    alive = np.ones(8, dtype=bool)
-    runner.begin(np.tile(atoms.positions, (8, 1, 1)))
-    runner.advance(300, alive)
+    runner, alive = started("batched", atoms, protocol)
     frames = [runner.advance(10, alive) for _ in range(150)]
-    kinetic = np.array([criteria_of(atoms).kinetic(frame.momenta) for frame in frames]) * 2 / (12 * units.kB)
+    kinetic = kinetic_temperatures(atoms, frames)
     error = max(analysis.block_error(kinetic)[0], kinetic.mean(axis=0).std() / np.sqrt(8))
     assert error < 30 and abs(kinetic.mean() - 300) < 4 * error
     conserved = np.array([frame.conserved for frame in frames])
@@ -165,10 +170,7 @@ def test_a_chain_of_thermostats_keeps_the_temperature_of_many_modes_and_its_cons
 def test_the_conserved_energy_falls_with_the_square_of_the_time_step(thermostat):
     def spread(timestep):
         protocol = Protocol("test", 300.0, timestep, 0.01, 400, 8, 1, 0, thermostat=thermostat)
-        atoms = chain("OHC")
-        runner = make_engine("batched", Spring(), atoms.numbers, protocol, seed=2)
-        runner.begin(np.tile(atoms.positions, (8, 1, 1)))
-        alive = np.ones(8, dtype=bool)
+        runner, alive = started("batched", chain("OHC"), protocol)
         conserved = np.array([runner.advance(1, alive).conserved for _ in range(round(200 / timestep))])
         return np.median(conserved.std(axis=0))
 
@@ -520,6 +522,16 @@ def test_an_unfinished_run_of_other_settings_or_unwanted_begins_anew(tmp_path, m
         run(tmp_path / "default", spring, **changes)
         assert (spring.calls > 1200) == anew
         shutil.rmtree(tmp_path / "default")
+
+
+@ENGINES
+def test_a_run_begins_with_given_momenta(engine):
+    atoms, protocol = chain("OHC"), Protocol("test", **GOOD)
+    momenta = np.arange(18.0).reshape(2, 3, 3)
+    frame = make_engine(engine, Spring(), atoms.numbers, protocol, seed=0).begin(
+        np.array([atoms.positions] * 2), momenta
+    )
+    assert np.array_equal(frame.momenta, momenta)
 
 
 def test_replicas_do_not_depend_on_the_fate_of_others(tmp_path):

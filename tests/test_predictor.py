@@ -79,8 +79,7 @@ def test_the_package_predicts_the_same(ethanol, ethanol_like):
     assert np.linalg.norm(found[1].ravel() - forces.ravel()) < 1e-9 * np.linalg.norm(forces)
 
 
-def test_one_at_a_time_several_threads_and_a_device_agree(ethanol, monkeypatch):
-    torch = pytest.importorskip("torch")
+def test_one_at_a_time_several_threads_and_a_device_agree(ethanol, torch, monkeypatch):
     positions, _, predict, _, _ = ethanol
     energies, forces = predict(positions)
     scale = np.abs(forces).max()
@@ -97,8 +96,7 @@ def test_one_at_a_time_several_threads_and_a_device_agree(ethanol, monkeypatch):
     np.testing.assert_allclose(np.concatenate([one[1] for one in singles]), forces[:20], atol=1e-11 * scale)
 
 
-def test_a_device_is_used_where_there_is_one(ethanol, monkeypatch):
-    torch = pytest.importorskip("torch")
+def test_a_device_is_used_where_there_is_one(ethanol, torch, monkeypatch):
     positions, _, predict, _, _ = ethanol
     calls = []
     monkeypatch.setattr(predictor, "torch_with_cuda", lambda: torch)

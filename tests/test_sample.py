@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.io import write
+from conftest import ipi_of, remove_private
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ase_flatten import sample as sampling
@@ -54,6 +57,16 @@ class Springs(Calculator):
         forces = -stiffness * np.einsum("ij,ijx->ix", stretch / length, difference)
         energy = 0.25 * stiffness * np.sum(stretch**2)
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+
+
+class Watched(Springs):
+    """Remembers on how many threads libraries ran."""
+
+    threads: ClassVar = []
+
+    def calculate(self, *given):
+        super().calculate(*given)
+        self.threads.append({library["num_threads"] for library in threadpool_info()})
 
 
 SPRINGS = "ase:test_sample:Springs"
@@ -152,11 +165,19 @@ def test_structures_that_do_not_fit_are_refused(tmp_path):
         ({"seed": -1}, "seed must be 0 or a positive"),
         ({"dtype": "float16"}, "float32 or float64"),
         ({"calculator": "nothing"}, "expected a calculator"),
+        ({"engine": "lammps"}, "engine must be one of ase, ipi, got 'lammps'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
         sample("H2O", tmp_path / "water.npz", **{"calculator": SPRINGS, **SETTINGS, **changes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_whose_package_is_missing_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_flatten.md.ipi_process.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"engine ipi needs the package ipi.*pip install 'ase-flatten\[md\]'"):
+        sample("H2O", tmp_path / "water.npz", calculator=SPRINGS, engine="ipi", **SETTINGS)
     assert not list(tmp_path.iterdir())
 
 
@@ -239,6 +260,27 @@ def test_the_seed_decides(tmp_path):
     assert first == same != other
 
 
+@pytest.mark.usefixtures("ipi")
+def test_i_pi_writes_the_same_data_set_with_the_calculators_labels(tmp_path):
+    settings = {**SETTINGS, "calculator": "ase:test_sample:Watched", "engine": "ipi"}
+    with threadpool_limits(limits=2):
+        dataset = sample("H2O", tmp_path / "water.npz", **settings)
+        other = sample("H2O", tmp_path / "other.npz", **{**settings, "seed": 6})
+    assert {number for threads in Watched.threads for number in threads} == {1}
+    assert (dataset.n_frames, dataset.formula) == (30, "H2O")
+    assert dataset.digest == read_dataset(tmp_path / "water.npz").digest != other.digest
+    sample("H2O", tmp_path / "ase.npz", **{**settings, "engine": "ase"})
+    entries, of_ase = all_entries(tmp_path / "water.npz"), all_entries(tmp_path / "ase.npz")
+    assert list(entries) == list(of_ase)
+    assert entries["R"] != of_ase["R"]
+    for frame in range(30):
+        atoms = dataset.atoms(frame)
+        atoms.calc = Springs()
+        np.testing.assert_allclose(dataset.forces[frame], atoms.get_forces(), rtol=0, atol=1e-10)
+        assert dataset.energies[frame] == pytest.approx(atoms.get_potential_energy(), abs=1e-10)
+    assert abs(np.einsum("a,fax->fx", atoms.get_masses(), dataset.positions)).max() < 1e-6
+
+
 # -- interruption
 
 
@@ -246,26 +288,33 @@ SCRIPT = """
 import sys
 from ase_flatten import sample as sampling
 sampling.CHUNK_STEPS = 50
-sampling.sample("H2O", sys.argv[1], temperature_K=400, frames=450, stride=3, equilibration_ps=0.05, seed=5)
+settings = {"temperature_K": 400, "stride": 3, "equilibration_ps": 0.05, "seed": 5}
+sampling.sample("H2O", sys.argv[1], engine=sys.argv[2], frames=int(sys.argv[3]), **settings)
 """
 
 
-def start_sampling(output):
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(output)], env=environment)
+def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path, walker):
+    n_frames, n_chunks = {"ase": (450, 4), "ipi": (60, 3)}[walker]
 
+    def start_sampling(output):
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        command = [sys.executable, "-c", SCRIPT, str(output), walker, str(n_frames)]
+        return subprocess.Popen(command, env=environment)
 
-def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path):
     output = tmp_path / "water.npz"
     partial = tmp_path / "water.npz.partial"
     process = start_sampling(output)
     deadline = time.monotonic() + 60
-    while len(list(partial.glob("chunk-*.npz"))) < 4 and time.monotonic() < deadline:
+    while len(list(partial.glob("chunk-*.npz"))) < n_chunks and time.monotonic() < deadline:
         time.sleep(0.005)
+    running = [ipi_of(process.pid)] if walker == "ipi" else []
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    for inner, folder in running:
+        assert not psutil.wait_procs([inner], timeout=20)[1]
+        remove_private(folder)
     chunks = sorted(path.name for path in partial.glob("chunk-*.npz"))
-    assert 4 <= len(chunks) < 30
+    assert n_chunks <= len(chunks) < 1 + (100 + 3 * n_frames) / 50
     assert not output.exists()
     # It goes on from the last chunk, and does not begin anew.
     times = {name: (partial / name).stat().st_mtime_ns for name in chunks}
@@ -364,6 +413,18 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
     with pytest.raises(InputError) as again:
         sample("H2O", tmp_path / "water.npz", **settings)
     assert str(again.value) == str(raised.value)
+
+
+@pytest.mark.usefixtures("ipi")
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [("part", "it came apart"), ("nan", "no longer numbers"), ("raise", "the model failed: no convergence")],
+)
+def test_i_pi_is_stopped_where_a_molecule_falls_apart(tmp_path, monkeypatch, trouble, words):
+    monkeypatch.setattr(sys.modules["test_sample"], "TROUBLE", {"trouble": trouble, "after": 100})
+    with pytest.raises(InputError, match=rf"stays whole at 400 K, but after 0\.0.*{words}"):
+        sample("H2O", tmp_path / "water.npz", calculator="ase:test_sample:troubled", engine="ipi", **SETTINGS)
+    assert 5 < read_dataset(tmp_path / "water.npz.partial" / "frames.npz").n_frames < 30
 
 
 def test_a_molecule_that_falls_apart_at_once_leaves_no_frame(tmp_path, monkeypatch):

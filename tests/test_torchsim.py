@@ -1,14 +1,21 @@
 """Models of this project in torch-sim."""
 
+import warnings
+
 import numpy as np
 import pytest
 from ase import Atoms
+from conftest import needs
 
 from ase_flatten import load_calculator
 from ase_flatten.exceptions import InputError
 
-torch = pytest.importorskip("torch")
-torch_sim = pytest.importorskip("torch_sim", reason="torch-sim is not installed")
+needs("torch_sim", extra="torchsim")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch-sim's matter: it uses what torch would see go
+    import torch
+    import torch_sim
 
 
 def states(dataset, frames):

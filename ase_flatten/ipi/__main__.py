@@ -2,10 +2,7 @@
 
 import argparse
 import logging
-import sys
 from pathlib import Path
-
-import typer
 
 from ase_flatten import console
 
@@ -45,7 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@console.user_errors
 def _run(given: argparse.Namespace) -> None:
     from ase.data import chemical_symbols
 
@@ -77,10 +73,7 @@ def _run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        _run(_parser().parse_args())
-    except typer.Exit as finished:
-        sys.exit(finished.exit_code)
+    console.run_command(_run, _parser().parse_args())
 
 
 if __name__ == "__main__":

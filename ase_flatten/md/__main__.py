@@ -5,8 +5,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-
 from ase_flatten import console
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import ENGINES
@@ -56,7 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@console.user_errors
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
     from ase_flatten.md.compare import comparisons
@@ -93,7 +90,7 @@ def _run(given: argparse.Namespace) -> None:
     console.say(verdict(summaries, comparisons(subject.folder)))
     console.say(f"energies, trajectories and figures: {subject.folder}")
     if given.strict and not all(summary["stable"] for summary in summaries if summary["model"] == "improved"):
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _model(text: str) -> str | Path:
@@ -118,10 +115,7 @@ def _number(value: float | None) -> str:
 
 def main() -> None:
     """Run the command line."""
-    try:
-        _run(_parser().parse_args())
-    except typer.Exit as finished:
-        sys.exit(finished.exit_code)
+    console.run_command(_run, _parser().parse_args())
 
 
 if __name__ == "__main__":

@@ -168,9 +168,9 @@ def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray
     spread = float(kinetic[:, whole].std(axis=0).mean()) if whole.any() else 0.0
     ratio = abs(slope) * float(time_ps[-1] - time_ps[0]) / spread if spread > 0 else float("nan")
     return {
-        "drift": _known(1000 * slope / n_atoms),
-        "drift_error": _known(1000 * error / n_atoms),
-        "ratio": _known(ratio),
+        "drift": known_or_none(1000 * slope / n_atoms),
+        "drift_error": known_or_none(1000 * error / n_atoms),
+        "ratio": known_or_none(ratio),
         "conserved": None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
     }
 
@@ -206,12 +206,17 @@ def summarize(
             for failure in failures
         ],
         "failures": list(failures),
-        "mean_total_energy": _known(float(whole.mean()) if whole.size else float("nan")),
-        "standard_error": _known(block_error(whole)[0]),
-        "drift": _known(slope),
-        "drift_error": _known(slope_error),
+        "mean_total_energy": known_or_none(float(whole.mean()) if whole.size else float("nan")),
+        "standard_error": known_or_none(block_error(whole)[0]),
+        "drift": known_or_none(slope),
+        "drift_error": known_or_none(slope_error),
         "stable": is_stable(len(failures), slope, slope_error, float(time_ps[-1] - time_ps[0])),
     }
+
+
+def known_or_none(value: float) -> float | None:
+    """Give None for NaN, which JSON has not."""
+    return None if np.isnan(value) else value
 
 
 def _cumulative(series: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -222,7 +227,3 @@ def _blocks(series: FloatArray, length: int) -> FloatArray:
     """Average over blocks of rows, (n // length, n_replicas); rows left over at the beginning are dropped."""
     n_blocks = len(series) // length
     return series[len(series) - n_blocks * length :].reshape(n_blocks, length, -1).mean(axis=1)
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value

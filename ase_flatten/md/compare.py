@@ -14,6 +14,7 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.distributions import N_BINS, count_distances, distribution_error
 from ase_flatten.files import write_json
 from ase_flatten.md.accuracy import errors_along
+from ase_flatten.md.analysis import known_or_none
 from ase_flatten.md.figure import plot_distances, plot_survival
 from ase_flatten.md.saved import SavedRun, forces_of, positions_of, saved_runs
 from ase_flatten.md.survival import lifelines, log_rank, survival
@@ -152,9 +153,9 @@ def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
         without = [distribution_error(filled.sum(axis=0) - one, reference) for one in filled]
         spread = float(np.sqrt((len(filled) - 1) * np.var(without)))
     return {
-        "error": _known(distribution_error(counts.sum(axis=0), reference)),
+        "error": known_or_none(distribution_error(counts.sum(axis=0), reference)),
         "standard_error": spread,
-        "of_replicas": [_known(error) for error in of_replicas],
+        "of_replicas": [known_or_none(error) for error in of_replicas],
     }
 
 
@@ -230,7 +231,3 @@ def _conservation(run: SavedRun) -> dict[str, Any] | None:
     if found is None and (beside.folder / "summary.json").is_file():
         found = beside.summary.get("nve")
     return found
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value

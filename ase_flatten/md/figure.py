@@ -1,6 +1,5 @@
 """Figures of a temperature: total energy in the manner of the paper's Figure 8, survival, distances."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from matplotlib.figure import Figure
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.distributions import BIN_WIDTH, bin_centres, density
-from ase_flatten.exceptions import InputError
 from ase_flatten.files import writing
 from ase_flatten.md.analysis import running_average, running_error, total_energy
+from ase_flatten.md.saved import SavedRun, saved_runs
 from ase_flatten.md.survival import Survival
 
 COLOURS = {"default": "#d95f02", "improved": "#1f78b4", "reference": "#666666"}
@@ -43,13 +42,11 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
         No model has been run there.
     """
     folder = Path(folder)
-    models = {path.parent.name: path for path in sorted(folder.glob("*/summary.json"))}
-    if not models:
-        raise InputError(f"expected runs of models in {folder}, found none; run python -m ase_flatten.md first")
+    runs = {run.name: run for run in saved_runs(folder)}
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         FigureCanvasAgg(figure)
-        _draw(figure.add_subplot(), models)
+        _draw(figure.add_subplot(), runs)
         return _save(figure, folder, "total_energy")
 
 
@@ -166,14 +163,12 @@ def _plus_minus(error: Mapping[str, Any]) -> str:
     return f"{error['error']:.3f}{spread}"
 
 
-def _draw(axes: Axes, models: dict[str, Path]) -> None:
+def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
     totals = []
-    for name, colour in _coloured(models):
-        summary = json.loads(models[name].read_text(encoding="utf-8"))
-        with np.load(models[name].with_name("energies.npz"), allow_pickle=False) as arrays:
-            time = arrays["time_ps"]
-            totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
-        _draw_model(axes, time, totals[-1], _label(summary), colour)
+    for name, colour in _coloured(runs):
+        summary, arrays = runs[name].summary, runs[name].arrays
+        totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
+        _draw_model(axes, arrays["time_ps"], totals[-1], _label(summary), colour)
     _limit(axes, totals)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("total energy (kcal/mol)")

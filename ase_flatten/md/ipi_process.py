@@ -18,15 +18,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, not_installed
 from ase_flatten.ipi.protocol import connect, serve, unix_address
-from ase_flatten.md.engines.batched import Evaluate
+from ase_flatten.md.forces import Evaluate
 from ase_flatten.md.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
 
 START_SECONDS = 120.0
 """How long i-PI may take to open its socket."""
+
+_CHILD = Path(__file__).with_name("ipi_child.py")
+"""Run with -P: the modules beside it would stand before others of the same names."""
 
 _LOOK_SECONDS = 0.2
 _LOG_LINES = 3
@@ -43,10 +47,7 @@ def ipi_command() -> list[str]:
     beside = Path(sys.executable).with_name("i-pi")
     script = str(beside) if beside.is_file() else shutil.which("i-pi")
     if find_spec("ipi") is None or script is None:
-        raise InputError(
-            "the engine ipi needs the package ipi, which is not installed; install it with: "
-            "pip install 'ase-flatten[md]'"
-        )
+        raise not_installed("the engine ipi", "ipi", extra="md")
     return [sys.executable, script]
 
 
@@ -79,16 +80,19 @@ class IPIProcess:
     ) -> None:
         self._folder = _private_folder()
         self._turns = _Turns(evaluate, n_replicas)
+        self._threads = threadpool_info()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._thread: threading.Thread | None = None
         try:
+            executable, *script = command
             (self._folder / "input.xml").write_text(write(self._folder), encoding="utf-8")
             with (self._folder / "log").open("wb") as stream:
                 # In a session of its own, Ctrl-C reaches this process alone, which then ends i-PI.
                 self._process = subprocess.Popen(
-                    [*command, "input.xml"], cwd=self._folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                    stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+                    [executable, "-P", str(_CHILD), *script, "input.xml"],
+                    cwd=self._folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE,
+                    stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
             address = unix_address(ADDRESS, f"{self._folder}/")
             deadline = time.monotonic() + START_SECONDS
@@ -131,7 +135,7 @@ class IPIProcess:
         self._turns.stop()
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
         if self._thread is not None:
             self._thread.join()
         if self._connection is not None:
@@ -140,7 +144,9 @@ class IPIProcess:
 
     def _serve(self, connection: socket.socket, n_atoms: int) -> None:
         try:
-            serve(connection, self._turns.answer, n_atoms)
+            # A new thread does not inherit the limit that OpenMP has in the one that made it.
+            with threadpool_limits(limits=self._threads):
+                serve(connection, self._turns.answer, n_atoms)
         except _StoppedError:
             pass
         except BaseException as error:

@@ -9,13 +9,14 @@ motion of the centre of mass out of positions and momenta.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 
-from ase_flatten.dataset import IntArray
+from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 
 LONGEST_TIMESTEP_FS = 4.0
@@ -56,6 +57,21 @@ def draw_momenta(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -
     atoms.set_constraint(FixCom())
     scale = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
     atoms.set_momenta(scale[:, None] * rng.standard_normal((len(atoms), 3)))
+
+
+def thermal_momenta(numbers: IntArray, temperature_K: float, rngs: Sequence[np.random.Generator]) -> FloatArray:
+    """Draw momenta as `draw_momenta` does, for each replica with its own generator.
+
+    Returns
+    -------
+    (n_replicas, n_atoms, 3) array, ASE's unit of momentum
+    """
+    momenta = []
+    for rng in rngs:
+        atoms = Atoms(numbers)
+        draw_momenta(atoms, temperature_K, rng)
+        momenta.append(atoms.get_momenta())
+    return np.array(momenta)
 
 
 def check_thermostat(*, temperature_K: float, friction_per_fs: float) -> None:

@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from ase_flatten.exceptions import InputError, unknown_name
+from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.md.langevin import check_thermostat, check_timestep
 
 THERMOSTATS = ("langevin", "svr", "nhc", "none")
@@ -106,7 +106,7 @@ def _protocol(source: str, content: dict[str, Any]) -> Protocol:
     known = [field.name for field in fields(Protocol)]
     for key in content:
         if key not in known:
-            raise unknown_name(key, known, f"the protocol {source}")
+            raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {nearest(key, known)}")
     missing = [key for key in known if key not in content and key not in ("equilibration_steps", "thermostat")]
     if missing:
         raise InputError(f"expected {', '.join(missing)} in the protocol {source}, found none; add what is missing")

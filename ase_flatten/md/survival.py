@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from ase_flatten.dataset import FloatArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import not_installed
 
 CONFIDENCE = 0.95
 
@@ -92,7 +92,4 @@ def lifelines(module: str = "lifelines") -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"the analysis needs the package lifelines, which is not installed ({error}); "
-            "install it with: pip install 'ase-flatten[md]'"
-        ) from error
+        raise not_installed("the analysis", "lifelines", extra="md", error=error) from error

@@ -8,7 +8,7 @@ import numpy as np
 from ase import units
 
 from ase_flatten.dataset import FloatArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import not_installed
 from ase_flatten.md.analysis import block_error
 
 
@@ -61,9 +61,6 @@ def timeseries() -> Any:
     try:
         return import_module("pymbar.timeseries")
     except ImportError as error:
-        raise InputError(
-            f"the analysis needs the package pymbar, which is not installed ({error}); "
-            "install it with: pip install 'ase-flatten[md]'"
-        ) from error
+        raise not_installed("the analysis", "pymbar", extra="md", error=error) from error
     finally:
         log.setLevel(level)

@@ -6,7 +6,7 @@ adds a family by declaring such an entry point.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError, unknown_name
+from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.progress import Progress
 
 ENTRY_POINT_GROUP = "ase_flatten.models"
@@ -175,6 +175,15 @@ def missing_package(name: str, error: ImportError) -> InputError:
     )
 
 
-def unknown_setting(name: str, known: list[str]) -> InputError:
-    """Make the error for a setting that a family does not have, naming the nearest one it has."""
-    return unknown_name(name, known, "this model family")
+def check_settings(settings: Mapping[str, Any], known_by: type, *others: str) -> None:
+    """Refuse settings that are neither fields of the dataclass `known_by` nor among `others`.
+
+    Raises
+    ------
+    InputError
+        A setting that the family does not have; it names the nearest one there is.
+    """
+    known = [*others, *(field.name for field in fields(known_by))]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{name!r} is no setting of this model family; {nearest(name, known)}")

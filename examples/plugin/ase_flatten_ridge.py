@@ -8,7 +8,7 @@ p (p + 3) / 2 functions of p pairs.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, Prediction, unknown_setting
+from ase_flatten.models import Model, Prediction, check_settings
 
 FILE = "ridge.npz"
 
@@ -132,10 +132,7 @@ class RidgeFamily:
 
     def trainer(self, **settings: Any) -> RidgeTrainer:
         """Give a trainer; see `RidgeTrainer` for the settings."""
-        known = [field.name for field in fields(RidgeTrainer)]
-        for name in settings:
-            if name not in known:
-                raise unknown_setting(name, known)
+        check_settings(settings, RidgeTrainer)
         return RidgeTrainer(**settings)
 
     def settings(self, trainer: RidgeTrainer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.exceptions import InputError
 from ase_flatten.md.protocol import Protocol as MDProtocol
 
 ENGINES = {"batched": "BatchedEngine", "ase": "ASEEngine", "ipi": "IPIEngine"}
@@ -58,8 +59,15 @@ class Engine(Protocol):
     Langevin's; from there on it is the protocol's.
     """
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta for (n_replicas, n_atoms, 3) positions in Å; give the frame before the first step."""
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Give the frame before the first step.
+
+        Parameters
+        ----------
+        positions : (n_replicas, n_atoms, 3) array, Å
+        momenta : (n_replicas, n_atoms, 3) array, ASE's unit of momentum, optional
+            Without them, they are drawn: thermal ones, the centre of mass at rest.
+        """
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Take up where `state` was given; what follows is what would have followed then."""
@@ -82,5 +90,7 @@ def make_engine(name: str, calculator: BaseCalculator, numbers: IntArray, protoc
     InputError
         A thermostat that the engine does not have, or a package that it needs is missing.
     """
+    if protocol.thermostat == "nhc" and name != "batched":  # ASE does not tell the state of its own
+        raise InputError(f"the engine {name} has langevin, svr and none, got the thermostat nhc; take --engine batched")
     made: Engine = getattr(import_module(f"{__name__}.{name}"), ENGINES[name])(calculator, numbers, protocol, seed=seed)
     return made

@@ -14,9 +14,8 @@ from ase.md.verlet import VelocityVerlet
 
 from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.langevin import draw_momenta, langevin
+from ase_flatten.md.langevin import langevin, thermal_momenta
 from ase_flatten.md.protocol import Protocol
 
 
@@ -30,35 +29,23 @@ class ASEEngine:
     protocol : Protocol
     seed : int
         Each replica's velocities and noise come from its own child of this seed.
-
-    Raises
-    ------
-    InputError
-        A Nosé-Hoover chain: ASE does not tell its state.
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        if protocol.thermostat == "nhc":
-            raise InputError("the engine ase has langevin, svr and none, got the thermostat nhc; take --engine batched")
         self._calculator, self._numbers, self._protocol = calculator, numbers, protocol
         self._rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(protocol.n_replicas)]
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta, and evaluate."""
-        self._step = -self._protocol.equilibration_steps
-        self._replicas = [self._molecule(configuration) for configuration in positions]
-        for atoms, rng in zip(self._replicas, self._rngs, strict=True):
-            draw_momenta(atoms, self._protocol.temperature_K, rng)
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Draw momenta unless they are given, and evaluate."""
+        if momenta is None:
+            momenta = thermal_momenta(self._numbers, self._protocol.temperature_K, self._rngs)
+        self._place(-self._protocol.equilibration_steps, positions, momenta)
         return self._frame(np.ones(len(self._replicas), dtype=bool), {})
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Take up positions, momenta and generators."""
-        self._step = int(state["step"])
-        self._replicas = [self._molecule(configuration) for configuration in state["positions"]]
-        for atoms, momenta, rng, generator in zip(
-            self._replicas, state["momenta"], self._rngs, json.loads(str(state["generators"])), strict=True
-        ):
-            atoms.set_momenta(momenta, apply_constraint=False)
+        self._place(int(state["step"]), state["positions"], state["momenta"])
+        for rng, generator in zip(self._rngs, json.loads(str(state["generators"])), strict=True):
             rng.bit_generator.state = generator
 
     def state(self) -> State:
@@ -91,8 +78,12 @@ class ASEEngine:
     def close(self) -> None:
         """Nothing runs beside this process."""
 
-    def _molecule(self, positions: FloatArray) -> Atoms:
-        return Atoms(self._numbers, positions, calculator=self._calculator, constraint=FixCom())
+    def _place(self, step: int, positions: FloatArray, momenta: FloatArray) -> None:
+        self._step = step
+        self._replicas = [
+            Atoms(self._numbers, x, momenta=p, calculator=self._calculator, constraint=FixCom())
+            for x, p in zip(positions, momenta, strict=True)
+        ]
 
     def _dynamics(self, replica: int, thermostat: str) -> VelocityVerlet | Bussi | Langevin:
         atoms, rng, protocol = self._replicas[replica], self._rngs[replica], self._protocol

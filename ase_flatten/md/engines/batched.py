@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import units
 from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_masses
 
-from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
+from ase_flatten.md.forces import evaluator
 from ase_flatten.md.protocol import Protocol
 
 CHAIN = 3
@@ -52,12 +52,12 @@ class BatchedEngine:
         self._thermal = np.sqrt(self._kT / self._per_mass)
         self._decay = float(np.exp(-self._rate * self._time))
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Draw momenta unless they are given, and evaluate."""
         n_replicas = len(positions)
         self._step = -self._protocol.equilibration_steps
         self._x = np.array(positions, dtype=float)
-        self._p = self._noise()
+        self._p = self._noise() if momenta is None else np.array(momenta)
         self._heat = np.zeros(n_replicas)
         self._chain = np.zeros((2, CHAIN, n_replicas))
         self._f, self._u = np.zeros_like(self._x), np.full(n_replicas, np.nan)
@@ -210,34 +210,3 @@ _STEPS: dict[str, Callable[[BatchedEngine, np.ndarray], dict[int, str]]] = {
     "nhc": BatchedEngine._nhc,
     "none": BatchedEngine._verlet,
 }
-
-Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
-
-
-def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
-    """Give a function from positions to potential energies, forces, and what went wrong with which."""
-    if hasattr(calculator, "predict"):
-
-        def together(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:
-            try:
-                answer = calculator.predict(positions)
-            except MODEL_ERRORS as error:
-                return one_by_one(positions) if len(positions) > 1 else _nothing(positions, error)
-            return answer.energies, answer.forces, {}
-
-    def one_by_one(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:
-        energies, forces, problems = np.empty(len(positions)), np.empty(positions.shape), {}
-        for row, configuration in enumerate(positions):
-            atoms.positions = configuration
-            try:
-                energies[row], forces[row] = atoms.get_potential_energy(), atoms.get_forces()
-            except MODEL_ERRORS as error:
-                energies[row], forces[row], problems[row] = np.nan, 0, f"the model failed: {error}"
-        return energies, forces, problems
-
-    atoms = Atoms(numbers, calculator=calculator)
-    return together if hasattr(calculator, "predict") else one_by_one
-
-
-def _nothing(positions: FloatArray, error: Exception) -> tuple[FloatArray, FloatArray, dict[int, str]]:
-    return np.full(len(positions), np.nan), np.zeros(positions.shape), {0: f"the model failed: {error}"}

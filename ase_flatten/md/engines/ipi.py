@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.engines.batched import evaluator
+from ase_flatten.md.forces import evaluator
 from ase_flatten.md.ipi_files import first_input, next_input
 from ase_flatten.md.ipi_process import IPIProcess, ipi_command
-from ase_flatten.md.langevin import draw_momenta
+from ase_flatten.md.langevin import thermal_momenta
 from ase_flatten.md.protocol import Protocol
 
 
@@ -38,25 +36,21 @@ class IPIEngine:
     Raises
     ------
     InputError
-        A Nosé-Hoover chain, or the package ipi is not installed.
+        The package ipi is not installed.
     """
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
-        if protocol.thermostat == "nhc":
-            raise InputError("the engine ipi has langevin, svr and none, got the thermostat nhc; take --engine batched")
         self._command = ipi_command()
         self._evaluate, self._numbers, self._protocol = evaluator(calculator, numbers), numbers, protocol
         *self._starts, noise = np.random.SeedSequence(seed).spawn(protocol.n_replicas + 1)
         self._noise = [int(number) for number in noise.generate_state(2)]
         self._process: IPIProcess | None = None
 
-    def begin(self, positions: FloatArray) -> Frame:
-        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
-        momenta = np.empty_like(positions)
-        for replica, child in enumerate(self._starts):
-            atoms = Atoms(self._numbers, positions[replica])
-            draw_momenta(atoms, self._protocol.temperature_K, np.random.default_rng(child))
-            momenta[replica] = atoms.get_momenta()
+    def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
+        """Draw momenta unless they are given, and start i-PI."""
+        if momenta is None:
+            rngs = [np.random.default_rng(child) for child in self._starts]
+            momenta = thermal_momenta(self._numbers, self._protocol.temperature_K, rngs)
         return self._start(-self._protocol.equilibration_steps, positions, momenta)
 
     def resume(self, state: Mapping[str, Any]) -> None:

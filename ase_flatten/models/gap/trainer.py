@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, unknown_setting
+from ase_flatten.models import Model, check_settings
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
 
@@ -132,10 +132,7 @@ class GAPFamily:
         """
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        known = ["preset", *(field.name for field in fields(GAPTrainer))]
-        for name in settings:
-            if name not in known:
-                raise unknown_setting(name, known)
+        check_settings(settings, GAPTrainer, "preset")
         trainer = GAPTrainer(**{**PRESETS[preset], **settings})
         find_gap_fit()
         return trainer

@@ -20,7 +20,7 @@ import torch
 
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, Workplace, unknown_setting
+from ase_flatten.models import Model, Workplace, check_settings
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
 from ase_flatten.models.schnet.native import make_potential, offset_of
@@ -155,9 +155,7 @@ class SchNetFamily:
         """Give a trainer; see `SchNetSettings` for the settings, which go before those of the preset."""
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        for name in settings:
-            if name not in NAMES:
-                raise unknown_setting(name, ["preset", *NAMES])
+        check_settings(settings, SchNetSettings, "preset")
         return SchNetTrainer(SchNetSettings(**{**PRESETS[preset], **settings}))
 
     def settings(self, trainer: SchNetTrainer) -> dict[str, Any]:

@@ -6,7 +6,7 @@ training at the last size. Model files are those of the `sgdml` package, which l
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, unknown_setting
+from ase_flatten.models import Model, check_settings
 from ase_flatten.models.sgdml import package
 from ase_flatten.models.sgdml.factor import KernelFactor
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
@@ -139,10 +139,7 @@ class SGDMLFamily:
 
     def trainer(self, **settings: Any) -> SGDMLTrainer:
         """Give a trainer; see `SGDMLTrainer` for the settings."""
-        known = [field.name for field in fields(SGDMLTrainer)]
-        for name in settings:
-            if name not in known:
-                raise unknown_setting(name, known)
+        check_settings(settings, SGDMLTrainer)
         return SGDMLTrainer(**settings)
 
     def settings(self, trainer: SGDMLTrainer) -> dict[str, Any]:
