@@ -74,7 +74,7 @@ class SchNetTrainer:
         InputError
             The training diverges.
         """
-        settings, n_steps, going_on = self._budget(dataset, frames, previous)
+        settings, n_steps, patience, going_on = self._budget(dataset, frames, previous)
         seed = int(rng.integers(2**48))
         valid = valid[:: math.ceil(len(valid) / _VALIDATION_FRAMES)]  # the same ones in each step
         unit = energy_in_eV(ENERGY_UNIT)
@@ -88,7 +88,7 @@ class SchNetTrainer:
             learning_rate=settings.learning_rate * (1 if going_on is None else settings.restart_rate),
             force_weight=settings.force_weight,
             averaging=settings.averaging,
-            patience=settings.patience if previous is None or going_on is not None else None,
+            patience=patience,
             seed=seed,
         )
         kept = self._kept(dataset, frames, valid, plan)
@@ -120,18 +120,19 @@ class SchNetTrainer:
 
     def _budget(
         self, dataset: Dataset, frames: IntArray, previous: Model | None
-    ) -> tuple[SchNetSettings, int, SchNetModel | None]:
-        """Give the settings, how many gradient steps to make, and the model whose weights to go on from."""
+    ) -> tuple[SchNetSettings, int, int | None, SchNetModel | None]:
+        """Give the settings, the gradient steps to make, the patience, and the model whose weights to go on from."""
         if not isinstance(previous, SchNetModel):
-            return self.settings, _steps(self.settings, len(frames)), None
+            return self.settings, _steps(self.settings, len(frames)), self.settings.patience, None
         settings = SchNetSettings(
             **{**{name: previous.hyper_parameters[name] for name in NAMES}, "device": self.settings.device}
         )
         if not previous.leads(dataset, frames):
-            return settings, previous.hyper_parameters["gradient_steps"], None
+            return settings, previous.hyper_parameters["gradient_steps"], None, None
         if not settings.warm:
-            return settings, _steps(settings, len(frames)), None
-        return settings, _steps(settings, len(frames) - len(previous.training["frames"])), previous
+            return settings, _steps(settings, len(frames)), settings.patience, None
+        n_added = len(frames) - len(previous.training["frames"])
+        return settings, _steps(settings, n_added), settings.patience, previous
 
     def _kept(self, dataset: Dataset, frames: IntArray, valid: IntArray, plan: Plan) -> Path | None:
         """Name the file of this very training."""
