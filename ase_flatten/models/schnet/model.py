@@ -12,9 +12,10 @@ from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import exchanges_of_like_atoms
 from ase_flatten.exceptions import InputError
 from ase_flatten.models import Prediction
-from ase_flatten.models.schnet.device import find_device
+from ase_flatten.models.schnet.device import ONE_THREAD_BELOW, find_device, one_thread
 from ase_flatten.models.schnet.native import make_potential, offset_of, read_potential, read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
+from ase_flatten.threads import on_all_cores
 from ase_flatten.units import energy_in_eV
 
 MODEL_FILE = "model.pt"
@@ -58,7 +59,7 @@ class SchNetModel:
         self.permutations = exchanges_of_like_atoms(self.numbers)
         self._unit = energy_in_eV(energy_unit)
         self._offset = offset_of(potential, self.numbers)
-        self.network = MoleculeNetwork(potential, self.numbers).eval()
+        self.network = MoleculeNetwork(potential, self.numbers).eval().requires_grad_(False)
         self.move()
 
     def move(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> None:
@@ -88,11 +89,24 @@ class SchNetModel:
         weight = self.network.weight
         piece = max(1, _PAIR_FEATURES_AT_ONCE[weight.device.type] // self.network.pair_features)
         energies, forces = np.empty(len(positions)), np.empty(np.shape(positions))
-        for start in range(0, len(positions), piece):
-            part = torch.tensor(positions[start : start + piece], dtype=weight.dtype, device=weight.device)
-            of_energies, of_forces = self.network(part)
-            energies[start : start + piece] = of_energies.cpu()
-            forces[start : start + piece] = of_forces.cpu()
+
+        def predict(start: int) -> None:
+            rows = slice(start, start + piece)
+            of_energies, of_forces = self.network(
+                torch.tensor(positions[rows], dtype=weight.dtype, device=weight.device)
+            )
+            energies[rows], forces[rows] = of_energies.cpu(), of_forces.cpu()
+
+        def predict_in_one_thread(start: int) -> None:
+            with one_thread():
+                predict(start)
+
+        starts = range(0, len(positions), piece)
+        if weight.device.type == "cpu" and piece * self.network.pair_features < ONE_THREAD_BELOW:
+            on_all_cores(predict_in_one_thread, starts)
+        else:
+            for start in starts:
+                predict(start)
         return Prediction((energies + self._offset) * self._unit, forces * self._unit)
 
     def leads(self, dataset: Dataset, frames: IntArray) -> bool:
@@ -149,4 +163,4 @@ def as_schnetpack(folder: str | Path) -> Any:
     """
     model = load_model_folder(Path(folder))
     model.move("cpu")
-    return model.potential
+    return model.potential.requires_grad_()

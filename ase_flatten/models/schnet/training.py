@@ -10,7 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import writing
+from ase_flatten.models.schnet.device import ONE_THREAD_BELOW, one_thread
 from ase_flatten.models.schnet.native import read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
 from ase_flatten.progress import SILENT, Progress
@@ -35,8 +36,6 @@ _WARM_UP_STEPS = 100
 _COOL_DOWN_SHARE = 0.3
 _PLATEAU_LOOKS = 20
 _VALIDATION_BATCH = 100
-_ONE_CORE_BELOW = 2**18
-"""Features of all pairs of a batch below which a second core costs more than it gives."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,8 @@ def train(
     if checkpoint is not None and checkpoint.is_file():
         task.restore(read_torch(checkpoint, "the state of a training"))
     if task.steps_done < plan.n_steps and not task.hopeless:
-        with progress.task("gradient steps", plan.n_steps) as advance, _few_threads(network, plan, device):
+        small = device.type == "cpu" and plan.batch_size * network.pair_features < ONE_THREAD_BELOW
+        with progress.task("gradient steps", plan.n_steps) as advance, one_thread() if small else nullcontext():
             advance(task.steps_done)
             _run(task, _Keeper(checkpoint, advance), device)
     network.load_state_dict(task.best["weights"])
@@ -317,15 +317,3 @@ class _Keeper(pl.Callback):
                 task.steps_done, task.plan.n_steps, task.rmse["force"], task.rmse["energy"],
             )  # fmt: skip
         self._advance(STRETCH)
-
-
-@contextmanager
-def _few_threads(network: MoleculeNetwork, plan: Plan, device: torch.device) -> Iterator[None]:
-    """Stay on one core where the arrays are so small that sharing them out costs more than it gives."""
-    before = torch.get_num_threads()
-    if device.type == "cpu" and plan.batch_size * network.pair_features < _ONE_CORE_BELOW:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
