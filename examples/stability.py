@@ -3,11 +3,15 @@
     python examples/stability.py DATASET.npz -n 5 -i 50 -s 30 --seeds 3 --T 300 400 500 --ps 10 --replicas 16
 
 Trains both models for each seed and runs them (what was stopped goes on, what was finished is taken as it is).
-Prints for each temperature how many replicas lasted, for how long in all, and what their energies say, and writes
-that as a table for the documentation. ``--reference tblite:GFN2-xTB`` runs the reference method as well.
+Prints how many replicas lasted, for how long in all, and what their energies say, a row for each run, and what
+the analysis of each run found, over all seeds; writes both as tables for the documentation.
+``--reference tblite:GFN2-xTB`` runs the reference method as well and gives the true errors of the first seed's models
+on frames that they visited; ``--check tblite:GFN2-xTB`` gives those of every seed, without running it.
 """
 
 import argparse
+import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +20,47 @@ import numpy as np
 from seeds import as_rst
 
 from ase_flatten import console
+from ase_flatten.dataset import Dataset, FloatArray
+from ase_flatten.descriptors import pair_distances
 from ase_flatten.files import write_text
 from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset
 from ase_flatten.md import load_protocol
+from ase_flatten.md.analysis import block_error
+from ase_flatten.md.compare import analyse, comparisons
+from ase_flatten.md.criteria import kelvin_per_eV
+from ase_flatten.md.saved import SavedRun, saved_runs
+from ase_flatten.md.temperatures import configurational_temperature, mean_and_error
 from ase_flatten.md.validate import Subject, validate
 from ase_flatten.run import RunSettings
 from ase_flatten.training import train
+from ase_flatten.units import KCAL_PER_MOL
 
 HEADS = ["T, K", "seed", "model", "lasted", "time in all, ps", "mean energy, kcal/mol", "first failure"]
+FINDINGS = {
+    "lasted": "lasted",
+    "time": "time in all, ps",
+    "log_rank": "log-rank p",
+    "energy": "mean energy, kcal/mol",
+    "configurational": "configurational T, K",
+    "pairs": "h(r) error, all pairs",
+    "beyond": "beyond the data, Å: failed; lasting",
+    "force": "true force RMSE, kcal/(mol Å)",
+    "true": "true energy RMSE, kcal/mol",
+}
+
+
+def lasted(summary: dict[str, Any]) -> tuple[int, float]:
+    """Count the replicas that lasted, and the time in ps that all of them did."""
+    whole = summary["n_steps"] * summary["timestep_fs"] / 1000
+    times = [max(failure["time_ps"], 0.0) for failure in summary["failures"]]
+    n_lasting = summary["n_replicas"] - len(times)
+    return n_lasting, sum(times) + n_lasting * whole
 
 
 def row(summary: dict[str, Any], seed: int | str) -> list[str]:
     """Write one run: its replicas, the time that they lasted, and their energies."""
-    whole = summary["n_steps"] * summary["timestep_fs"] / 1000
-    times = [max(failure["time_ps"], 0.0) for failure in summary["failures"]]
-    n_lasting = summary["n_replicas"] - len(times)
+    n_lasting, time_ps = lasted(summary)
     energy = ""
     if summary["mean_total_energy"] is not None:
         energy = f"{summary['mean_total_energy']:.2f} ± {summary['standard_error'] or np.nan:.2f}"
@@ -41,10 +70,96 @@ def row(summary: dict[str, Any], seed: int | str) -> list[str]:
         str(seed),
         summary["model"],
         f"{n_lasting} of {summary['n_replicas']}",
-        f"{sum(times) + n_lasting * whole:.1f}",
+        f"{time_ps:.1f}",
         energy,
         f"{max(first['time_ps'], 0.0):.2f} ps: {first['reason']}" if first else "",
     ]
+
+
+def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float | None, float | None]:
+    """Measure how far replicas were out of the data when they ended: those that failed, and those that lasted.
+
+    The pair distance that is farthest out of its range in all of the data counts, in the last physical frame;
+    the median over the replicas is given.
+    """
+    out: dict[bool, list[float]] = {True: [], False: []}
+    for replica in range(run.summary["n_replicas"]):
+        frames = run.frames(replica, 2)
+        if frames:
+            distances = pair_distances(frames[-1].positions[None])[0]
+            far = np.maximum(limits[0] - distances, distances - limits[1]).max()
+            out[replica in run.survivors].append(max(0.0, float(far)))
+    failed, lasting = (statistics.median(out[kind]) if out[kind] else None for kind in (False, True))
+    return failed, lasting
+
+
+def of_data(dataset: Dataset, temperature: float) -> list[str]:
+    """Write a row of what the data say about their own temperature, the kinetic energy by equipartition."""
+    potential = (dataset.energies - dataset.energies.min()) / KCAL_PER_MOL
+    kinetic = temperature / kelvin_per_eV(dataset.n_atoms) / KCAL_PER_MOL
+    error = block_error(potential[:, None])[0]
+    configurational, its_error = mean_and_error(configurational_temperature(dataset.positions, dataset.forces)[:, None])
+    energy = f"{potential.mean() + kinetic:.1f} (± {error:.1f})"
+    return [
+        f"{temperature:g}",
+        "data",
+        "",
+        "",
+        "",
+        energy,
+        f"{configurational:.0f} (± {its_error:.0f})",
+        "",
+        "",
+        "",
+        "",
+    ]
+
+
+def findings(run: SavedRun, comparison: dict[str, Any], limits: tuple[FloatArray, FloatArray]) -> dict[str, Any]:
+    """Collect what one run says about its model; None for what it cannot tell."""
+    summary = run.summary
+    of = comparison["models"][summary["model"]]
+    true = of["reference_errors"] or {}
+    test = comparison["log_rank"] or {"models": ()}
+    return {
+        "n_replicas": summary["n_replicas"],
+        "lasted": lasted(summary)[0],
+        "time": lasted(summary)[1],
+        "log_rank": test["p_value"] if summary["model"] in test["models"] else None,
+        "energy": summary["mean_total_energy"],
+        "configurational": of["configurational_temperature_K"],
+        "pairs": of["distances"].get("data", {}).get("pairs", {}).get("error"),
+        "beyond": beyond(run, limits),
+        "force": true.get("force_rmse"),
+        "true": true.get("energy_rmse"),
+    }
+
+
+def over_seeds(found: list[dict[str, Any]]) -> list[str]:
+    """Write the findings on one model at one temperature: sums of counts and times, the rest with its spread."""
+
+    def mean(name: str, decimals: int) -> str:
+        return spread([one[name] for one in found if one[name] is not None], decimals)
+
+    out = [spread([one["beyond"][k] for one in found if one["beyond"][k] is not None], 1) for k in (0, 1)]
+    return [
+        f"{sum(one['lasted'] for one in found)} of {sum(one['n_replicas'] for one in found)}",
+        f"{sum(one['time'] for one in found):.0f}",
+        ", ".join(f"{one['log_rank']:.2g}" for one in found if one["log_rank"] is not None),
+        mean("energy", 1),
+        mean("configurational", 0),
+        mean("pairs", 3),
+        "; ".join(out),
+        mean("force", 2),
+        mean("true", 1),
+    ]
+
+
+def spread(values: Sequence[float], decimals: int) -> str:
+    """Write mean ± standard deviation of the values, and nothing where there are none."""
+    if len(values) < 2:
+        return "".join(f"{value:.{decimals}f}" for value in values)
+    return f"{statistics.mean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
 
 
 def main(given: argparse.Namespace) -> None:
@@ -55,7 +170,10 @@ def main(given: argparse.Namespace) -> None:
     protocol = load_protocol("quick")
     protocol = replace(protocol, n_steps=round(given.ps * 1000 / protocol.timestep_fs), n_replicas=given.replicas)
     table = []
-    for seed in range(given.seeds):
+    distances = pair_distances(dataset.positions)
+    limits = distances.min(axis=0), distances.max(axis=0)
+    found: dict[tuple[float, str], list[dict[str, Any]]] = {}
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         settings = RunSettings(schedule=schedule, seed=seed, trainer={"sigma": given.sigma} if given.sigma else {})
         run = train(
             dataset, given.out / f"{given.dataset.stem}-seed{seed}", settings, resume=True, progress=progress,
@@ -63,9 +181,16 @@ def main(given: argparse.Namespace) -> None:
         )  # fmt: skip
         summaries = validate(
             Subject.of_run(run), given.T, protocol, seed=seed, progress=progress,
-            reference=given.reference if seed == 0 else None,
+            reference=given.reference if seed == given.first_seed else None,
         )  # fmt: skip
         table += [row(summary, seed) for summary in summaries]
+        for temperature in given.T:
+            folder = run.folder / "md" / f"{temperature:g}K"
+            if given.check:
+                analyse(folder, run.reference, reference=given.check, progress=progress)
+            comparison = comparisons(folder.parent)[temperature]
+            for saved in saved_runs(folder):
+                found.setdefault((temperature, saved.name), []).append(findings(saved, comparison, limits))
     table.sort(key=lambda cells: (float(cells[0]), cells[2], cells[1]))
     title = (
         f"{dataset.formula}, {schedule.n_train(schedule.n_steps)} frames: {given.replicas} replicas of {given.ps:g} ps "
@@ -74,6 +199,14 @@ def main(given: argparse.Namespace) -> None:
     console.table(title, HEADS, table)
     write_text(given.out / "stability.rst", as_rst(title, HEADS, table))
     console.say(f"table: {given.out / 'stability.rst'}")
+    title += f", {given.seeds} seed{'s' if given.seeds > 1 else ''}"
+    heads = ["T, K", "model", *FINDINGS.values()]
+    table = [[f"{temperature:g}", name, *over_seeds(of)] for (temperature, name), of in sorted(found.items())]
+    if given.data_temperature:
+        table.append(of_data(dataset, given.data_temperature))
+    console.table(title, heads, table)
+    write_text(given.out / "findings.rst", as_rst(title, heads, table))
+    console.say(f"table: {given.out / 'findings.rst'}")
 
 
 if __name__ == "__main__":
@@ -83,10 +216,13 @@ if __name__ == "__main__":
     parser.add_argument("-i", type=int, default=50, help="frames to start with [50]")
     parser.add_argument("-s", type=int, default=30, help="frames a step adds [30]")
     parser.add_argument("--sigma", type=float, help="length scale [chosen on validation frames]")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 [3]")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them [0]")
     parser.add_argument("--T", type=float, nargs="+", default=[300.0, 400.0, 500.0], help="K [300 400 500]")
     parser.add_argument("--ps", type=float, default=10.0, help="time of each replica [10]")
     parser.add_argument("--replicas", type=int, default=16, help="replicas of each model [16]")
     parser.add_argument("--reference", help="also run this method, with the first seed: tblite:GFN2-xTB")
+    parser.add_argument("--check", help="give the true errors along the runs by this method: tblite:GFN2-xTB")
+    parser.add_argument("--data-temperature", type=float, help="K: add what the data, of this temperature, say")
     parser.add_argument("--out", type=Path, default=Path("runs/stability"), help="folder of the runs [runs/stability]")
     console.run_command(main, parser.parse_args())
