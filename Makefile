@@ -28,12 +28,14 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p ase_flatten
 
-bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML, see benchmarks/README.rst
+bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML and SchNet, see benchmarks/README.rst
 	$(BIN)/python benchmarks/bench_clustering.py
 	$(BIN)/python benchmarks/bench_md_ipi.py
 	$(BIN)/python benchmarks/bench_md.py $(DATA) --frames 100
 	$(BIN)/python benchmarks/bench_subset.py $(DATA)
+	$(BIN)/python benchmarks/bench_schnet.py $(DATA) --rows step batch
 	$(if $(MD17),$(BIN)/python benchmarks/bench_sgdml.py --data $(MD17))
+	$(if $(MD17),$(BIN)/python benchmarks/bench_schnet.py $(MD17)/md17_ethanol.npz)
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

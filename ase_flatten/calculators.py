@@ -16,9 +16,6 @@ from ase_flatten.models.folder import load_model
 
 log = logging.getLogger(__name__)
 
-MODEL_ERRORS = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
-"""What calculators raise for configurations far from any they know; ASE's CalculatorError is one of them."""
-
 
 class FlattenedCalculator(Calculator):
     """Give a trained model of any family to ASE.

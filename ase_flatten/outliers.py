@@ -15,11 +15,11 @@ from ase_flatten.clustering import Clustering, cluster, representatives
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.errors import ClusterErrors, FrameErrors
-from ase_flatten.exceptions import InputError
+from ase_flatten.exceptions import InputError, not_installed
 from ase_flatten.figures import plot_outliers
 from ase_flatten.files import write_json, write_npz, write_text
 from ase_flatten.io import write_frames
-from ase_flatten.models import Model, family, missing_package
+from ase_flatten.models import Model, family
 from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
@@ -156,7 +156,7 @@ def _of_schnetpack(spec: str, dataset: Dataset) -> Model:
     try:
         from ase_flatten.models.schnet import load_best_model
     except ImportError as error:
-        raise missing_package("schnet", error) from error
+        raise not_installed(spec, "schnetpack", extra="schnet", error=error) from error
     return load_best_model(Path(path), dataset.numbers, unit)
 
 

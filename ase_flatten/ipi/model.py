@@ -7,10 +7,11 @@ from ase import Atoms
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError
 
-from ase_flatten.calculators import MODEL_ERRORS, load_calculator
+from ase_flatten.calculators import load_calculator
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.ipi.protocol import Answer
+from ase_flatten.models import MODEL_ERRORS
 from ase_flatten.reference import reference_calculator
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.calculators import MODEL_ERRORS
+from ase_flatten.models import MODEL_ERRORS
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.units import KCAL_PER_MOL
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_flatten.calculators import MODEL_ERRORS
 from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.models import MODEL_ERRORS
 
 Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
 

@@ -14,10 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError, nearest
+from ase_flatten.exceptions import InputError, nearest, not_installed
 from ase_flatten.progress import Progress
 
 ENTRY_POINT_GROUP = "ase_flatten.models"
+
+MODEL_ERRORS = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
+"""What calculators raise for configurations far from any they know; ASE's CalculatorError is one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,17 +165,9 @@ def family(name: str) -> Family:
         try:
             found: Family = point.load()
         except ImportError as error:
-            raise missing_package(name, error) from error
+            raise not_installed(f"the model family {name}", error.name or name, extra=name, error=error) from error
         return found
     raise InputError(f"the model family must be one of {', '.join(families()) or 'none installed'}, got {name!r}")
-
-
-def missing_package(name: str, error: ImportError) -> InputError:
-    """Make the error for a family whose packages are not there."""
-    return InputError(
-        f"the model family {name} needs a package that is not installed ({error}); "
-        f"install it with: pip install 'ase-flatten[{name}]'"
-    )
 
 
 def check_settings(settings: Mapping[str, Any], known_by: type, *others: str) -> None:

@@ -17,11 +17,9 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Prediction
+from ase_flatten.models import MODEL_ERRORS, Prediction
 
 _PIECES_A_WORKER = 4
-_FAILURES = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
-"""What calculators raise for configurations that they cannot do; ASE's CalculatorError is one of them."""
 
 
 class ASEModel:
@@ -58,7 +56,7 @@ class ASEModel:
             try:
                 forces[row] = atoms.get_forces()
                 energies[row] = atoms.get_potential_energy()
-            except _FAILURES as error:
+            except MODEL_ERRORS as error:
                 raise InputError(
                     f"{self.hyper_parameters['calculator']} failed on a configuration of these data: {error}; "
                     "choose a calculator that can do them all"
