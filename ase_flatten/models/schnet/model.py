@@ -1,6 +1,7 @@
 """SchNet models: predictions, and files that SchNetPack's users can load."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ase_flatten.units import energy_in_eV
 
 MODEL_FILE = "model.pt"
 ENERGY_UNIT = "kcal/mol"
-_PAIR_FEATURES_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
+_PAIR_FEATURES_AT_ONCE = {"cpu": ONE_THREAD_BELOW, "cuda": 2**26}
 """Elements of one array while predicting: on a CPU what stays in its cache, on a GPU a part of its memory."""
 
 
@@ -87,7 +88,8 @@ class SchNetModel:
         Prediction
         """
         weight = self.network.weight
-        piece = max(1, _PAIR_FEATURES_AT_ONCE[weight.device.type] // self.network.pair_features)
+        most = max(1, _PAIR_FEATURES_AT_ONCE[weight.device.type] // self.network.pair_features)
+        piece = math.ceil(len(positions) / math.ceil(len(positions) / most)) if len(positions) else 1
         energies, forces = np.empty(len(positions)), np.empty(np.shape(positions))
 
         def predict(start: int) -> None:
@@ -102,7 +104,7 @@ class SchNetModel:
                 predict(start)
 
         starts = range(0, len(positions), piece)
-        if weight.device.type == "cpu" and piece * self.network.pair_features < ONE_THREAD_BELOW:
+        if weight.device.type == "cpu" and self.network.pair_features < ONE_THREAD_BELOW:
             on_all_cores(predict_in_one_thread, starts)
         else:
             for start in starts:
