@@ -232,7 +232,7 @@ class _Task(pl.LightningModule):
         decay = min(self.plan.averaging, self.steps_done / (9 + self.steps_done))  # soon forgets where it began
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         self._averages = [weight.detach() for weight in self.average.parameters()]
         self._weights = [weight.detach() for weight in self.network.parameters()]
 
