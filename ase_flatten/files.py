@@ -16,6 +16,8 @@ from numpy.lib.npyio import NpzFile
 
 from ase_flatten.exceptions import InputError
 
+_UNFINISHED = ".writing-"
+
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
@@ -31,7 +33,7 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays, since writers choose the format by it.
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix="".join(path.suffixes[-1:]), dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="".join(path.suffixes[-1:]), dir=path.parent)
         os.close(descriptor)
         beside = Path(name)
         os.chmod(beside, 0o666 & ~_umask())
@@ -53,12 +55,12 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
     beside = aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+        beside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
         os.chmod(beside, 0o777 & ~_umask())
         yield beside
         if path.exists():
             # A kill in the middle of a removal must not leave half a folder under its name.
-            aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+            aside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
             os.replace(path, aside / path.name)
         try:
             os.replace(beside, path)
@@ -72,6 +74,11 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
         for left in (beside, aside):
             if left is not None:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether a folder holds nothing, or only what a kill left of files that were being written."""
+    return all(path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -20,7 +20,7 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.distributions import count_distances
 from ase_flatten.evaluation import evaluate
 from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_json, write_npz, write_text
+from ase_flatten.files import is_empty, write_json, write_npz, write_text
 from ase_flatten.flattening import Schedule, Step, flatten
 from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
 from ase_flatten.models.folder import load_model, read_card, save_model, versions
@@ -109,7 +109,7 @@ def _begin(
             )
         _hold_against(run, content)
         content["versions"] = {**run.info["versions"], "resumed_with": content["versions"]}
-    elif run.folder.exists() and any(run.folder.iterdir()):
+    elif run.folder.is_dir() and not is_empty(run.folder):
         raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
     write_json(run.folder / "run.json", content)
     return laid_out

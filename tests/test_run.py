@@ -122,6 +122,12 @@ def test_a_finished_run_resumes_to_itself(water, finished_run):
     assert steps == [] and (finished_run.folder / "history.jsonl").read_text() == before
 
 
+def test_killed_before_its_first_file_it_resumes(water, finished_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".writing-run.json").write_text("{")
+    assert history(train(water, tmp_path / "run", WATER_SETTINGS, resume=True)) == history(finished_run)
+
+
 def test_a_run_can_grow(water, finished_run, tmp_path):
     short = replace(WATER_SETTINGS, schedule=Schedule(n_steps=1, n_initial=10, step_size=5))
     train(water, tmp_path / "run", short)
