@@ -182,3 +182,11 @@ def check_settings(settings: Mapping[str, Any], known_by: type, *others: str) ->
     for name in settings:
         if name not in known:
             raise InputError(f"{name!r} is no setting of this model family; {nearest(name, known)}")
+
+
+def check_whole_numbers(settings: object, least: Mapping[str, int]) -> None:
+    """Refuse settings of these names that are no whole numbers, or smaller than the least that makes sense."""
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}")

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, check_settings
+from ase_flatten.models import Model, check_settings, check_whole_numbers
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
 
@@ -67,10 +67,7 @@ class GAPTrainer:
     e0: str | Mapping[str, float] = "average"
 
     def __post_init__(self) -> None:
-        for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        check_whole_numbers(self, _WHOLE)
         for name in _POSITIVE:
             if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)!r}")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ase_flatten.exceptions import InputError
+from ase_flatten.models import check_whole_numbers
 from ase_flatten.models.schnet.device import find_device
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -73,10 +74,7 @@ class SchNetSettings:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        check_whole_numbers(self, _LEAST)
         for name, most in _MOST.items():
             value = getattr(self, name)
             numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
