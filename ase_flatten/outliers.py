@@ -23,7 +23,7 @@ from ase_flatten.models import Model, family
 from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
-from ase_flatten.reference import reference_calculator
+from ase_flatten.reference import is_reference, reference_calculator
 from ase_flatten.run import write_clusters
 from ase_flatten.selection import SelectionRule
 from ase_flatten.subset import SubsetRule, complete, estimate_errors
@@ -125,7 +125,7 @@ def find_outliers(
 def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model, IntArray, bool]]:
     """Load a model, the frames of this very data set that it was trained on, and whether it is slow."""
     none = np.empty(0, dtype=np.int64)
-    if spec.startswith(("ase:", "tblite:")):
+    if is_reference(spec):
         make = partial(reference_calculator, spec)
         if n_workers:
             with ASEModelPool(make, dataset.numbers, name=spec, n_workers=n_workers) as pool:

@@ -15,6 +15,11 @@ TBLITE_METHODS = ("GFN2-xTB", "GFN1-xTB")
 _EXAMPLES = "tblite:GFN2-xTB or ase:package.module:factory"
 
 
+def is_reference(spec: str) -> bool:
+    """Tell whether `spec` names a calculator for `reference_calculator`, rather than a file or a folder."""
+    return spec.startswith(("tblite:", "ase:"))
+
+
 def reference_calculator(spec: str) -> BaseCalculator:
     """Make the ASE calculator that `spec` names, a fresh one at every call.
 

@@ -36,7 +36,7 @@ def needs(package: str, *, extra: str) -> None:
     reason = f"{package} is not installed: pip install 'ase-flatten[{extra}]'"
     if os.environ.get("ASE_FLATTEN_REQUIRE") == "all":
         raise ImportError(reason)
-    pytest.skip(reason, allow_module_level=True)
+    pytest.skip(reason=reason, allow_module_level=True)
 
 
 def ipi_of(starter: int) -> tuple[psutil.Process, Path]:

@@ -12,7 +12,7 @@ from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.ipi.protocol import Answer
 from ase_flatten.models import MODEL_ERRORS
-from ase_flatten.reference import reference_calculator
+from ase_flatten.reference import is_reference, reference_calculator
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
@@ -32,7 +32,7 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
         No such model, no structure, or two that do not fit. From the answer: the model has failed.
     """
     numbers = None if structure is None else _numbers(structure)
-    if model.startswith(("tblite:", "ase:")):
+    if is_reference(model):
         if numbers is None:
             raise InputError(f"expected the molecule's elements for {model}, found none; name them with --structure")
         atoms = Atoms(numbers, calculator=reference_calculator(model))

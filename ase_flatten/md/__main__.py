@@ -9,6 +9,7 @@ from ase_flatten import console
 from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import ENGINES
 from ase_flatten.md.protocol import THERMOSTATS, Protocol
+from ase_flatten.reference import is_reference
 
 STARTS = ("clusters", "worst", "minimum")
 
@@ -94,7 +95,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _model(text: str) -> str | Path:
-    return text if text.startswith(("ase:", "tblite:")) else Path(text)
+    return text if is_reference(text) else Path(text)
 
 
 def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:
