@@ -104,11 +104,13 @@ class SchNetModel:
                 predict(start)
 
         starts = range(0, len(positions), piece)
-        if weight.device.type == "cpu" and self.network.pair_features < ONE_THREAD_BELOW:
-            on_all_cores(predict_in_one_thread, starts)
+        small = weight.device.type == "cpu" and self.network.pair_features < ONE_THREAD_BELOW
+        work = predict_in_one_thread if small else predict
+        if small and len(starts) > 1:
+            on_all_cores(work, starts)
         else:
             for start in starts:
-                predict(start)
+                work(start)
         return Prediction((energies + self._offset) * self._unit, forces * self._unit)
 
     def leads(self, dataset: Dataset, frames: IntArray) -> bool:
