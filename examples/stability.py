@@ -168,7 +168,7 @@ def main(given: argparse.Namespace) -> None:
     dataset, progress = read_dataset(given.dataset), console.progress(False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     protocol = load_protocol("quick")
-    protocol = replace(protocol, n_steps=round(given.ps * 1000 / protocol.timestep_fs), n_replicas=given.replicas)
+    protocol = replace(protocol.lasting(given.ps), n_replicas=given.replicas)
     table = []
     distances = pair_distances(dataset.positions)
     limits = distances.min(axis=0), distances.max(axis=0)
@@ -181,7 +181,7 @@ def main(given: argparse.Namespace) -> None:
         )  # fmt: skip
         summaries = validate(
             Subject.of_run(run), given.T, protocol, seed=seed, progress=progress,
-            reference=given.reference if seed == given.first_seed else None,
+            reference=given.reference if seed == given.first_seed else None, reference_ps=given.reference_ps,
         )  # fmt: skip
         table += [row(summary, seed) for summary in summaries]
         for temperature in given.T:
@@ -222,6 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("--ps", type=float, default=10.0, help="time of each replica [10]")
     parser.add_argument("--replicas", type=int, default=16, help="replicas of each model [16]")
     parser.add_argument("--reference", help="also run this method, with the first seed: tblite:GFN2-xTB")
+    parser.add_argument("--reference-ps", type=float, help="its time at most, ps [as the models]")
     parser.add_argument("--check", help="give the true errors along the runs by this method: tblite:GFN2-xTB")
     parser.add_argument("--data-temperature", type=float, help="K: add what the data, of this temperature, say")
     parser.add_argument("--out", type=Path, default=Path("runs/stability"), help="folder of the runs [runs/stability]")

@@ -48,6 +48,19 @@ def test_both_models_and_the_reference_side_by_side(finished_run):
     assert max(means) - min(means) < 0.5
 
 
+def test_the_reference_can_be_shorter(finished_run, tmp_path):
+    subject = replace(Subject.of_run(finished_run), folder=tmp_path)
+    summaries = validate(subject, [300], SHORT, nve_ps=0.02, reference="tblite:GFN2-xTB", reference_ps=0.01)
+    assert [summary["n_steps"] for summary in summaries] == [60, 60, 20]
+    models = json.loads((tmp_path / "300K" / "comparison.json").read_text())["models"]
+    assert [models[name]["duration_ps"] for name in ("default", "reference")] == [0.03, 0.01]
+    for name, n_steps in (("default", 40), ("reference", 20)):
+        assert json.loads((tmp_path / "300K" / "nve" / name / "summary.json").read_text())["n_steps"] == n_steps
+    for time_ps in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="the time of a replica must be above 0 ps"):
+            validate(subject, [300], SHORT, reference="tblite:GFN2-xTB", reference_ps=time_ps)
+
+
 def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
     import shutil
 

@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         help="model folders, tblite:METHOD or ase:module:factory, instead of a run",
     )
     what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
+    what.add_argument("--reference-ps", type=float, help="its time at most, ps [as the models]")
     what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
     how = parser.add_argument_group("how (without these, as the protocol says)")
@@ -71,7 +72,8 @@ def _run(given: argparse.Namespace) -> None:
         subject = Subject.of_run(open_run(given.run), start=given.start)
     summaries = validate(
         subject, given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
-        reference=given.reference, seed=given.seed, resume=given.resume, progress=console.progress(given.quiet),
+        reference=given.reference, reference_ps=given.reference_ps, seed=given.seed, resume=given.resume,
+        progress=console.progress(given.quiet),
     )  # fmt: skip
     console.table(
         "Total energy, kcal/mol above the data's lowest potential energy",
@@ -105,9 +107,7 @@ def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:
         "friction_per_fs": given.friction, "thermostat": given.thermostat,
     }  # fmt: skip
     changed = replace(protocol, **{name: value for name, value in options.items() if value is not None})
-    if given.ps is None:
-        return changed
-    return replace(changed, n_steps=round(given.ps * 1000 / changed.timestep_fs))
+    return changed if given.ps is None else changed.lasting(given.ps)
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,8 @@
 """Validation protocols: what is run, read from TOML."""
 
+import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -72,6 +73,24 @@ class Protocol:
     def n_records(self) -> int:
         """Number of recorded frames of a replica, the one at time zero among them."""
         return self.n_steps // self.interval + 1
+
+    @property
+    def duration_ps(self) -> float:
+        """The time of each replica, ps."""
+        return self.n_steps * self.timestep_fs / 1000
+
+    def lasting(self, time_ps: float) -> "Protocol":
+        """Give the same protocol for another time of each replica, ps.
+
+        Raises
+        ------
+        InputError
+            A time that is not positive, or not even a step.
+        """
+        if not (math.isfinite(time_ps) and time_ps > 0):
+            raise InputError(f"the time of a replica must be above 0 ps, got {time_ps:g} ps; 2 ps are quick")
+        n_steps = round(time_ps * 1000 / self.timestep_fs)
+        return replace(self, n_steps=n_steps, interval=min(self.interval, n_steps))
 
 
 def protocol_names() -> list[str]:

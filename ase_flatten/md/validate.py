@@ -149,6 +149,7 @@ def validate(
     engine: str = "batched",
     nve_ps: float = 0.0,
     reference: str | None = None,
+    reference_ps: float | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: Progress = SILENT,
@@ -166,6 +167,8 @@ def validate(
         Time to run each model without a thermostat besides, ps.
     reference : str, optional
         An ASE calculator, as in `reference_calculator`.
+    reference_ps : float, optional
+        The longest time of its replicas, ps, since it may cost a thousand times as much as a model [as the models].
     resume : bool
         Whether unfinished runs go on, or begin anew.
 
@@ -185,20 +188,19 @@ def validate(
     calculators = {name: _calculator(model) for name, model in models.items()}
     first = next(iter(calculators))
     _check_time_step(calculators[first], starts, protocol, max(temperatures_K), first)
-    n_nve = round(nve_ps * 1000 / protocol.timestep_fs)
     summaries = []
     for temperature in temperatures_K:
         at = replace(protocol, temperature_K=float(temperature))
         folder = subject.folder / f"{temperature:g}K"
         plans = {folder: at}
-        if n_nve:
-            plans[folder / "nve"] = replace(at, thermostat="none", n_steps=n_nve, interval=min(at.interval, n_nve))
+        if nve_ps:
+            plans[folder / "nve"] = replace(at.lasting(nve_ps), thermostat="none")
         for where, plan in plans.items():
             for name, model in models.items():
                 summary = run_md(
                     calculators[name],
                     starts,
-                    plan,
+                    _at_most(plan, reference_ps) if name == "reference" else plan,
                     where / name,
                     model=name,
                     criteria=subject.criteria,
@@ -246,6 +248,10 @@ def _check_time_step(
             "(more than %g): a time step shorter than %g fs may be needed, or the model is not smooth",
             name, share, LARGEST_FLUCTUATION, protocol.timestep_fs,
         )  # fmt: skip
+
+
+def _at_most(protocol: Protocol, time_ps: float | None) -> Protocol:
+    return protocol if time_ps is None else protocol.lasting(min(time_ps, protocol.duration_ps))
 
 
 def _lower_half(positions: FloatArray, energies: FloatArray) -> FloatArray:
