@@ -3,8 +3,8 @@
     python benchmarks/bench_md.py DATASET.npz [--frames 400] [--replicas 32] [--steps 1000]
 
 Trains an sGDML model on evenly spread frames. Prints what a step costs above the model's own evaluation of the
-same configurations, records and checks included, and replica-steps a second here and by ASE's Langevin with
-`sgdml.intf.ase_calc.SGDMLCalculator`, at 300 K and 0.5 fs.
+same configurations, records and checks included, what the trajectories of that many steps cost to write, and
+replica-steps a second here and by ASE's Langevin with `sgdml.intf.ase_calc.SGDMLCalculator`, at 300 K and 0.5 fs.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
         criteria = Criteria(
             dataset.numbers, reference_bonds(dataset.numbers, known), dataset.energies.min(), dataset.energies.max()
         )
-        rows = []
+        rows, written = [], []
         for _ in range(REPEATS):
             timed = Timed(calculator)
             engine = make_engine("batched", timed, dataset.numbers, protocol, seed=0)
@@ -83,6 +83,7 @@ def main() -> None:
             timed.seconds = 0.0
             whole = seconds(lambda engine=engine, recorder=recorder: run(engine, recorder))
             rows.append((whole, timed.seconds))
+            written.append(seconds(lambda recorder=recorder: recorder.write_trajectories(Path(folder))))
             assert recorder.alive.all(), "a replica failed: the model is too small to be timed"
         whole, alone = np.median(rows, axis=0)
         rates = [given.steps * given.replicas / row[0] for row in rows]
@@ -91,6 +92,10 @@ def main() -> None:
             f"replicas: {1e3 * whole / given.steps:.3f} ms a step, of which the model {1e3 * alone / given.steps:.3f}: "
             f"{100 * (whole / alone - 1):.1f} % above it; {np.median(rates):.0f} replica-steps a second "
             f"({min(rates):.0f} to {max(rates):.0f}, {REPEATS} times)"
+        )
+        print(
+            f"trajectories of {given.steps} steps: {100 * np.median(written) / alone:.1f} % of the model's time, "
+            f"{1e3 * np.median(written) / given.steps:.3f} ms a step"
         )
         own, peer = one_at_a_time(calculator, path, starts[0], protocol)
     print(f"ASE's Langevin, one replica: here {own:.0f} steps a second, with SGDMLCalculator {peer:.0f}")

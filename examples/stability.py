@@ -167,6 +167,7 @@ def main(given: argparse.Namespace) -> None:
     console.set_up_logging(quiet=True, verbose=False)
     dataset, progress = read_dataset(given.dataset), console.progress(False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
+    trainer = {name: value for name in ("sigma", "epochs") if (value := getattr(given, name)) is not None}
     protocol = load_protocol("quick")
     protocol = replace(protocol.lasting(given.ps), n_replicas=given.replicas)
     table = []
@@ -174,7 +175,7 @@ def main(given: argparse.Namespace) -> None:
     limits = distances.min(axis=0), distances.max(axis=0)
     found: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for seed in range(given.first_seed, given.first_seed + given.seeds):
-        settings = RunSettings(schedule=schedule, seed=seed, trainer={"sigma": given.sigma} if given.sigma else {})
+        settings = RunSettings(family=given.model, schedule=schedule, seed=seed, trainer=trainer)
         run = train(
             dataset, given.out / f"{given.dataset.stem}-seed{seed}", settings, resume=True, progress=progress,
             source=given.dataset.name,
@@ -215,7 +216,9 @@ if __name__ == "__main__":
     parser.add_argument("-n", type=int, default=5, help="steps [5]")
     parser.add_argument("-i", type=int, default=50, help="frames to start with [50]")
     parser.add_argument("-s", type=int, default=30, help="frames a step adds [30]")
-    parser.add_argument("--sigma", type=float, help="length scale [chosen on validation frames]")
+    parser.add_argument("--model", default="sgdml", help="model family [sgdml]")
+    parser.add_argument("--sigma", type=float, help="length scale of sGDML [chosen on validation frames]")
+    parser.add_argument("--epochs", type=int, help="passes of a SchNet over its frames, at most [its own]")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them [0]")
     parser.add_argument("--T", type=float, nargs="+", default=[300.0, 400.0, 500.0], help="K [300 400 500]")

@@ -18,7 +18,17 @@ from scipy.signal import lfilter
 from ase_flatten import md
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
-from ase_flatten.md import Protocol, analysis, load_protocol, plot_total_energy, reference_bonds, run_md, verdict
+from ase_flatten.md import (
+    Protocol,
+    analysis,
+    load_protocol,
+    plot_total_energy,
+    recorder,
+    reference_bonds,
+    run_md,
+    saved,
+    verdict,
+)
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import Frame, make_engine
 from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
@@ -446,6 +456,27 @@ def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words, 
     frames = read(tmp_path / "default" / "replica-01.traj", index=":")
     assert known[:, 1].sum() <= len(frames) <= known[:, 1].sum() + 1
     assert np.isfinite(frames[-1].positions).all()
+
+
+@pytest.mark.parametrize("pause", [0, 0.02, 60])
+def test_long_trajectories_are_thinned_but_for_what_leads_to_a_failure(tmp_path, monkeypatch, pause):
+    run(tmp_path / "all", Spring("explode", 450))
+    monkeypatch.setattr(saved, "MOST_FRAMES", 5)
+    for module in (saved, recorder):
+        monkeypatch.setattr(module, "N_BEFORE_FAILURE", 2)
+    monkeypatch.setattr("ase_flatten.md.run.CHECKPOINT_SECONDS", pause)
+    run(tmp_path / "default", Spring("explode", 450))
+    thin = saved.SavedRun(tmp_path / "default")
+    n_physical = thin.n_physical[1]
+    assert n_physical % 9 > 2  # so that what is near the failure is not there by chance
+    before = [*range(0, n_physical, 9), n_physical - 2, n_physical - 1, n_physical]
+    for replica, records in ((0, list(range(0, 41, 9))), (1, before)):
+        name = f"replica-{replica:02d}.traj"
+        full, kept = (read(folder / name, index=":") for folder in (tmp_path / "all", tmp_path / "default"))
+        assert len(kept) == len(records)
+        assert all(np.array_equal(frame.positions, full[k].positions) for frame, k in zip(kept, records, strict=True))
+    assert [len(thin.frames(replica)) for replica in (0, 1)] == [5, math.ceil(n_physical / 9)]
+    assert np.array_equal(thin.frames(1)[-1].positions, full[9 * ((n_physical - 1) // 9)].positions)
 
 
 def test_a_run_of_which_nothing_is_left_still_has_a_summary(tmp_path):

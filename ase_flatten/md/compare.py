@@ -22,9 +22,6 @@ from ase_flatten.md.temperatures import configurational_temperature, effective_s
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
 
-MOST_FRAMES = 2000
-"""Of a replica, for distances and the configurational temperature."""
-
 N_CHECKED = 40
 """Frames of a model that the reference method is asked about."""
 
@@ -185,7 +182,7 @@ def _thermal(run: SavedRun) -> dict[str, Any]:
 
 
 def _configurational(run: SavedRun, replica: int) -> FloatArray:
-    frames = run.frames(replica, MOST_FRAMES)
+    frames = run.frames(replica)
     return configurational_temperature(positions_of(frames), forces_of(frames))
 
 
@@ -193,7 +190,7 @@ def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
     bonded = bonded_pairs(known["numbers"], known["mean_pair_distances"])
     pairs, bonds = np.zeros((2, run.summary["n_replicas"], N_BINS), dtype=np.int64)
     for replica in range(len(pairs)):
-        frames = run.frames(replica, MOST_FRAMES)
+        frames = run.frames(replica)
         if frames:
             distances = pair_distances(positions_of(frames))
             pairs[replica], bonds[replica] = count_distances(distances), count_distances(distances[:, bonded])

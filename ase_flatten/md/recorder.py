@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
 from ase_flatten.dataset import FloatArray
@@ -16,9 +15,11 @@ from ase_flatten.files import write_json, write_npz
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
+from ase_flatten.md.saved import N_BEFORE_FAILURE, kept_records, stride
 
 _RECORDED = ("potential", "kinetic", "conserved")
 _DRAWN = ("positions", "momenta", "forces")
+_OF_FRAMES = (*_DRAWN, "record", "drawn", "drawn_energy")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Recorder:
             {
                 **{name: np.where(self.alive, values, np.nan) for name, values in energies.items()},
                 **{name: getattr(frame, name) for name in _DRAWN},
+                "record": np.array(frame.step // self.protocol.interval),
                 "drawn_energy": frame.potential,
                 # The unphysical frame that ends a replica is drawn as the last of its trajectory.
                 "drawn": kept & np.isfinite(frame.positions).all(axis=(1, 2)),
@@ -137,18 +139,20 @@ class Recorder:
         return full
 
     def write_trajectories(self, folder: Path) -> None:
-        """Write ``replica-00.traj``, ..., a chunk at a time, with energies and forces."""
-        numbers = self.criteria.numbers
+        """Write ``replica-00.traj``, ..., a chunk at a time, with energies and forces; see `kept_records`."""
+        numbers, n_records = self.criteria.numbers, self.protocol.n_records
+        kept = np.zeros((n_records, len(self.alive)), dtype=bool)
+        for replica, n_physical in enumerate(np.isfinite(self.energies()["potential"]).sum(axis=0)):
+            kept[kept_records(n_records, int(n_physical)), replica] = True
         writers = [Trajectory(folder / f"replica-{replica:02d}.traj", "w") for replica in range(len(self.alive))]
         try:
-            for part in self._parts((*_DRAWN, "drawn", "drawn_energy")):
-                for row, replica in np.argwhere(part["drawn"]):
+            for part in self._parts(_OF_FRAMES):
+                for row, replica in np.argwhere(part["drawn"] & kept[part["record"]]):
                     positions, momenta, forces = (part[name][row, replica] for name in _DRAWN)
-                    atoms = Atoms(numbers, positions, momenta=momenta)
                     energy = part["drawn_energy"][row, replica]
-                    if np.isfinite(energy) and np.isfinite(forces).all():
-                        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-                    writers[replica].write(atoms)
+                    known = np.isfinite(energy) and np.isfinite(forces).all()
+                    results = {"energy": energy, "forces": forces} if known else {}
+                    writers[replica].write(Atoms(numbers, positions, momenta=momenta), **results)
         finally:
             for writer in writers:
                 writer.close()
@@ -171,6 +175,17 @@ class Recorder:
             yield {name: rest[name] for name in names}
 
     def _stacked(self) -> dict[str, np.ndarray]:
+        """Stack the energies of all records, and the frames of those that a trajectory may have in the end."""
         if not self._frames:
             return {}
-        return {name: np.array([frame[name] for frame in self._frames]) for name in self._frames[0]}
+        records = np.array([frame["record"] for frame in self._frames])
+        failed = np.array([failure.step // self.protocol.interval for failure in self.failures], dtype=int)
+        to_failure = failed - records[:, None]
+        wanted = records % stride(self.protocol.n_records) == 0
+        wanted |= ((to_failure >= 0) & (to_failure <= N_BEFORE_FAILURE)).any(axis=1)
+        wanted |= records > records[-1] - N_BEFORE_FAILURE  # a replica may fail next
+        chosen = [self._frames[row] for row in np.flatnonzero(wanted)]
+        return {
+            **{name: np.array([frame[name] for frame in self._frames]) for name in _RECORDED},
+            **{name: np.array([frame[name] for frame in chosen]) for name in _OF_FRAMES},
+        }

@@ -6,7 +6,8 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
     time_ps (n,); potential, kinetic and conserved (n, n_replicas), eV, NaN from a replica's first
     unphysical frame on; temperature_K, the thermostat's; kinetic_temperature_K (n, n_replicas).
 ``replica-00.traj``, ...
-    The recorded frames of each replica, the unphysical one that ended it among them.
+    Frames of each replica: every record, or a thousand that are evenly spread, and in either case the unphysical one
+    that ended it and the records before it, by `kept_records`.
 ``summary.json``
     The verdict on the run; `summarize` says what its keys mean, `conservation` those of nve, without a thermostat.
 """

@@ -10,9 +10,15 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from ase_flatten.dataset import FloatArray
+from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import reading_npz
+
+MOST_FRAMES = 1000
+"""Of a replica in its trajectory, evenly spread: all records of a long run would fill the disk."""
+
+N_BEFORE_FAILURE = 10
+"""Records before a failure that are all in the trajectory."""
 
 _ORDER = ("default", "improved", "reference")
 
@@ -61,14 +67,36 @@ class SavedRun:
         failed = {failure["replica"] for failure in self.summary["failures"]}
         return np.array([replica for replica in range(self.summary["n_replicas"]) if replica not in failed], dtype=int)
 
-    def frames(self, replica: int, most: int) -> list[Atoms]:
-        """Read at most so many frames of a replica before it failed, evenly spread from the first to the last."""
-        n_frames = int(self.n_physical[replica])
-        if not n_frames:
+    def frames(self, replica: int, most: int = MOST_FRAMES) -> list[Atoms]:
+        """Read at most so many frames of a replica before it failed, evenly spread over its time."""
+        n_records, n_physical = len(self.arrays["time_ps"]), int(self.n_physical[replica])
+        kept = kept_records(n_records, n_physical)
+        even = np.flatnonzero((kept % stride(n_records) == 0) & (kept < n_physical))
+        if not len(even):
             return []
-        chosen = np.unique(np.linspace(0, n_frames - 1, min(most, n_frames)).astype(int))
+        chosen = even[np.unique(np.linspace(0, len(even) - 1, min(most, len(even))).astype(int))]
         with Trajectory(self.folder / f"replica-{replica:02d}.traj") as trajectory:
             return [trajectory[int(frame)] for frame in chosen]
+
+
+def kept_records(n_records: int, n_physical: int) -> IntArray:
+    """Give the numbers of the records in a replica's trajectory: evenly spread ones, and all that lead to a failure.
+
+    Parameters
+    ----------
+    n_records : int
+        Of a replica that does not fail.
+    n_physical : int
+        Of this replica, before it failed.
+    """
+    records = np.arange(min(n_physical + 1, n_records))
+    even = records % stride(n_records) == 0
+    return records[even | ((n_physical < n_records) & (records >= n_physical - N_BEFORE_FAILURE))]
+
+
+def stride(n_records: int) -> int:
+    """Give the distance between the records that are evenly spread."""
+    return -(-n_records // MOST_FRAMES)
 
 
 def saved_runs(folder: str | Path) -> list[SavedRun]:
