@@ -79,8 +79,8 @@ def row(summary: dict[str, Any], seed: int | str) -> list[str]:
 def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float | None, float | None]:
     """Measure how far replicas were out of the data when they ended: those that failed, and those that lasted.
 
-    The pair distance that is farthest out of its range in all of the data counts, in the last physical frame;
-    the median over the replicas is given.
+    The pair distance that is farthest out of its range in all of the data counts, in the last physical frame of those
+    that are evenly spread; the median over the replicas is given.
     """
     out: dict[bool, list[float]] = {True: [], False: []}
     for replica in range(run.summary["n_replicas"]):
