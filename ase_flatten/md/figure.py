@@ -29,7 +29,8 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
     """Draw the total energy of every model below `folder`, such as ``RUN/md/400K``.
 
     Replicas are faint, the running average over all of them is bold, in a band of two standard
-    errors; a cross on the average is where a replica failed.
+    errors; a cross on the average is where a replica failed. The average of a run that was shorter than
+    others goes on as a dashed line.
 
     Returns
     -------
@@ -165,10 +166,11 @@ def _plus_minus(error: Mapping[str, Any]) -> str:
 
 def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
     totals = []
+    end = max(run.duration_ps for run in runs.values())
     for name, colour in _coloured(runs):
         summary, arrays = runs[name].summary, runs[name].arrays
         totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
-        _draw_model(axes, arrays["time_ps"], totals[-1], _label(summary), colour)
+        _draw_model(axes, arrays["time_ps"], totals[-1], _label(summary), colour, end)
     _limit(axes, totals)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("total energy (kcal/mol)")
@@ -178,7 +180,7 @@ def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
     axes.legend(frameon=False, loc="best")
 
 
-def _draw_model(axes: Axes, time: FloatArray, total: FloatArray, label: str, colour: str) -> None:
+def _draw_model(axes: Axes, time: FloatArray, total: FloatArray, label: str, colour: str, end: float) -> None:
     drawn = np.unique(np.linspace(0, len(time) - 1, _DRAWN_POINTS).astype(int))
     for replica in total.T:
         axes.plot(time[drawn], replica[drawn], color=colour, linewidth=0.5, alpha=0.3, zorder=1)
@@ -187,6 +189,8 @@ def _draw_model(axes: Axes, time: FloatArray, total: FloatArray, label: str, col
     low, high = average - 2 * error, average + 2 * error
     axes.fill_between(time[drawn], low[drawn], high[drawn], color=colour, alpha=0.25, linewidth=0, zorder=2)
     axes.plot(time[drawn], average[drawn], color=colour, linewidth=2.2, zorder=3, label=label)
+    if time[-1] < end:  # a shorter run, for comparison with the longer ones
+        axes.plot([time[-1], end], [average[-1]] * 2, color=colour, linewidth=1.4, linestyle="--", zorder=3)
     # A cross on the average, since the energy of a replica that explodes is out of the picture.
     ends = np.isfinite(total).sum(axis=0) - 1
     lost = ends[(ends >= 0) & (ends < len(time) - 1)]
