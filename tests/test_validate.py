@@ -58,7 +58,8 @@ def test_the_reference_can_be_shorter(finished_run, tmp_path):
         assert json.loads((tmp_path / "300K" / "nve" / name / "summary.json").read_text())["n_steps"] == n_steps
     for time_ps in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="the time of a replica must be above 0 ps"):
-            validate(subject, [300], SHORT, reference="tblite:GFN2-xTB", reference_ps=time_ps)
+            validate(subject, [320], SHORT, reference="tblite:GFN2-xTB", reference_ps=time_ps)
+    assert not (tmp_path / "320K").exists()
 
 
 def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
@@ -161,6 +162,8 @@ def test_mistakes(command, tmp_path, monkeypatch, finished_run):
     assert status == 2 and "make one with: ase-flatten train" in err
     status, _, err = command(finished_run.folder, "--T", 400, "--timestep", 50)
     assert status == 2 and "time step" in err
+    status, _, err = command(finished_run.folder, "--T", 400, "--reference-ps", 1)
+    assert status == 2 and "expected --reference METHOD with --reference-ps" in err
     status, _, err = command(finished_run.folder, "--T", -3)
     assert status == 2 and "temperature" in err
     status, _, err = command(finished_run.folder, "--protocol", "paper_500K")

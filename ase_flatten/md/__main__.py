@@ -64,6 +64,8 @@ def _run(given: argparse.Namespace) -> None:
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     protocol = _changed(load_protocol(given.protocol), given)
+    if given.reference_ps is not None and given.reference is None:
+        raise InputError("expected --reference METHOD with --reference-ps, found none; name the method")
     if given.models:
         if given.run is not None or given.start != "clusters":
             raise InputError("expected a run or --models, which start from their training geometries, got more; choose")

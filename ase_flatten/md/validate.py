@@ -183,6 +183,7 @@ def validate(
         Settings that molecular dynamics does not allow.
     """
     require_packages()
+    _at_most(protocol, reference_ps)  # a time that makes no sense is refused before anything runs
     starts = subject.starts(protocol.n_replicas)
     models = {**subject.models, **({"reference": reference} if reference is not None else {})}
     calculators = {name: _calculator(model) for name, model in models.items()}
