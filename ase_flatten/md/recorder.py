@@ -15,7 +15,7 @@ from ase_flatten.files import write_json, write_npz
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.md.saved import N_BEFORE_FAILURE, kept_records, stride
+from ase_flatten.md.saved import N_BEFORE_FAILURE, kept_records
 
 _RECORDED = ("potential", "kinetic", "conserved")
 _DRAWN = ("positions", "momenta", "forces")
@@ -140,10 +140,7 @@ class Recorder:
 
     def write_trajectories(self, folder: Path) -> None:
         """Write ``replica-00.traj``, ..., a chunk at a time, with energies and forces; see `kept_records`."""
-        numbers, n_records = self.criteria.numbers, self.protocol.n_records
-        kept = np.zeros((n_records, len(self.alive)), dtype=bool)
-        for replica, n_physical in enumerate(np.isfinite(self.energies()["potential"]).sum(axis=0)):
-            kept[kept_records(n_records, int(n_physical)), replica] = True
+        numbers, kept = self.criteria.numbers, self._kept()
         writers = [Trajectory(folder / f"replica-{replica:02d}.traj", "w") for replica in range(len(self.alive))]
         try:
             for part in self._parts(_OF_FRAMES):
@@ -174,16 +171,24 @@ class Recorder:
             rest = self._stacked()
             yield {name: rest[name] for name in names}
 
+    def _kept(self) -> np.ndarray:
+        """Tell which records go into which trajectory, as far as failures are known: (n_records, n_replicas) bools."""
+        n_records = self.protocol.n_records
+        n_physical = np.full(len(self.alive), n_records)
+        for failure in self.failures:
+            n_physical[failure.replica] = max(0, failure.step // self.protocol.interval)
+        kept = np.zeros((n_records, len(self.alive)), dtype=bool)
+        for replica, n in enumerate(n_physical):
+            kept[kept_records(n_records, int(n)), replica] = True
+        return kept
+
     def _stacked(self) -> dict[str, np.ndarray]:
         """Stack the energies of all records, and the frames of those that a trajectory may have in the end."""
         if not self._frames:
             return {}
         records = np.array([frame["record"] for frame in self._frames])
-        failed = np.array([failure.step // self.protocol.interval for failure in self.failures], dtype=int)
-        to_failure = failed - records[:, None]
-        wanted = records % stride(self.protocol.n_records) == 0
-        wanted |= ((to_failure >= 0) & (to_failure <= N_BEFORE_FAILURE)).any(axis=1)
-        wanted |= records > records[-1] - N_BEFORE_FAILURE  # a replica may fail next
+        # The last ones too, since a replica may fail next.
+        wanted = self._kept()[records].any(axis=1) | (records > records[-1] - N_BEFORE_FAILURE)
         chosen = [self._frames[row] for row in np.flatnonzero(wanted)]
         return {
             **{name: np.array([frame[name] for frame in self._frames]) for name in _RECORDED},
