@@ -34,6 +34,8 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.errors import frame_errors
 from ase_flatten.flattening import Schedule, flatten
 from ase_flatten.io import read_dataset
+from ase_flatten.md import Protocol
+from ase_flatten.md.engines import make_engine
 from ase_flatten.models.folder import save_model
 from ase_flatten.models.schnet import FAMILY, SchNetModel, as_schnetpack
 from ase_flatten.splits import split
@@ -41,6 +43,7 @@ from ase_flatten.units import KCAL_PER_MOL
 
 CUTOFF = 5.0
 N_TRAIN, N_VALID = 800, 200
+N_REPLICAS = 32
 SPKTRAIN = (
     "from ase_flatten.models.schnet import native; from schnetpack.cli import train; train()"  # the shim before it
 )
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 def step(dataset: Dataset, given: argparse.Namespace) -> None:
-    """Time steps of ASE's dynamics with either calculator on the same weights."""
+    """Time steps of ASE's dynamics with either calculator on the same weights, and of replicas in a batch."""
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # or SpkCalculator could not read what SchNetPack writes
     from schnetpack.interfaces import SpkCalculator
     from schnetpack.transform import ASENeighborList
@@ -89,23 +92,38 @@ def step(dataset: Dataset, given: argparse.Namespace) -> None:
                 f"one step, {dataset.formula}, {dtype}: {ours:.2f} ms here, {theirs:.2f} ms with SpkCalculator: "
                 f"{theirs / ours:.1f} times; forces differ by {np.abs(forces[0] - forces[1]).max():.1e} eV/Å"
             )
+            rate = replica_steps_a_second(own, dataset)
+            print(
+                f"{N_REPLICAS} replicas in a batch, {dtype}: {rate:.0f} replica-steps a second, {1e3 / theirs:.0f} "
+                f"with SpkCalculator: {rate * theirs / 1e3:.1f} times"
+            )
+
+
+def replica_steps_a_second(calculator: FlattenedSchNet, dataset: Dataset) -> float:
+    """Time the batched engine of molecular dynamics."""
+    n_steps, alive = 200, np.ones(N_REPLICAS, dtype=bool)
+    protocol = Protocol("bench", 300.0, 0.5, 0.01, n_steps, N_REPLICAS, 10)
+    engine = make_engine("batched", calculator, dataset.numbers, protocol, seed=0)
+    engine.begin(dataset.positions[:N_REPLICAS])
+    engine.advance(20, alive)
+    return N_REPLICAS * n_steps / float(np.median([seconds(lambda: engine.advance(n_steps, alive)) for _ in range(5)]))
 
 
 def batch(dataset: Dataset, given: argparse.Namespace) -> None:
-    """Time 32 configurations at once, and one at a time."""
+    """Time the configurations of all replicas at once, and one at a time."""
     with tempfile.TemporaryDirectory() as folder:
         path = small_model(dataset, Path(folder), given)
         for dtype in ("float32", "float64"):
             calculator = FlattenedSchNet(path, device=given.device, dtype=dtype)
-            positions = dataset.positions[:32]
+            positions = dataset.positions[:N_REPLICAS]
             times = []
-            for n_at_once in (32, 1):
-                pieces = np.split(positions, 32 // n_at_once)
+            for n_at_once in (N_REPLICAS, 1):
+                pieces = np.split(positions, N_REPLICAS // n_at_once)
                 work = partial(predict_all, calculator, pieces)
-                times.append(min(seconds(work) for _ in range(20)) / 32)
+                times.append(min(seconds(work) for _ in range(20)) / N_REPLICAS)
             print(
-                f"32 replicas, {dtype}: {1e3 * times[0]:.3f} ms each at once, {1e3 * times[1]:.3f} ms one at a time: "
-                f"{times[1] / times[0]:.1f} times"
+                f"{N_REPLICAS} replicas, {dtype}: {1e3 * times[0]:.3f} ms each at once, {1e3 * times[1]:.3f} ms one at "
+                f"a time: {times[1] / times[0]:.1f} times"
             )
 
 
