@@ -9,21 +9,24 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from ase_flatten.dataset import FloatArray, formula
-from ase_flatten.descriptors import pair_distances, pair_permutation, squared_distances
 from ase_flatten.exceptions import InputError
+from ase_flatten.extrapolation import QUANTILE, training_region
 from ase_flatten.models import Prediction
 from ase_flatten.models.folder import load_model
 
 log = logging.getLogger(__name__)
 
+WARN_ABOVE = 2.0
+"""An extrapolation that is worth a warning: one in a hundred ordinary geometries lies a little above 1."""
+
 
 class FlattenedCalculator(Calculator):
     """Give a trained model of any family to ASE.
 
-    Energies are in eV and forces in eV/Å. After each calculation `extrapolation`
-    tells how far the geometry lies from the nearest training geometry, in units of
-    the largest such distance within the training set: above 1 the model extrapolates,
-    which is logged once as a warning.
+    Energies are in eV and forces in eV/Å. After each calculation `extrapolation` is the
+    geometry's extrapolation, a float: above 1 the geometry lies outside the model's training
+    geometries (see `ase_flatten.extrapolation`). The first above `WARN_ABOVE` is logged as a
+    warning. It is None for a model without its training geometries, or with only one.
 
     Parameters
     ----------
@@ -48,13 +51,28 @@ class FlattenedCalculator(Calculator):
             raise InputError(f"expected a model of the family {self.family} in {path}, found {found}")
         self.model = saved.model
         self.extrapolation: float | None = None
-        self._training = pair_distances(saved.training_positions)
-        self._reach = self._largest_gap()
+        self._region = training_region(saved.training_positions, self.model.permutations)
         self._warned = False
 
     def predict(self, positions: FloatArray) -> Prediction:
         """Predict many configurations at once, (n_frames, n_atoms, 3) in Å."""
         return self.model.predict(positions)
+
+    def extrapolation_of(self, positions: FloatArray) -> FloatArray:
+        """Compute the extrapolation of many geometries at once.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+
+        Returns
+        -------
+        (n_frames,) array
+            Above 1 outside the training geometries; NaN where `extrapolation` is None.
+        """
+        if self._region is None:
+            return np.full(len(positions), np.nan)
+        return self._region.extrapolation(positions)
 
     def set_atoms(self, atoms: Atoms) -> None:
         """Refuse atoms that the model does not know; ASE calls this on `atoms.calc = ...`."""
@@ -83,32 +101,26 @@ class FlattenedCalculator(Calculator):
         self._look_around()
 
     def _look_around(self) -> None:
-        if self._reach is None:
+        if self._region is None:
             return
-        self.extrapolation = float(self._distances(self.atoms.positions)[0] / self._reach)
-        if self.extrapolation > 1 and not self._warned:
+        self.extrapolation = float(self._region.extrapolation(self.atoms.positions[None])[0])
+        if self.extrapolation > WARN_ABOVE and not self._warned:
             self._warned = True
-            log.warning(
-                "the model extrapolates: this geometry is %.1f times as far from the training set as any training "
-                "geometry is from the next (said once; see the calculator's `extrapolation`)",
-                self.extrapolation,
+            log.warning("the model extrapolates: %s (reported once; see calc.extrapolation)", self._reason())
+
+    def _reason(self) -> str:
+        assert self._region is not None and self.extrapolation is not None
+        farthest = self._region.outlying_distance(self.atoms.positions)
+        if farthest.extrapolation < self.extrapolation:
+            return (
+                f"this geometry is {self.extrapolation:.1f} times as far from its nearest training geometry as "
+                f"{QUANTILE:.0%} of the training geometries are from theirs"
             )
-
-    def _distances(self, positions: FloatArray) -> FloatArray:
-        """Give the distance of one geometry, in any of its images, to the training geometries, sorted."""
-        images = pair_distances(positions[self.model.permutations])
-        return np.sort(np.sqrt(squared_distances(images, self._training).min(axis=0)))
-
-    def _largest_gap(self) -> float | None:
-        """Measure how far training geometries lie from their nearest neighbours at most, Å."""
-        if len(self._training) < 2:
-            return None
-        gaps = np.full(len(self._training), np.inf)
-        for permutation in self.model.permutations:
-            distances = squared_distances(self._training[:, pair_permutation(permutation)], self._training)
-            np.fill_diagonal(distances, np.inf)
-            np.minimum(gaps, distances.min(axis=0), out=gaps)
-        return float(np.sqrt(gaps.max()))
+        i, j = (f"{self.atoms.symbols[atom]}{atom}" for atom in farthest.atoms)
+        return (
+            f"the distance {i}-{j} is {farthest.distance:.2f} Å, outside the {farthest.smallest:.2f} to "
+            f"{farthest.largest:.2f} Å of its training geometries"
+        )
 
 
 class FlattenedSGDML(FlattenedCalculator):

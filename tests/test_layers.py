@@ -12,7 +12,7 @@ LAYERS = [
     {"units", "files", "progress"},
     {"dataset"},
     {"io", "descriptors", "strata", "threads"},
-    {"assignment", "energy_forces", "bonds", "distributions"},
+    {"assignment", "energy_forces", "bonds", "distributions", "extrapolation"},
     {"clustering", "checks", "models", "reference"},
     {"splits", "errors"},
     {"subset"},
