@@ -17,7 +17,7 @@ from ase_flatten.models.folder import load_model
 log = logging.getLogger(__name__)
 
 WARN_ABOVE = 2.0
-"""An extrapolation that is worth a warning: one in a hundred ordinary geometries lies a little above 1."""
+"""An extrapolation that is worth a warning: a few in a hundred ordinary geometries lie a little above 1."""
 
 
 class FlattenedCalculator(Calculator):

@@ -15,6 +15,7 @@ measured without itself.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.descriptors import NEAR_IDENTICAL, blocks, pair_distances, pair_permutation
@@ -27,6 +28,8 @@ LEAST_MARGIN = 0.5
 
 _MEASURED = 200
 """So many training geometries, evenly taken, are held against all for the first measure's unit."""
+
+_FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class TrainingRegion:
     margin : float
         How many spreads a single distance may lie outside its range.
     centre : (n_pairs,) array, Å
-    scaled : (n_train, n_pairs) array
-        Pair distances of the training geometries, less `centre`, in spreads.
-    squared_norms : (n_train,) array
+    scaled : (n_train, n_pairs) float32 array
+        Pair distances of the training geometries, less `centre`, in spreads. Single precision
+        is ample for a distance to compare, and takes half the time.
+    squared_norms : (n_train,) float32 array
         Of the rows of `scaled`.
     reach : float
         How far the nearest training geometry may be (root mean square of the scaled differences).
@@ -76,8 +80,8 @@ class TrainingRegion:
     spread: FloatArray
     margin: float
     centre: FloatArray
-    scaled: FloatArray
-    squared_norms: FloatArray
+    scaled: NDArray[np.float32]
+    squared_norms: NDArray[np.float32]
     reach: float
     images: IntArray
 
@@ -114,6 +118,7 @@ class TrainingRegion:
     def nearest(self, distances: FloatArray) -> FloatArray:
         """Measure how far the nearest training geometry is, (n_frames,), from (n_frames, n_pairs) in Å."""
         scaled = (distances - self.centre) / self.spread
+        scaled = np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)  # the squares must not overflow
         return _differences(scaled, self.scaled, self.squared_norms, self.images).min(axis=1)
 
     def _outside(self, distances: FloatArray) -> FloatArray:
@@ -148,7 +153,7 @@ def training_region(positions: FloatArray, permutations: IntArray) -> TrainingRe
         smallest[pairs], largest[pairs], centre[pairs] = low.min(), high.max(), values.mean()
         spread[pairs] = unit = max(float(values.std()), NEAR_IDENTICAL)
         np.maximum(outside, np.maximum(_others_least(low) - low, high + _others_least(-high)) / unit, out=outside)
-    scaled = (distances - centre) / spread
+    scaled = ((distances - centre) / spread).astype(np.float32)
     squared_norms = np.einsum("fp,fp->f", scaled, scaled)
     rows = np.unique(np.linspace(0, len(scaled) - 1, _MEASURED).astype(np.int64))
     gaps = _differences(scaled[rows], scaled, squared_norms, images)
@@ -166,14 +171,16 @@ def training_region(positions: FloatArray, permutations: IntArray) -> TrainingRe
     )
 
 
-def _differences(rows: FloatArray, training: FloatArray, squared_norms: FloatArray, images: IntArray) -> FloatArray:
+def _differences(
+    rows: NDArray[np.float32], training: NDArray[np.float32], squared_norms: NDArray[np.float32], images: IntArray
+) -> FloatArray:
     """Compute root-mean-square differences of scaled distances, in the nearest image: (n_rows, n_train).
 
     Centre and spread of a pair are the same in all images, so that the images of scaled distances are scaled too.
     """
     n_pairs, n_train, n_images = rows.shape[1], len(training), len(images)
     squared = np.empty((len(rows), n_train))
-    for block in blocks(len(rows), 8 * n_images * (n_train + n_pairs)):
+    for block in blocks(len(rows), 4 * n_images * (n_train + n_pairs)):
         some = rows[block]
         products = some[:, images].reshape(-1, n_pairs) @ training.T
         largest = products.reshape(len(some), n_images, n_train).max(axis=1)

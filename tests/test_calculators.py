@@ -72,15 +72,34 @@ def test_results_are_written_and_read_by_ase(atoms, tmp_path):
         np.testing.assert_allclose(again.get_forces(), atoms.get_forces(), atol=1e-7)
 
 
-def test_extrapolation_is_told_once(atoms, water, caplog):
+def test_extrapolation_is_reported_once_and_names_the_distance(atoms, water, caplog):
     with caplog.at_level(logging.WARNING):
         atoms.get_potential_energy()
         assert atoms.calc.extrapolation < 1 and not caplog.records
-        for stretch in (2.0, 2.1):
+        for stretch in (2.0, 2.1):  # training geometries have up to 1.6
             atoms.positions[1] = atoms.positions[0] + stretch * (water.positions[1, 1] - water.positions[1, 0])
             atoms.get_potential_energy()
-    assert atoms.calc.extrapolation > 1
-    assert [record.message[:24] for record in caplog.records] == ["the model extrapolates: "]
+    assert atoms.calc.extrapolation > 2
+    (record,) = caplog.records
+    length = 2.0 * np.linalg.norm(water.positions[1, 1] - water.positions[1, 0])
+    assert record.message.startswith(f"the model extrapolates: the distance O0-H1 is {length:.2f} Å, outside the ")
+    assert record.message.endswith("Å of its training geometries (reported once; see calc.extrapolation)")
+
+
+def test_extrapolation_of_many_equals_that_of_each(atoms, water):
+    many = atoms.calc.extrapolation_of(water.positions[:5])
+    for row in range(5):
+        atoms.positions = water.positions[row]
+        atoms.get_potential_energy()
+        assert atoms.calc.extrapolation == pytest.approx(many[row], rel=1e-4)
+
+
+def test_without_training_geometries_extrapolation_is_unknown(finished_run, water):
+    atoms = Atoms(water.numbers, water.positions[1])
+    atoms.calc = load_calculator(finished_run.folder / "improved" / "model.npz")
+    atoms.get_potential_energy()
+    assert atoms.calc.extrapolation is None
+    assert np.isnan(atoms.calc.extrapolation_of(water.positions[:3])).all()
 
 
 def test_an_exchange_of_equal_atoms_is_no_extrapolation(atoms, water):
