@@ -118,8 +118,8 @@ class TrainingRegion:
     def nearest(self, distances: FloatArray) -> FloatArray:
         """Measure how far the nearest training geometry is, (n_frames,), from (n_frames, n_pairs) in Å."""
         scaled = (distances - self.centre) / self.spread
-        scaled = np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)  # the squares must not overflow
-        return _differences(scaled, self.scaled, self.squared_norms, self.images).min(axis=1)
+        rows = np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)  # the squares must not overflow
+        return _differences(rows, self.scaled, self.squared_norms, self.images).min(axis=1)
 
     def _outside(self, distances: FloatArray) -> FloatArray:
         """Measure how far each distance lies outside its range, in spreads; negative inside."""
