@@ -1,17 +1,17 @@
-"""Calibrate the extrapolation of the calculators: what does it see, and what does it say of ordinary frames?
+"""Calibrate the extrapolation of the calculators: on frames with large errors, on the others, on stretched bonds.
 
-    python benchmarks/bench_extrapolation.py DATA.npz ... [--family sgdml] [--frames 100] [--set sigma=20] [--dynamics CALC]
+    python benchmarks/bench_extrapolation.py DATA.npz --frames 100 --set sigma=20 [--family F] [--dynamics CALC]
 
-Trains a model by the default scheme of its family, and holds three signals against the errors on frames that it
-never saw, the three being
+Trains a model by the default scheme of its family, and holds three signals against the errors on held-out
+frames:
 
 old     the distance to the nearest training geometry over the largest such distance within the training set, all pair
         distances alike: the definition of before;
-95, 99  the present one with its units at the 95 % and the 99 % quantile of the training geometries; 99 is what the
+95, 99  the present one with its units at the 95 % and the 99 % quantile of the training geometries; 95 is what the
         calculators have.
 
-Then bonds are stretched in unseen frames, and it is counted how many come out above 1. Stretched are all bonds
-but those in rings, with whatever hangs on their lighter end. With ``--dynamics CALC`` geometries of the
+Then bonds are stretched in unseen frames, and it is counted how many come out above 1. Stretched are the
+bonds outside rings; the end with fewer atoms moves. With ``--dynamics CALC`` geometries of the
 model's own dynamics at 400 K are held against that calculator as well, with the same held-out RMSE.
 """
 
@@ -28,7 +28,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata, spearmanr
 
-from ase_flatten import console, extrapolation
+from ase_flatten import console
 from ase_flatten.bonds import bonded_pairs
 from ase_flatten.calculators import load_calculator
 from ase_flatten.clustering import Clustering
@@ -89,8 +89,7 @@ def signals(training: FloatArray, model: Model) -> Iterator[tuple[str, Signal]]:
     """Give the signals by name."""
     yield "old", largest_gap_signal(training, model)
     for quantile in (0.95, 0.99):
-        extrapolation.QUANTILE = quantile
-        region = training_region(training, model.permutations)
+        region = training_region(training, model.permutations, quantile=quantile)
         assert region is not None
         yield f"{100 * quantile:.0f}", region.extrapolation
 
@@ -161,7 +160,7 @@ def stretched(title: str, measured: list[tuple[str, Signal]], dataset: Dataset, 
 
 
 def acyclic_bonds(dataset: Dataset, hydrogen: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """Give the bonds outside rings, with or without hydrogen: the heavier end's atom, and the atoms that move, its first."""
+    """Give the bonds outside rings, with or without hydrogen: the atom that stays, and those that move, its first."""
     numbers = dataset.numbers
     bonded = bonded_pairs(numbers, pair_distances(dataset.positions[::20]).mean(axis=0))
     i, j = (end[bonded] for end in np.tril_indices(len(numbers), -1))

@@ -50,8 +50,8 @@ def test_every_stretched_bond_to_hydrogen_lies_outside(salicylic, frames, region
 
 def test_ordinary_frames_lie_inside(salicylic, frames, region):
     values = region.extrapolation(salicylic.positions[frames[100:2100]])
-    assert np.mean(values > 1) < 0.06
-    assert np.mean(values > 2) < 0.005
+    assert 0.02 < np.mean(values > 1) < 0.15
+    assert np.mean(values > 2) < 0.01
 
 
 def test_one_means_the_same_for_both_measures(salicylic, frames):
