@@ -23,8 +23,8 @@ from ase_flatten.descriptors import NEAR_IDENTICAL, blocks, pair_distances, pair
 QUANTILE = 0.95
 """The share of the training geometries that lie inside, by each measure, when they are left out.
 
-Over 99 %, it is chosen for its calibration (docs/extrapolation.rst): from a hundred geometries a higher one is
-little else than the largest value, which one geometry decides."""
+Preferred to 99 % by its calibration (docs/extrapolation.rst): of a hundred geometries, the 99 % quantile is
+little else than the largest value, which a single geometry decides."""
 
 LEAST_MARGIN = 0.5
 """Both measures allow for this many spreads at least, however densely the training geometries lie."""

@@ -47,7 +47,7 @@ from ase_flatten.units import KCAL_PER_MOL
 
 N_TESTED, N_STRETCHED = 2000, 20
 STRETCHES = (("X-H by 0.3 Å", 0.3, True), ("X-H by 0.5 Å", 0.5, True), ("others by 0.3 Å", 0.3, False))
-REPLICAS, STEPS, EVERY = 8, 4000, 400
+REPLICAS, STEPS, EVERY = 8, 1000, 200
 
 Signal = Callable[[FloatArray], FloatArray]
 
@@ -187,7 +187,7 @@ def stretch(positions: FloatArray, bond: tuple[int, np.ndarray], by: float) -> F
 
 
 def dynamics(model: Model, dataset: Dataset, train_frames: IntArray, given: argparse.Namespace) -> FloatArray:
-    """Run Langevin dynamics with the model, from training geometries; give a frame of each replica every 0.2 ps."""
+    """Run Langevin dynamics with the model, from training geometries; give a frame of each replica every 0.1 ps."""
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder) / "model", model, family(given.family), dataset, train_frames)
         calculator = load_calculator(Path(folder) / "model")
