@@ -160,7 +160,7 @@ def stretched(title: str, measured: list[tuple[str, Signal]], dataset: Dataset, 
 
 
 def acyclic_bonds(dataset: Dataset, hydrogen: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """Give the bonds outside rings, with or without hydrogen: the atom that stays, and those that move, its first."""
+    """Give the bonds outside rings, with hydrogen or without: the atom that stays, and those that move."""
     numbers = dataset.numbers
     bonded = bonded_pairs(numbers, pair_distances(dataset.positions[::20]).mean(axis=0))
     i, j = (end[bonded] for end in np.tril_indices(len(numbers), -1))
