@@ -17,7 +17,7 @@ from ase_flatten.models.folder import load_model
 log = logging.getLogger(__name__)
 
 WARN_ABOVE = 2.0
-"""An extrapolation that is worth a warning: one in ten ordinary geometries may lie above 1, one in a hundred above 2."""
+"""An extrapolation that is worth a warning: a tenth of ordinary geometries may lie above 1, a hundredth above 2."""
 
 
 class FlattenedCalculator(Calculator):
