@@ -9,6 +9,7 @@ trained or predicted. Below 1, the improved model is better.
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def main() -> None:
     ratios = []
     print(f"worst cluster of at least {LEAST} of {len(frames)} held-out frames, kcal/(mol Å)")
     print(f"{'clusters':26s} {'agreement':>9s} {'default':>8s} {'improved':>8s} {'ratio':>6s}")
-    for what, found in [("of the run", run.clustering), *clusterings(dataset, n_ward)]:
+    for what, found in chain([("of the run", run.clustering)], clusterings(dataset, n_ward)):
         values = [worst(found.labels[frames], errors[scheme]) for scheme in SCHEMES]
         ratios.append(values[1] / values[0])
         agreement = adjusted_rand_score(run.clustering.labels, found.labels)
