@@ -202,8 +202,9 @@ def _leads(model: SGDMLModel, dataset: Dataset, frames: IntArray) -> bool:
 def _search(task: Task, rng: np.random.Generator) -> SGDMLModel:
     """Walk down the validation error over the grid of length scales, from the first one.
 
-    A step needs a gain beyond one standard error: where the validation frames are far from the training
-    frames, a few of them decide the mean, and forces near zero, as the shortest length scales give, seem best.
+    A step needs a gain beyond one standard error, and for most frames: where a few validation frames are far
+    from the training frames, these decide the mean, and forces near zero, as the shortest length scales give,
+    seem best.
     """
     subset, part = _subset(task.valid, rng), task.part(_SEARCH_FRAMES)
     kept: dict[int, SGDMLModel] = {}  # one at a time keeps its factor
@@ -251,9 +252,10 @@ def _walk(
 
 
 def _gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:
-    """Tell whether errors of the same frames are lower, by more than so many standard errors of the difference."""
+    """Tell whether errors of the same frames are lower: in the mean beyond noise, and for most frames."""
     gain = errors - others
-    return bool(gain.mean() > n_standard_errors * np.std(gain) / np.sqrt(len(gain)))
+    beyond_noise = gain.mean() > n_standard_errors * np.std(gain) / np.sqrt(len(gain))
+    return bool(beyond_noise and np.median(gain) > 0)
 
 
 def _total_errors(models: list[Model], dataset: Dataset, frames: IntArray) -> FloatArray:
