@@ -142,6 +142,10 @@ def errors(
             help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:module:factory.",
         ),
     ] = None,
+    clusters: Annotated[
+        Path | None,
+        typer.Option(help="A run folder or clusters.npz whose clusters to use [the model's run, else clustered anew]."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
     worst: Annotated[int, typer.Option(min=1, help="Clusters whose frames are written out.")] = 3,
     workers: Annotated[
@@ -170,9 +174,11 @@ def errors(
     folder = out or Path("runs") / f"{path.stem}-errors"
     outliers = find_outliers(
         content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
-        n_workers=workers or min(n_cores(), MAX_WORKERS), progress=console.progress(quiet),
+        n_workers=workers or min(n_cores(), MAX_WORKERS), clusters=clusters, progress=console.progress(quiet),
     )  # fmt: skip
     found = outliers.errors
+    if outliers.clusters_of:
+        console.say(f"clusters of {outliers.clusters_of}")
     console.table(
         f"Force RMSE by cluster, {unit.force}, worst first",
         ("cluster", "frames", "force RMSE", "±", "force MAE", f"energy RMSE, {unit.energy}"),

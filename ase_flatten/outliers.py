@@ -24,12 +24,15 @@ from ase_flatten.models.external import ASEModel, ASEModelPool
 from ase_flatten.models.folder import load_model
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import is_reference, reference_calculator
-from ase_flatten.run import write_clusters
+from ase_flatten.run import CLUSTERS, Run, read_clusters, write_clusters
 from ase_flatten.selection import SelectionRule
 from ase_flatten.subset import SubsetRule, complete, estimate_errors
 from ase_flatten.units import OutputUnits
 
 MAX_FRAMES_WRITTEN = 1000
+_DEPTH_IN_RUN = 3
+"""Folders from a model file up to its run, RUN/steps/0003/model.npz, at most."""
+
 MAX_WORKERS = 8
 """Processes for a calculator, where nobody says how many: each holds the calculator once more in memory."""
 
@@ -45,11 +48,14 @@ class Outliers:
         Frames that the errors are about; `errors.counts` says how many of them were predicted.
     stratum : str
         Which frames these are, in words.
+    clusters_of : Path or None
+        The run folder or file that the clusters were read from; none where the data were clustered anew.
     """
 
     errors: ClusterErrors
     n_frames: int
     stratum: str
+    clusters_of: Path | None = None
 
     @property
     def how(self) -> str:
@@ -73,11 +79,14 @@ def find_outliers(
     seed: int = 0,
     subset: bool | None = None,
     n_workers: int = 0,
+    clusters: Path | None = None,
     progress: Progress = SILENT,
 ) -> Outliers:
     """Measure a model on each cluster of the data and write what is found.
 
-    Frames that the model was trained on are left out where they are known.
+    Frames that the model was trained on are left out where they are known; its validation frames count.
+    The clusters are those of `clusters`, or of the run on these very data that the model belongs to,
+    so that their numbers mean the same as there; without either the data are clustered anew.
 
     Parameters
     ----------
@@ -93,15 +102,20 @@ def find_outliers(
     n_workers : int
         Processes for an ASE calculator, for which the calling script needs the guard
         ``if __name__ == "__main__"``; without any, this process does the work.
+    clusters : Path, optional
+        A run folder, or a clusters.npz.
 
     Raises
     ------
     InputError
-        No such model, or one of another molecule.
+        No such model, or one of another molecule; clusters of other data.
     """
+    run = _run_of(spec, dataset)
+    clusters_of = clusters or (run.folder if run else None)
+    given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
     with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
         frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-        clustering = cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+        clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
         found = estimate_errors(
             model, dataset, clustering, frames, factor=SelectionRule.factor,
             rule=SubsetRule() if (expensive if subset is None else subset) else None,
@@ -111,14 +125,50 @@ def find_outliers(
         found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
     of_frames, errors = found.errors, found.clusters
     stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
+    if run:
+        stratum += f", the {len(run.splits.valid)} validation frames among them"
 
     descriptors = pair_distances(dataset.positions)
-    write_clusters(folder / "clusters.npz", clustering, descriptors)
+    write_clusters(folder / CLUSTERS, clustering, descriptors)
     _write_tables(folder, errors, units)
     _write_frames(folder, dataset, clustering, of_frames, worst, units)
     typical = int(representatives(clustering, descriptors)[errors.worst])
     plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=dataset.atoms(typical))
-    return Outliers(errors, len(frames), stratum)
+    return Outliers(errors, len(frames), stratum, clusters_of)
+
+
+def _run_of(spec: str, dataset: Dataset) -> Run | None:
+    """Find the run on this very data set that a model belongs to: its folder, or one that holds the model."""
+    path = Path(spec)
+    if is_reference(spec) or not path.exists():
+        return None
+    for folder in (path, *path.resolve().parents[:_DEPTH_IN_RUN]):
+        run = Run(folder)
+        if (folder / "run.json").is_file() and (folder / CLUSTERS).is_file():
+            return Run(_shortest(folder)) if run.info["dataset"]["digest"] == dataset.digest else None
+    return None
+
+
+def _shortest(folder: Path) -> Path:
+    """Name a folder from where the user is, if it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
+    """Read the clusters of a run folder or a file; raise InputError where they are those of other data."""
+    file = path / CLUSTERS if path.is_dir() else path
+    found = read_clusters(file)
+    if len(found.labels) != dataset.n_frames:
+        raise InputError(
+            f"expected clusters of the {dataset.n_frames} frames of this data set, found labels of "
+            f"{len(found.labels)} in {file}; give a run on these data, or cluster them: ase-flatten cluster DATASET"
+        )
+    if (file.parent / "run.json").is_file() and Run(file.parent).info["dataset"]["digest"] != dataset.digest:
+        raise InputError(
+            f"expected clusters of this data set, found those of a run on other data of the same size in {file}; "
+            "give a run on these data, or cluster them: ase-flatten cluster DATASET"
+        )
+    return found
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from ase_flatten.figures import FEW, KCAL, plot_comparison, plot_error_curves, p
 from ase_flatten.files import write_text
 from ase_flatten.md import verdict
 from ase_flatten.md.compare import comparisons
+from ase_flatten.models import convergence_note
+from ase_flatten.models.folder import CARD, read_card
 from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
@@ -130,6 +132,11 @@ def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
     if few:
         names = " and ".join(f"{place} ({evaluation.n_heldout[place]})" for place in few)
         sentences.append(f"Take the worst cluster with caution: fewer than {FEW} held-out frames in cluster {names}.")
+    for scheme in SCHEMES:
+        folder = run.folder / scheme
+        card = read_card(folder) if (folder / CARD).is_file() else {}
+        if (note := convergence_note(card.get("hyper_parameters", {}))) is not None:
+            sentences.append(f"The {scheme} model is {note}.")
     return sentences
 
 

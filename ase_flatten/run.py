@@ -24,6 +24,7 @@ from ase_flatten.subset import SubsetRule
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+CLUSTERS = "clusters.npz"
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,7 @@ class Run:
     @cached_property
     def clustering(self) -> Clustering:
         """The broad clusters."""
-        arrays = _read_npz(self.folder / "clusters.npz")
-        return Clustering(arrays["labels"], arrays["geometry"], int(arrays["n_ward"]))
+        return read_clusters(self.folder / CLUSTERS)
 
     @cached_property
     def splits(self) -> Splits:
@@ -203,6 +203,12 @@ def write_clusters(path: Path, clustering: Clustering, descriptors: FloatArray) 
             "n_ward": clustering.n_ward,
         },
     )
+
+
+def read_clusters(path: Path) -> Clustering:
+    """Read what `write_clusters` wrote; raise InputError for a file that is missing, damaged or something else."""
+    with reading_npz(path, "clusters") as archive:
+        return Clustering(archive["labels"], archive["geometry"], int(archive["n_ward"]))
 
 
 def _read_json(path: Path, maker: str) -> Any:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import RARE_WATER
 
 from ase_flatten.errors import frame_errors
 from ase_flatten.exceptions import InputError
 from ase_flatten.models import families, family
 from ase_flatten.models.folder import CARD, load_model, save_model
-from ase_flatten.models.sgdml import FAMILY, SGDMLModel, load_model_file
+from ase_flatten.models.sgdml import FAMILY, SGDMLModel, load_model_file, trainer
 from ase_flatten.testing import check_model
 from ase_flatten.units import KCAL_PER_MOL
 
@@ -108,26 +109,65 @@ def test_symmetries_are_found_once_and_kept(ethanol_like, ethanol_model, monkeyp
 def test_the_length_scale_is_chosen_on_validation_frames(water):
     frames, valid = np.arange(0, 416, 14), np.arange(5, 416, 9)
     chosen = FAMILY.trainer().fit(water, frames, valid, rng=np.random.default_rng(0))
-    errors = {
-        sigma: frame_errors(
-            FAMILY.trainer(sigma=sigma).fit(water, frames, valid, rng=np.random.default_rng(0)), water, valid
-        ).force_mse.mean()
-        for sigma in (2, 10, 20, 200)
-    }
-    assert frame_errors(chosen, water, valid).force_mse.mean() <= min(errors.values())
+    of_chosen = frame_errors(chosen, water, valid).force_mse
+    for sigma in (2, 10, 20, 200):
+        other = FAMILY.trainer(sigma=sigma).fit(water, frames, valid, rng=np.random.default_rng(0))
+        gain = of_chosen - frame_errors(other, water, valid).force_mse
+        assert gain.mean() <= np.std(gain) / np.sqrt(len(valid)), sigma
 
 
 def test_settling_mends_a_bad_length_scale_for_all_models_alike(water):
-    trainer, valid = FAMILY.trainer(), np.arange(5, 416, 9)
+    valid = np.arange(5, 416, 9)
     sets = [np.arange(0, 416, 14), np.arange(1, 416, 14)]
     bad = [FAMILY.trainer(sigma=200).fit(water, frames, valid, rng=np.random.default_rng(0)) for frames in sets]
-    settled = trainer.settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
-    assert {model.sigma for model in settled} == {150}
+    settled = FAMILY.trainer().settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
+    (sigma,) = {model.sigma for model in settled}
+    assert sigma < 150  # it walks on, not one place only
+    errors = {
+        scale: sum(
+            frame_errors(
+                FAMILY.trainer(sigma=scale).fit(water, frames, valid, rng=np.random.default_rng(0)), water, valid
+            ).force_mse.mean()
+            for frames in sets
+        )
+        for scale in (sigma, 150, 200)
+    }
+    assert errors[sigma] < 0.5 * min(errors[150], errors[200])
     assert [len(model.content["idxs_train"]) for model in settled] == [30, 30]
     fixed = FAMILY.trainer(sigma=200).settle(
         water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0)
     )
     assert fixed[0] is bad[0]
+
+
+def test_a_few_frames_far_away_do_not_choose_the_length_scale():
+    first, rng = trainer.LENGTH_SCALES.index(trainer.FIRST_LENGTH_SCALE), np.random.default_rng(0)
+    usual, far = rng.uniform(0.9, 1.1, 100), np.zeros(100)
+    far[:2] = 5000
+
+    def of_most(place):
+        return usual * (1 + 0.1 * abs(place - first))
+
+    def of_all(place):  # two frames want forces near zero, and decide the mean
+        return of_most(place) + far * np.array([1 + 0.02 * (place - first), 1 - 0.01 * (place - first)] * 50)
+
+    assert np.argmin([of_all(place).mean() for place in range(first + 1)]) == 0
+    assert trainer._walk(first, of_all, n_standard_errors=1) == first
+    assert trainer._walk(0, of_most, n_standard_errors=1) == first
+    away = {0: 1.0, 1: 2.0, first: 0.5}  # a minimum at the shortest length scale, with a barrier before it
+    barred = lambda place: usual * away.get(place, 3.0)  # noqa: E731
+    assert trainer._walk(0, barred, n_standard_errors=2) == 0
+    assert trainer._walk(0, barred, n_standard_errors=2, shortcuts=[first]) == first
+
+
+def test_the_integration_constant_is_that_of_the_validation_frames(water):
+    frames = np.r_[RARE_WATER, 1:26]  # rich in outliers
+    model = FAMILY.trainer(sigma=10).fit(water, frames, VALID, rng=np.random.default_rng(0))
+    assert abs(frame_errors(model, water, VALID).energy.mean()) < 1e-9
+    assert abs(frame_errors(model, water, frames).energy.mean()) > 1e-6
+    alone = FAMILY.trainer(sigma=10).fit(water, frames, VALID[:0], rng=np.random.default_rng(0))
+    assert abs(frame_errors(alone, water, frames).energy.mean()) < 1e-9
+    assert np.array_equal(alone.predict(water.positions).forces, model.predict(water.positions).forces)
 
 
 def test_training_is_quiet_and_leaves_no_processes(water, capfd):

@@ -299,3 +299,13 @@ def test_perfect_models_are_equal(tmp_path: Path) -> None:
     final = curve("default", 30, 0.0, [0.0, 0.0], 0.0), curve("improved", 30, 0.0, [0.0, 0.0], 0.0)
     words = verdict_sentences(write_run(tmp_path, final))
     assert words[0].startswith("The improved model is no better and no worse")
+
+
+def test_a_model_that_has_not_converged_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path, (curve("default", 30, 1.5, [1.0, 2.0]), curve("improved", 30, 1.0, [0.9, 1.0])))
+    card = {"format": 1, "family": "schnet", "species": [], "training_frames": []}
+    short = {"gradient_steps": 250, "converged": False, "validation_trend": 0.4}
+    write_json(tmp_path / "improved" / "model.json", {**card, "hyper_parameters": short})
+    write_json(tmp_path / "default" / "model.json", {**card, "hyper_parameters": {"gradient_steps": 250}})
+    (words,) = [sentence for sentence in verdict_sentences(run) if "converged" in sentence]
+    assert words.startswith("The improved model is not converged after 250 gradient steps") and "40%" in words

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from conftest import needs
+from conftest import RARE_WATER, needs
 from typer.testing import CliRunner
 
 needs("schnetpack", extra="schnet")
@@ -26,7 +26,7 @@ from ase_flatten.cli import app  # noqa: E402
 from ase_flatten.errors import frame_errors  # noqa: E402
 from ase_flatten.exceptions import InputError  # noqa: E402
 from ase_flatten.flattening import Schedule  # noqa: E402
-from ase_flatten.models import Workplace  # noqa: E402
+from ase_flatten.models import Workplace, convergence_note  # noqa: E402
 from ase_flatten.models.folder import load_model, save_model  # noqa: E402
 from ase_flatten.models.schnet import FAMILY, SchNetModel, as_schnetpack, load_best_model, training  # noqa: E402
 from ase_flatten.progress import SILENT  # noqa: E402
@@ -228,7 +228,41 @@ class TestTraining:
         assert first.hyper_parameters["gradient_steps"] == 250
         assert grown.hyper_parameters["gradient_steps"] == 250 + 250
         assert force_rmse(grown, water, VALID) < force_rmse(first, water, VALID)
-        assert first._offset == grown._offset
+
+    def test_the_offset_is_that_of_the_validation_frames(self, water, tmp_path):
+        rich = np.r_[RARE_WATER, FRAMES[:24]]
+        model = trained(water, rich)
+        assert abs(frame_errors(model, water, VALID).energy.mean()) < 1e-6
+        assert abs(frame_errors(model, water, rich).energy.mean()) > 1e-3
+        model.save(tmp_path)
+        reloaded = FAMILY.load(tmp_path)
+        assert np.array_equal(
+            reloaded.predict(water.positions[:5]).energies, model.predict(water.positions[:5]).energies
+        )
+
+    def test_a_training_that_was_too_short_says_so(self, water, caplog):
+        model = trained(water, epochs=1)
+        assert model.hyper_parameters["converged"] is False
+        with caplog.at_level(logging.WARNING):
+            FAMILY.trainer(**TINY).settle(water, [(FRAMES, model)], VALID, rng=np.random.default_rng(0))
+        assert "not converged after 250 gradient steps" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("exponent", "n_looks", "ended_early", "converged"),
+        [(1.0, 40, False, False), (0.05, 40, False, True), (0.0, 40, False, True), (1.0, 40, True, True),
+         (0.0, 4, False, False)],
+    )  # fmt: skip
+    def test_convergence_is_told_by_twice_the_steps(self, exponent, n_looks, ended_early, converged):
+        plan = training.Plan(n_looks * training.STRETCH, 10, 1e-3, 0.99, 0.999, None, 0)
+        curve = [float(look**-exponent) for look in range(1, n_looks + 1)]
+        found = training.Outcome.of(curve, plan, ended_early=ended_early)
+        assert found.converged is converged and found.n_steps == plan.n_steps
+        if n_looks == 40:
+            assert found.validation_trend == pytest.approx(1 - 0.5**exponent, abs=0.01)
+        assert (convergence_note(vars(found) | {"gradient_steps": found.n_steps}) is None) is converged
+
+    def test_of_earlier_models_nothing_is_said(self):
+        assert convergence_note({"gradient_steps": 250}) is None
 
     def test_another_training_set_gets_the_same_number_of_steps_from_scratch(self, water):
         improved = trained(water, FRAMES, previous=trained(water, FRAMES[:40]))

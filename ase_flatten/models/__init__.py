@@ -170,6 +170,25 @@ def family(name: str) -> Family:
     raise InputError(f"the model family must be one of {', '.join(families()) or 'none installed'}, got {name!r}")
 
 
+def convergence_note(hyper_parameters: Mapping[str, Any]) -> str | None:
+    """Say in words that a training ended far from convergence; None where it converged, or where nothing is known.
+
+    Parameters
+    ----------
+    hyper_parameters : mapping
+        Of a model, or of its card: `converged`, `validation_trend` and `gradient_steps`, all of them optional.
+    """
+    if hyper_parameters.get("converged", True):
+        return None
+    trend, n_steps = hyper_parameters.get("validation_trend"), hyper_parameters.get("gradient_steps")
+    why = (
+        "too few to tell how far it is"
+        if trend is None
+        else f"twice as many lowered the validation error by {trend:.0%}"
+    )
+    return f"not converged after {n_steps:,} gradient steps ({why}): raise epochs before its errors are judged"
+
+
 def check_settings(settings: Mapping[str, Any], known_by: type, *others: str) -> None:
     """Refuse settings that are neither fields of the dataclass `known_by` nor among `others`.
 

@@ -8,6 +8,7 @@ exactly the gradient steps that the improved one had in all.
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import torch
 
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
-from ase_flatten.models import Model, Workplace, check_settings
+from ase_flatten.models import Model, Workplace, check_settings, convergence_note
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
 from ase_flatten.models.schnet.native import make_potential, offset_of
@@ -29,6 +30,8 @@ from ase_flatten.models.schnet.settings import NAMES, PRESETS, SchNetSettings
 from ase_flatten.models.schnet.training import STRETCH, Labels, Plan, train
 from ase_flatten.progress import SILENT
 from ase_flatten.units import energy_in_eV
+
+log = logging.getLogger(__name__)
 
 _VALIDATION_FRAMES = 1000
 
@@ -92,7 +95,7 @@ class SchNetTrainer:
             seed=seed,
         )
         kept = self._kept(dataset, frames, valid, plan)
-        steps_done = train(
+        outcome = train(
             MoleculeNetwork(potential, dataset.numbers),
             _labels(dataset, frames, offset, unit),
             _labels(dataset, valid, offset, unit),
@@ -101,22 +104,31 @@ class SchNetTrainer:
             checkpoint=kept,
             progress=self._workplace.progress if self._workplace else SILENT,
         )
-        if going_on is not None:
-            steps_done += going_on.hyper_parameters["gradient_steps"]
+        before = 0 if going_on is None else going_on.hyper_parameters["gradient_steps"]
         if kept is not None:
             kept.unlink(missing_ok=True)
+        _centre(potential, dataset, valid)
         return SchNetModel(
             potential,
             dataset.numbers,
-            hyper_parameters={**asdict(settings), "gradient_steps": steps_done},
+            hyper_parameters={
+                **asdict(settings),
+                "gradient_steps": before + outcome.n_steps,
+                "validation_trend": outcome.validation_trend,
+                "converged": outcome.converged,
+            },
             training={"digest": dataset.digest, "frames": frames},
         )
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Give the models as they are: nothing was chosen by the data."""
-        return [model for _, model in trained]
+        """Give the models as they are, nothing was chosen by the data; warn of those that are far from converged."""
+        models = [model for _, model in trained]
+        for note in dict.fromkeys(convergence_note(model.hyper_parameters) for model in models):
+            if note is not None:
+                log.warning("a SchNet is %s", note)
+        return models
 
     def _budget(
         self, dataset: Dataset, frames: IntArray, previous: Model | None
@@ -187,6 +199,18 @@ def _untrained(settings: SchNetSettings, offset: float, n_atoms: int, seed: int)
             offset=offset,
             n_atoms=n_atoms,
         )
+
+
+def _centre(potential: Any, dataset: Dataset, valid: IntArray) -> None:
+    """Shift the offset of a potential so that the mean energy error of the validation frames is zero.
+
+    Improved training's frames are those where the model errs most, and so is the mean of their energies off.
+    """
+    model = SchNetModel(potential, dataset.numbers, hyper_parameters={}, training={})
+    shift = np.mean(dataset.energies[valid] - model.predict(dataset.positions[valid]).energies) / energy_in_eV(
+        ENERGY_UNIT
+    )
+    potential.postprocessors[1].mean += float(shift) / dataset.n_atoms
 
 
 def _labels(dataset: Dataset, frames: IntArray, offset: float, unit: float) -> Labels:

@@ -36,6 +36,8 @@ _WARM_UP_STEPS = 100
 _COOL_DOWN_SHARE = 0.3
 _PLATEAU_LOOKS = 20
 _VALIDATION_BATCH = 100
+_CONVERGED = 0.1
+_FEWEST_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,34 @@ class Plan:
     averaging: float
     patience: int | None
     seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Say how a training ended.
+
+    Parameters
+    ----------
+    n_steps : int
+        Gradient steps that were done.
+    validation_trend : float or None
+        Part by which the validation error fell while the number of gradient steps doubled, before the learning
+        rate was led to nothing; none where there were too few looks at the validation frames to tell.
+    converged : bool
+        Whether training ended without gain, or this part is below a tenth.
+    """
+
+    n_steps: int
+    validation_trend: float | None
+    converged: bool
+
+    @classmethod
+    def of(cls, curve: list[float], plan: Plan, *, ended_early: bool) -> "Outcome":
+        """Judge the validation error of each look, one every `STRETCH` steps."""
+        best = [min(curve[: look + 1]) for look in range(len(curve))]
+        hot = min(len(best), int((1 - _COOL_DOWN_SHARE) * plan.n_steps / STRETCH))
+        trend = 1 - best[hot - 1] / best[hot // 2 - 1] if hot >= _FEWEST_LOOKS else None
+        return cls(len(curve) * STRETCH, trend, ended_early or (trend is not None and trend < _CONVERGED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +137,7 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     progress: Progress = SILENT,
-) -> int:
+) -> Outcome:
     """Train the weights of `network`, in place; it ends with the best average by validation forces.
 
     Parameters
@@ -117,8 +147,7 @@ def train(
 
     Returns
     -------
-    int
-        The gradient steps that were done.
+    Outcome
 
     Raises
     ------
@@ -134,7 +163,7 @@ def train(
             advance(task.steps_done)
             _run(task, _Keeper(checkpoint, advance), device)
     network.load_state_dict(task.best["weights"])
-    return task.steps_done
+    return Outcome.of(task.curve, plan, ended_early=task.hopeless)
 
 
 def _run(task: "_Task", keeper: "_Keeper", device: torch.device) -> None:
@@ -179,6 +208,7 @@ class _Task(pl.LightningModule):
         self.best: dict[str, Any] = {"force_rmse": math.inf, "weights": {}}
         self.looks = {"since_gain": 0, "since_halving": 0, "halvings": 0}
         self.rmse = {"force": math.inf, "energy": math.inf}
+        self.curve: list[float] = []
 
     @property
     def hopeless(self) -> bool:
@@ -194,6 +224,7 @@ class _Task(pl.LightningModule):
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "looks": self.looks,
+            "curve": self.curve,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -201,6 +232,9 @@ class _Task(pl.LightningModule):
         for part in ("network", "average", "optimizer"):
             getattr(self, part).load_state_dict(state[part])
         self.steps_done, self.best, self.looks = state["steps_done"], state["best"], state["looks"]
+        # Earlier states do not have it: as if the error had been the best one all the time.
+        unknown = [self.best["force_rmse"]] * (self.steps_done // STRETCH)
+        self.curve = state.get("curve", unknown)
 
     def train_dataloader(self) -> "_Batches":
         return _Batches(self)
@@ -247,6 +281,7 @@ class _Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.rmse = {name: math.sqrt(square / len(self.valid_set)) for name, square in self._squares.items()}
+        self.curve.append(self.rmse["force"])
         looks = self.looks
         if self.rmse["force"] < self.best["force_rmse"]:
             weights = {name: value.clone() for name, value in self.average.state_dict().items()}

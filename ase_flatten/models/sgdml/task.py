@@ -13,6 +13,7 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.models.sgdml import package
 from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
+from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.units import KCAL_PER_MOL
 
@@ -32,7 +33,7 @@ class Task:
     ----------
     dataset : Dataset
     frames, valid : int arrays
-        Frames to train on, and frames that the length scale is chosen by.
+        Frames to train on, and frames that the length scale and the integration constant are chosen by.
     permutations : (n_permutations, n_atoms) int array
     sigma : float
         Length scale.
@@ -89,7 +90,14 @@ class Task:
                 "trains instead, which takes longer and is less exact",
                 len(self.frames), needed / 1e9, available / 1e9,
             )  # fmt: skip
-            return package.train(self.entries(self.regularisation), memory=available), None
+            content = package.train(self.entries(self.regularisation), memory=available)
+            predictor = Predictor(
+                content["R_desc"].T,
+                content["R_d_desc_alpha"] * content["std"],
+                pair_orders(content["perms"]),
+                self.sigma,
+            )
+            return {**content, "c": self._integration_constant(predictor)}, None
         factor = self._factorise(grown_from)
         found = factor.solve(self.dataset.forces[self.frames] / KCAL_PER_MOL)
         return self._content(factor, found), factor
@@ -174,10 +182,20 @@ class Task:
             "R_d_desc_alpha": found.descriptor_alphas,
             "alphas_F": found.alphas.ravel(),
             "std": found.std,
-            # The mean over the training set, as the package has it.
-            "c": np.mean(task["E_train"] - predictor(task["R_train"])[0]),
+            "c": self._integration_constant(predictor),
             "tril_perms_lin": (orders + n_pairs * np.arange(len(orders))[:, None]).flatten("F"),
         }
+
+    def _integration_constant(self, predictor: Predictor) -> float:
+        """Return the mean of reference minus predicted energy over the validation frames, kcal/mol.
+
+        The package takes it over the training frames. Those of improved training are no sample of the data:
+        the model errs most there. Without validation frames there is no other choice.
+        """
+        frames = self.valid if len(self.valid) else self.frames
+        return float(
+            np.mean(self.dataset.energies[frames] / KCAL_PER_MOL - predictor(self.dataset.positions[frames])[0])
+        )
 
 
 def available_bytes() -> int:

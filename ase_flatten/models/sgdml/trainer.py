@@ -5,8 +5,9 @@ training at the last size. Model files are those of the `sgdml` package, which l
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +31,8 @@ _VALIDATION_FRAMES = 1000
 _SYMMETRY_FRAMES = 1000
 _SEARCH_FRAMES = 300
 """Length scales are compared by models on so many training frames at most."""
+_NEAR_FIRST = 3
+"""A length scale chosen within so many places of the first one is left to its neighbours to correct."""
 
 
 @dataclass(frozen=True)
@@ -90,37 +93,45 @@ class SGDMLTrainer:
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Try the neighbouring length scales; change it where all models together gain beyond noise.
+        """Walk on over the length scales from the one that the first step chose.
 
-        Each is tried on a part of each training set, and the one that helps there
-        once on the whole.
+        It changes where all models together gain by more than two standard errors. Each length scale is tried
+        on a part of each training set, and the one that helps there once on the whole. The first step may have
+        chosen from too few frames, so that the walk also tries the length scale that searches begin with.
         """
         tasks = [_task_of(dataset, frames, valid, model) for frames, model in trained]
         most = max(task.regularisation for task in tasks)
         tasks = [replace(task, regularisation=most) for task in tasks]
-        models = [
+        models: list[Model] = [
             model if model.hyper_parameters["lambda"] == most else _trained(task)
             for task, (_, model) in zip(tasks, trained, strict=True)
         ]
-        current = tasks[0].sigma
-        if self.sigma is not None or current not in LENGTH_SCALES:
+        if self.sigma is not None or tasks[0].sigma not in LENGTH_SCALES:
             return models
-        subset = _subset(valid, rng)
+        subset, current = _subset(valid, rng), LENGTH_SCALES.index(int(tasks[0].sigma))
         parts = [task.part(_SEARCH_FRAMES) for task in tasks]
         whole = all(part is task for part, task in zip(parts, tasks, strict=True))
-        at_current = _total_errors(models if whole else [_trained(part) for part in parts], dataset, subset)
-        at = LENGTH_SCALES.index(int(current))
-        for sigma in LENGTH_SCALES[max(at - 1, 0) : at] + LENGTH_SCALES[at + 1 : at + 2]:
-            others: list[Model] = [_trained(part.at(sigma=sigma)) for part in parts]
-            if not _gains(at_current, _total_errors(others, dataset, subset)):
-                continue
-            if not whole:
-                others = [_trained(task.at(sigma=sigma)) for task in tasks]
-                if not _gains(_total_errors(models, dataset, subset), _total_errors(others, dataset, subset)):
-                    continue
-            log.info("length scale %g instead of %g lowers the validation error", sigma, current)
-            return others
-        return models
+        of_parts: dict[int, list[Model]] = {current: models} if whole else {}
+
+        @cache
+        def errors(place: int) -> FloatArray:
+            if place not in of_parts:
+                of_parts[place] = [_trained(part.at(sigma=LENGTH_SCALES[place])) for part in parts]
+            return _total_errors(of_parts[place], dataset, subset)
+
+        first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
+        shortcuts = [first] if abs(first - current) > _NEAR_FIRST else []
+        best = _walk(current, errors, n_standard_errors=2, shortcuts=shortcuts)
+        if best == current:
+            return models
+        if not whole:
+            of_parts[best] = [_trained(task.at(sigma=LENGTH_SCALES[best])) for task in tasks]
+        others = of_parts[best]
+        before, after = (_total_errors(some, dataset, subset) for some in (models, others))
+        if not _gains(before, after, n_standard_errors=2):
+            return models
+        log.info("length scale %g instead of %g lowers the validation error", LENGTH_SCALES[best], tasks[0].sigma)
+        return others
 
     def _find_permutations(self, dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> IntArray:
         if not self.symmetries:
@@ -189,36 +200,62 @@ def _leads(model: SGDMLModel, dataset: Dataset, frames: IntArray) -> bool:
 
 
 def _search(task: Task, rng: np.random.Generator) -> SGDMLModel:
-    """Walk down the validation error over the grid of length scales."""
+    """Walk down the validation error over the grid of length scales, from the first one.
+
+    A step needs a gain beyond one standard error, and for most frames: where a few validation frames are far
+    from the training frames, these decide the mean, and forces near zero, as the shortest length scales give,
+    seem best.
+    """
     subset, part = _subset(task.valid, rng), task.part(_SEARCH_FRAMES)
-    errors: dict[int, float] = {}
-    found: list[SGDMLModel] = []
+    kept: dict[int, SGDMLModel] = {}  # one at a time keeps its factor
 
-    def error(index: int) -> float:
-        if not 0 <= index < len(LENGTH_SCALES):
-            return np.inf
-        if index not in errors:
-            sigma = LENGTH_SCALES[index]
-            model = _trained(part.at(sigma=sigma), keep=True)
-            errors[index] = float(_squared_errors(model, task.dataset, subset).mean())
-            log.info("length scale %g: validation error %.4g eV/Å", sigma, errors[index] ** 0.5)
-            if errors[index] == min(errors.values()):
-                found[:] = [model]  # the only one to keep its factor
-        return errors[index]
+    @cache
+    def errors(index: int) -> FloatArray:
+        model = _trained(part.at(sigma=LENGTH_SCALES[index]), keep=True)
+        found = _squared_errors(model, task.dataset, subset)
+        log.info("length scale %g: validation error %.4g eV/Å", LENGTH_SCALES[index], found.mean() ** 0.5)
+        if all(_gains(errors(other), found, n_standard_errors=1) for other in kept):
+            kept.clear()
+            kept[index] = model
+        return found
 
-    best = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
-    while (nearer := min((best, best - 1, best + 1), key=error)) != best:
-        best = nearer
-    if part is task:
-        return found[0]
-    found.clear()
+    best = _walk(LENGTH_SCALES.index(FIRST_LENGTH_SCALE), errors, n_standard_errors=1)
+    if part is task and best in kept:
+        return kept[best]
+    kept.clear()
     return _trained(task.at(sigma=LENGTH_SCALES[best]), keep=True)
 
 
-def _gains(errors: FloatArray, others: FloatArray) -> bool:
-    """Tell whether errors of the same frames are lower, by more than twice the noise."""
+def _walk(
+    start: int, errors: Callable[[int], FloatArray], *, n_standard_errors: float, shortcuts: Sequence[int] = ()
+) -> int:
+    """Walk over the grid of length scales, to the neighbour of least error while one gains beyond noise.
+
+    Parameters
+    ----------
+    errors : callable
+        Returns the squared error of each validation frame at a place of the grid.
+    shortcuts : sequence of int
+        Places that a step may lead to from anywhere.
+    """
+    best = start
+    while True:
+        places = {place for place in (best - 1, best + 1, *shortcuts) if 0 <= place < len(LENGTH_SCALES)} - {best}
+        better = [
+            place
+            for place in sorted(places)
+            if _gains(errors(best), errors(place), n_standard_errors=n_standard_errors)
+        ]
+        if not better:
+            return best
+        best = min(better, key=lambda place: float(errors(place).mean()))
+
+
+def _gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:
+    """Tell whether errors of the same frames are lower: in the mean beyond noise, and for most frames."""
     gain = errors - others
-    return bool(gain.mean() > 2 * np.std(gain) / np.sqrt(len(gain)))
+    beyond_noise = gain.mean() > n_standard_errors * np.std(gain) / np.sqrt(len(gain))
+    return bool(beyond_noise and np.median(gain) > 0)
 
 
 def _total_errors(models: list[Model], dataset: Dataset, frames: IntArray) -> FloatArray:
