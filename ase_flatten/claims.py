@@ -102,7 +102,7 @@ class Claims:
         ``worst_group``: the largest force RMSE of a group; ``worst_tenth``: the force RMSE over the tenth of the
         frames with the largest errors; ``quantile_99``, ``quantile_90``, ``median``: of the force RMSE of single
         frames; ``overall``: the force RMSE over all frames; ``unevenness``: the area between the error curve and
-        flat, that is the mean of \\|RMSE of the group - overall RMSE\\|, weighted with the group's share of the
+        flat, that is the mean distance of a group's RMSE from the overall one, weighted with the group's share of the
         data set; ``energy``: the energy RMSE over all frames.
     groups : Groups
         What the worst group is chosen from.
@@ -243,9 +243,9 @@ def _claim(
     """Put the values of a measure and of its resamples together."""
     default, improved = (float(values[scheme][measure][0]) for scheme in SCHEMES)
     if measure == "worst_group":
-        estimates = [_log(values[scheme]["groups"][0]) for scheme in SCHEMES]
+        logs = [_log(values[scheme]["groups"][0]) for scheme in SCHEMES]
         ends = intervals_of_largest(
-            estimates, [_log(samples[scheme]["groups"]) for scheme in SCHEMES], groups.n_heldout, CONFIDENCE
+            logs, [_log(samples[scheme]["groups"]) for scheme in SCHEMES], groups.n_heldout, CONFIDENCE
         )
     else:
         logs = [_log(samples[scheme][measure]) for scheme in SCHEMES]
@@ -258,9 +258,9 @@ def _claim(
                 2 * centre - one[::-1] for centre, one in zip((*centres, centres[1] - centres[0]), ends, strict=True)
             ]
     ratio = float(np.exp(_log(np.array(improved)) - _log(np.array(default))))
-    estimates_of = [Estimate(value, *np.exp(end)) for value, end in zip((default, improved, ratio), ends, strict=True)]
+    estimates = [Estimate(value, *np.exp(end)) for value, end in zip((default, improved, ratio), ends, strict=True)]
     draws = np.array([one[measure][0] for one in drawn])
-    return Claim(measure, *estimates_of, draws, probability_of_draw(draws, improved))
+    return Claim(measure, estimates[0], estimates[1], estimates[2], draws, probability_of_draw(draws, improved))
 
 
 def probability_of_draw(draws: FloatArray, value: float) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ase_flatten.claims import BETTER, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
+from ase_flatten.evaluation import SCHEMES
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
 
 Format = Callable[[float | None], str]
@@ -44,24 +45,33 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
     force, energy = formats(claims, units)
     worst, tail = claims.of["worst_group"], claims.of["quantile_99"]
     median, overall = claims.of["median"], claims.of["overall"]
+    draws = ""
+    if claims.n_draws > 1:
+        low, high = force(worst.draws.min()), force(worst.draws.max())
+        draws = f" ({low} to {high} over {claims.n_draws} default training sets)"
     sentences = [
-        f"{_HEADLINES[worst.verdict]}: {NAMES['worst_group']} {_numbers(worst, claims, force)} {units.force}, "
-        f"{_ratio(worst)}; over all held-out frames {force(overall.default.value)} → {_with_interval(overall, force)}, "
-        f"{_judged(overall)}.",
-        f"The 99 % quantile of the force RMSE of single frames {_moved(tail, force)}, the worst tenth "
+        f"{_HEADLINES[worst.verdict]}: {NAMES['worst_group']} {force(worst.default.value)}{draws} → "
+        f"{_estimate(worst.improved, force)} {units.force}, ratio {_estimate(worst.ratio, '{:.2f}'.format)}; "
+        f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)}, "
+        f"{overall.verdict}.",
+        f"The 99 % quantile of the force RMSE of single frames {_moved(tail, force)}, the RMSE of the worst tenth "
         f"{_moved(claims.of['worst_tenth'], force)}, the median {_moved(median, force)}.",
     ]
     if {median.beyond_frames, tail.beyond_frames} == {BETTER, WORSE}:
-        rarely, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
-        sentences.append(f"Large errors became {rarely} while those of typical frames became {typical}.")
+        largest, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
+        sentences.append(f"The largest errors became {largest} while those of typical frames became {typical}.")
     sentences += [
-        f"The worst group is {_where(claims, 'default')} with the default model and {_where(claims, 'improved')} with "
-        f"the improved one; groups differ from the overall error by {_moved(claims.of['unevenness'], force, verb=False)} "
-        f"{units.force} on average (0 would be equally right everywhere).",
+        f"The worst group is {_where(claims)}.",
+        "On average over the data a group's force RMSE differs from the overall one by "
+        f"{force(claims.of['unevenness'].default.value)} with the default and "
+        f"{force(claims.of['unevenness'].improved.value)} {units.force} with the improved model "
+        f"({claims.of['unevenness'].verdict}; 0 would be equally right everywhere).",
         f"The energy RMSE {_moved(claims.of['energy'], energy)}, in {units.energy}.",
-        f"Both models were trained on {n_train:,} frames. Intervals [95 %] are over {claims.n_frames:,} held-out frames "
-        f"in {len(claims.groups.members)} groups of at least {claims.groups.n_heldout.min()}; {_draws(worst, claims)}",
-        f"One run (seed {seed}): whether improved training does the same with other seeds is another question.",
+        f"Both models were trained on {n_train:,} frames. Brackets are 95 % intervals over {claims.n_frames:,} "
+        f"held-out frames that neither has seen, in {len(claims.groups.members)} groups of at least "
+        f"{claims.groups.n_heldout.min()}{_blocks(claims)}.",
+        _other_draws(worst, claims),
+        f"One run (seed {seed}): how much the result depends on the seed was not assessed.",
     ]
     return sentences + _advice(worst, claims)
 
@@ -107,51 +117,39 @@ def format_of(smallest: float, units: OutputUnits) -> Format:
     return write
 
 
-def _numbers(claim: Claim, claims: Claims, write: Format) -> str:
-    spread = ""
-    if claims.n_draws > 1:
-        spread = (
-            f" ({write(claim.draws.min())} to {write(claim.draws.max())} over {claims.n_draws} default training sets)"
-        )
-    return f"{write(claim.default.value)}{spread} → {_with_interval(claim, write)}"
-
-
-def _with_interval(claim: Claim, write: Format) -> str:
-    return _estimate(claim.improved, write)
-
-
 def _estimate(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
 
 
-def _ratio(claim: Claim) -> str:
-    return f"ratio {_estimate(claim.ratio, '{:.2f}'.format)}"
-
-
-def _judged(claim: Claim) -> str:
-    return {BETTER: "better", WORSE: "worse", WITHIN_NOISE: "within noise"}[claim.verdict]
-
-
-def _moved(claim: Claim, write: Format, *, verb: bool = True) -> str:
+def _moved(claim: Claim, write: Format) -> str:
     """Write how a measure changed, and whether that is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
-    words = {True: "fell from", False: "rose from"}[claim.improved.value < claim.default.value] if verb else ""
-    if verb and before == after:
-        return f"stayed at {after} ({_judged(claim)})"
-    return f"{words} {before} {'to' if verb else '→'} {after} ({_judged(claim)})".strip()
+    if before == after:
+        return f"stayed at {after} ({claim.verdict})"
+    verb = "fell" if claim.improved.value < claim.default.value else "rose"
+    return f"{verb} from {before} to {after} ({claim.verdict})"
 
 
-def _where(claims: Claims, scheme: str) -> str:
-    group = claims.worst(scheme)
-    return f"{claims.groups.name(group)} ({claims.groups.n_heldout[group]} held-out frames)"
+def _where(claims: Claims) -> str:
+    places = [claims.worst(scheme) for scheme in SCHEMES]
+    named = [f"{claims.groups.name(place)} ({claims.groups.n_heldout[place]} held-out frames)" for place in places]
+    if places[0] == places[1]:
+        return f"{named[0]} with both models"
+    return f"{named[0]} with the default model and {named[1]} with the improved one"
 
 
-def _draws(claim: Claim, claims: Claims) -> str:
+def _blocks(claims: Claims) -> str:
+    if claims.block_length == 1:
+        return ""
+    return f", resampled in blocks of {claims.block_length} since errors of successive frames are correlated"
+
+
+def _other_draws(claim: Claim, claims: Claims) -> str:
     if claim.p_draw is None:
-        return "with a single default training set, the variation over default draws was not assessed."
+        return "The variation over default training sets was not assessed: there is a single one (--default-draws 4)."
     return (
-        f"another draw of the default training set would be as good in the worst group with probability "
-        f"{_probability(claim.p_draw)} (t distribution over {claims.n_draws} draws)."
+        "Another default training set would give a worst group as good as the improved model's with probability "
+        f"{_probability(claim.p_draw)} (t distribution, {claims.n_draws} draws)."
     )
 
 
@@ -165,15 +163,10 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
         return []
     if claim.beyond_frames == WITHIN_NOISE:
         return [
-            "The interval of the ratio includes 1. To tell more, hold more frames out (--holdout), give more reference "
-            "frames, or let the training set grow further (-n, --resume)."
+            "The interval of the ratio includes 1. To tell more, take more steps (-n with --resume), or begin a run "
+            "that holds more frames out (--holdout)."
         ]
+    more = f"draw more of them: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:
-        return [
-            f"The spread over {claims.n_draws} default training sets is too uncertain to tell; "
-            f"draw more of them: --resume --default-draws {2 * _ENOUGH_DRAWS}."
-        ]
-    return [
-        f"The difference lies within the spread of {claims.n_draws} default training sets: another draw might do as well. "
-        f"More of them tell more: --resume --default-draws {2 * claims.n_draws}."
-    ]
+        return [f"From {claims.n_draws} default training sets their spread is hardly known; {more}."]
+    return [f"The difference lies within the spread of {claims.n_draws} default training sets. To tell more, {more}."]

@@ -71,7 +71,7 @@ def merge_clusters(
         while len(parts) > 1 and (counts := _counts(parts, n_heldout)).min() < n_least:
             smallest = int(counts.argmin())
             beside = [place for place in (smallest - 1, smallest + 1) if 0 <= place < len(parts)]
-            first, second = sorted((smallest, min(beside, key=lambda place, counts=counts: counts[place])))
+            first, second = sorted((smallest, beside[int(counts[beside].argmin())]))
             parts[first : second + 1] = [parts[first] + parts[second]]
         groups += parts
     while len(groups) > 1 and (counts := _counts(groups, n_heldout)).min() < n_least:

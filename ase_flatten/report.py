@@ -152,7 +152,7 @@ def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]
 
 
 def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
-    """Draw the default model's worst groups, each by its largest cluster, laid upon the frame of lowest energy, which comes first."""
+    """Draw the largest cluster of each of the default model's worst groups; the frame of lowest energy comes first."""
     groups, reference = run.claims.groups, run.reference
     evaluation, populations = run.evaluation.grouped(groups), run.evaluation.populations
     force, _ = _formats(evaluation, units)
