@@ -14,8 +14,8 @@ from scipy import stats
 from ase_flatten.bootstrap import block_length, resample_counts
 from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.evaluation import SCHEMES, HeldoutErrors
+from ase_flatten.group_intervals import intervals_of_largest, intervals_of_unevenness, unevenness
 from ase_flatten.groups import Groups
-from ase_flatten.largest import intervals_of_largest
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
@@ -176,7 +176,7 @@ def make_claims(
     }
     tail = 50 * (1 - CONFIDENCE)
     return Claims(
-        of={name: _claim(name, values, samples, drawn, groups) for name in MEASURES},
+        of={name: _claim(name, values, samples, drawn, groups.n_heldout, shares) for name in MEASURES},
         groups=groups,
         group_rmse={scheme: values[scheme]["groups"][0] for scheme in SCHEMES},
         group_interval={
@@ -201,6 +201,7 @@ class _Measures:
 
     def __init__(self, force_mse: FloatArray, energy_squared: FloatArray, groups: IntArray, shares: FloatArray) -> None:
         self.force_mse, self.energy_squared, self.shares = force_mse, energy_squared, shares
+        self.counts = np.bincount(groups)
         self.starts = np.flatnonzero(np.diff(groups, prepend=-1))
         self.rising = np.argsort(force_mse, kind="stable")
 
@@ -228,7 +229,7 @@ class _Measures:
             "quantile_90": np.sqrt(rising[places(0.9)]),
             "median": np.sqrt(rising[places(0.5)]),
             "overall": overall,
-            "unevenness": np.abs(groups - overall[:, None]) @ self.shares,
+            "unevenness": unevenness(_log(groups), self.counts, self.shares),
             "energy": np.sqrt(weights @ self.energy_squared / total),
         }
 
@@ -238,27 +239,23 @@ def _claim(
     values: Mapping[str, Mapping[str, FloatArray]],
     samples: Mapping[str, Mapping[str, FloatArray]],
     drawn: Sequence[Mapping[str, FloatArray]],
-    groups: Groups,
+    n_heldout: IntArray,
+    shares: FloatArray,
 ) -> Claim:
     """Put the values of a measure and of its resamples together."""
     default, improved = (float(values[scheme][measure][0]) for scheme in SCHEMES)
+    of_groups = [[_log(of[scheme]["groups"]) for scheme in SCHEMES] for of in (values, samples)]
+    logs, resampled = [one[0] for one in of_groups[0]], of_groups[1]
     if measure == "worst_group":
-        logs = [_log(values[scheme]["groups"][0]) for scheme in SCHEMES]
-        ends = intervals_of_largest(
-            logs, [_log(samples[scheme]["groups"]) for scheme in SCHEMES], groups.n_heldout, CONFIDENCE
-        )
+        ends = [np.exp(one) for one in intervals_of_largest(logs, resampled, n_heldout, CONFIDENCE)]
+    elif measure == "unevenness":
+        ends = intervals_of_unevenness(logs, resampled, n_heldout, shares, CONFIDENCE)
     else:
-        logs = [_log(samples[scheme][measure]) for scheme in SCHEMES]
-        three = (*logs, logs[1] - logs[0])
+        before, after = (_log(samples[scheme][measure]) for scheme in SCHEMES)
         tail = 50 * (1 - CONFIDENCE)
-        ends = [np.percentile(one, [tail, 100 - tail]) for one in three]
-        if measure == "unevenness":  # the noise of the groups adds to it: reflected, the interval allows for that
-            centres = _log(np.array([default, improved]))
-            ends = [
-                2 * centre - one[::-1] for centre, one in zip((*centres, centres[1] - centres[0]), ends, strict=True)
-            ]
+        ends = [np.exp(np.percentile(one, [tail, 100 - tail])) for one in (before, after, after - before)]
     ratio = float(np.exp(_log(np.array(improved)) - _log(np.array(default))))
-    estimates = [Estimate(value, *np.exp(end)) for value, end in zip((default, improved, ratio), ends, strict=True)]
+    estimates = [Estimate(value, *end) for value, end in zip((default, improved, ratio), ends, strict=True)]
     draws = np.array([one[measure][0] for one in drawn])
     return Claim(measure, estimates[0], estimates[1], estimates[2], draws, probability_of_draw(draws, improved))
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"splits", "errors"},
     {"subset"},
     {"selection"},
-    {"flattening", "evaluation", "bootstrap", "largest"},
+    {"flattening", "evaluation", "bootstrap", "group_intervals"},
     {"claims"},
     {"run"},
     {"training"},
