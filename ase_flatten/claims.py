@@ -255,7 +255,10 @@ def _claim(
         tail = 50 * (1 - CONFIDENCE)
         ends = [np.exp(np.percentile(one, [tail, 100 - tail])) for one in (before, after, after - before)]
     ratio = float(np.exp(_log(np.array(improved)) - _log(np.array(default))))
-    estimates = [Estimate(value, *end) for value, end in zip((default, improved, ratio), ends, strict=True)]
+    estimates = [
+        Estimate(value, float(end[0]), float(end[1]))
+        for value, end in zip((default, improved, ratio), ends, strict=True)
+    ]
     draws = np.array([one[measure][0] for one in drawn])
     return Claim(measure, estimates[0], estimates[1], estimates[2], draws, probability_of_draw(draws, improved))
 

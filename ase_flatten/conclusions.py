@@ -66,7 +66,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"{force(claims.of['unevenness'].default.value)} with the default and "
         f"{force(claims.of['unevenness'].improved.value)} {units.force} with the improved model "
         f"({claims.of['unevenness'].verdict}; 0 would be equally right everywhere).",
-        f"The energy RMSE {_moved(claims.of['energy'], energy)}, in {units.energy}.",
+        f"The energy RMSE over all frames, in {units.energy}, {_moved(claims.of['energy'], energy)}.",
         f"Both models were trained on {n_train:,} frames. Brackets are 95 % intervals over {claims.n_frames:,} "
         f"held-out frames that neither has seen, in {len(claims.groups.members)} groups of at least "
         f"{claims.groups.n_heldout.min()}{_blocks(claims)}.",
@@ -124,10 +124,13 @@ def _estimate(estimate: Estimate, write: Callable[[float], str]) -> str:
 def _moved(claim: Claim, write: Format) -> str:
     """Write how a measure changed, and whether that is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
+    judged = claim.verdict
+    if judged == WITHIN_NOISE != claim.beyond_frames:
+        judged = f"within the spread of default draws, {write(claim.draws.min())} to {write(claim.draws.max())}"
     if before == after:
-        return f"stayed at {after} ({claim.verdict})"
+        return f"stayed at {after} ({judged})"
     verb = "fell" if claim.improved.value < claim.default.value else "rose"
-    return f"{verb} from {before} to {after} ({claim.verdict})"
+    return f"{verb} from {before} to {after} ({judged})"
 
 
 def _where(claims: Claims) -> str:

@@ -19,6 +19,7 @@ LAYERS = [
     {"selection"},
     {"flattening", "evaluation", "bootstrap", "group_intervals"},
     {"claims"},
+    {"over_runs"},
     {"run"},
     {"training"},
     {"calculators"},
