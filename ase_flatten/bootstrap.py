@@ -20,6 +20,9 @@ _CHUNK = 2**18
 _INSIGNIFICANT = 5
 """So many small autocorrelations in a row end the search for the longest correlated lag."""
 
+_SAME = 1e-9
+"""Logarithms of errors that scatter by less are all equal."""
+
 
 def block_length(errors: FloatArray, groups: IntArray) -> int:
     """Choose the length of blocks by the rule of Politis and White (2004, doi:10.1081/ETC-120028836).
@@ -41,7 +44,7 @@ def block_length(errors: FloatArray, groups: IntArray) -> int:
     mean = np.bincount(members, weights=values) / np.maximum(counts, 1)
     residuals = values - mean[members]
     n_frames = len(residuals)
-    if n_frames < 2 * _INSIGNIFICANT or not residuals.any():
+    if n_frames < 2 * _INSIGNIFICANT or residuals.std() < _SAME:
         return 1
     n_lags = int(min(np.ceil(np.sqrt(n_frames)) + _INSIGNIFICANT, n_frames - 1))
     covariances = np.array(

@@ -72,7 +72,7 @@ def intervals_of_unevenness(
         values.append(float(unevenness(estimate, n_frames, shares)))
         excess = unevenness(centres + noise, n_frames, shares) - unevenness(centres, n_frames, shares)
         plausible.append(np.maximum(values[-1] - excess, 0.0))
-        of_equal_groups = unevenness(np.log(np.exp(2 * estimate) @ shares) / 2 + noise, n_frames, shares)
+        of_equal_groups = unevenness(estimate @ shares + noise, n_frames, shares)
         if values[-1] <= np.quantile(of_equal_groups, 1 - tail):  # groups that are equal could give as much
             plausible[-1][plausible[-1] <= np.quantile(plausible[-1], tail)] = 0.0
     first, second = plausible

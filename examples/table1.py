@@ -48,7 +48,7 @@ def main(given: argparse.Namespace) -> None:
     console.set_up_logging(quiet=True, verbose=False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     size = schedule.n_train(schedule.n_steps)
-    title = f"{given.model} at {size} frames, held-out errors, mean ± s.d. over seeds: forces, kcal/(mol Å); energies, kcal/mol"
+    title = f"{given.model} at {size} frames, held-out errors, mean ± s.d. over seeds: kcal/(mol Å); energies, kcal/mol"
     n_seeds, table = exceptions(given.seeds_of), []
     for molecule in given.molecules:
         path, seeds = given.data / f"md17_{molecule}.npz", n_seeds.get(molecule, given.seeds)
