@@ -126,7 +126,10 @@ def _moved(claim: Claim, write: Format) -> str:
     before, after = write(claim.default.value), write(claim.improved.value)
     judged = claim.verdict
     if judged == WITHIN_NOISE != claim.beyond_frames:
-        judged = f"within the spread of default draws, {write(claim.draws.min())} to {write(claim.draws.max())}"
+        judged = (
+            f"not beyond the spread of default draws: {write(claim.draws.min())} to {write(claim.draws.max())}, "
+            f"p = {_probability(claim.p_draw or 0.0)}"
+        )
     if before == after:
         return f"stayed at {after} ({judged})"
     verb = "fell" if claim.improved.value < claim.default.value else "rose"
@@ -172,4 +175,4 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
     more = f"draw more of them: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:
         return [f"From {claims.n_draws} default training sets their spread is hardly known; {more}."]
-    return [f"The difference lies within the spread of {claims.n_draws} default training sets. To tell more, {more}."]
+    return [f"The difference is not beyond the spread of {claims.n_draws} default training sets. To tell more, {more}."]
