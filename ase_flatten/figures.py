@@ -14,6 +14,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
+from ase_flatten.claims import Claims
 from ase_flatten.errors import ClusterErrors
 from ase_flatten.evaluation import SCHEMES, Curve, Evaluation
 from ase_flatten.files import writing
@@ -27,9 +28,6 @@ INK = "#222222"
 WORST = "#c1121f"
 
 KCAL = OutputUnits("kcal/mol")
-FEW = 5
-"""Clusters with fewer held-out frames are marked: their errors say little."""
-
 _DPI = 220
 _MOST_CURVES = 5
 _DASHES = (0, (5, 2))
@@ -52,6 +50,8 @@ def plot_outliers(
     units: OutputUnits = KCAL,
     title: str = "",
     structure: Atoms | None = None,
+    worst: str = "",
+    axis: str = "clusters, by rising error",
 ) -> list[Path]:
     """Draw the force RMSE of a model on each cluster (Figure 2).
 
@@ -62,6 +62,10 @@ def plot_outliers(
     title : str
     structure : Atoms, optional
         A configuration of the worst cluster, turned upright and drawn in a red box.
+    worst : str
+        What the worst cluster is called; its label by default.
+    axis : str
+        What the bars stand for.
 
     Returns
     -------
@@ -85,15 +89,19 @@ def plot_outliers(
             xytext=(3, 3), textcoords="offset points", color=INK, path_effects=_HALO,
         )  # fmt: skip
         if structure is not None:
-            _inset(axes, structure, (float(ranks[-1]), float(rmse[-1])), f"worst cluster (label {errors.worst})")
-        _cluster_axis(axes, len(order))
+            name = worst or f"worst cluster (label {errors.worst})"
+            _inset(axes, structure, (float(ranks[-1]), float(rmse[-1])), name)
+        _cluster_axis(axes, len(order), axis)
         axes.set_ylabel(_force_label(units))
         axes.set_title(title)
         return _save(figure, path_stem)
 
 
 def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
-    """Draw the force RMSE of growing models, each curve by rising error (Figure 3): default left, improved right."""
+    """Draw the force RMSE of growing models, each curve by rising error (Figure 3): default left, improved right.
+
+    A band on the left shows between which values the curves of all default draws of the final size lie.
+    """
     with rc_context(_STYLE):
         figure, panels = _figure(7.4, 3.2, n_columns=2)
         shown = {scheme: _some(evaluation.of(scheme)) for scheme in SCHEMES}
@@ -105,62 +113,107 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
                 ranks = np.arange(1, len(rmse) + 1)
                 axes.plot(ranks, rmse, color=shades[curve.n_train], linewidth=2, label=f"{curve.n_train:,}")
             axes.set_title(f"{scheme} training", color=COLOURS[scheme], fontweight="bold")
-            _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)))
+            _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, by rising error")
         lines = {line.get_label(): line for axes in panels for line in axes.lines}
-        handles = [lines[f"{size:,}"] for size in sizes]
+        handles: list[Any] = [lines[f"{size:,}"] for size in sizes]
+        drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * _scale(units)
+        if len(drawn) > 1:
+            label = f"{len(drawn)} draws\nof {sizes[-1]:,}"
+            ranks = np.arange(1, drawn.shape[1] + 1)
+            handles.append(
+                panels[0].fill_between(
+                    ranks, drawn.min(axis=0), drawn.max(axis=0), color=shades[sizes[-1]], alpha=0.25, linewidth=0,
+                    label=label,
+                )
+            )  # fmt: skip
         figure.legend(handles=handles, title="training\nframes", frameon=False, loc="outside right upper")
-        highest = max(curve.worst for curves in shown.values() for curve in curves)
-        panels[0].set_ylim(0, 1.06 * highest * _scale(units) or 1.0)
+        highest = max(drawn.max(), *(curve.worst * _scale(units) for curves in shown.values() for curve in curves))
+        panels[0].set_ylim(0, 1.06 * highest or 1.0)
         panels[0].set_ylabel(_force_label(units))
         return _save(figure, path_stem)
 
 
-def plot_comparison(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
-    """Draw the force RMSE of the two final models on each cluster (Figure 5), by the default one's rising error.
+def plot_comparison(
+    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
+) -> list[Path]:
+    """Draw the force RMSE of the two final models on each group (Figure 5), by the default one's rising error.
 
-    The improved model's bars stand in front of the default one's. An asterisk marks
-    clusters with fewer than `FEW` held-out frames.
+    The improved model's bars stand in front of the default one's, both with their 95 % intervals over held-out
+    frames. A band shows the range of all default draws.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        On groups of clusters, see `Evaluation.grouped`.
     """
     with rc_context(_STYLE):
-        figure, (axes,) = _figure(6.4, 3.5)
-        default, improved = evaluation.final
-        order = np.argsort(default.cluster_force_rmse, kind="stable")
-        order = order[np.isfinite(default.cluster_force_rmse[order])]
+        figure, (axes,) = _figure(6.4, 3.7)
+        default = claims.group_rmse["default"]
+        order = np.argsort(default, kind="stable")
         ranks = np.arange(1, len(order) + 1)
         scale = _scale(units)
-        for curve, width in ((default, 0.86), (improved, 0.5)):
+        handles: list[Any] = []
+        for curve, width, shift in zip(evaluation.final, (0.86, 0.5), (-0.13, 0.13), strict=True):
             colour = COLOURS[curve.scheme]
-            heights = curve.cluster_force_rmse[order] * scale
+            heights = claims.group_rmse[curve.scheme][order] * scale
             label = f"{curve.scheme}, {curve.n_train:,} frames (overall {_three_digits(curve.force_rmse * scale)})"
-            axes.bar(ranks, heights, width=width, color=colour, label=label, zorder=2)
+            handles.append(axes.bar(ranks, heights, width=width, color=colour, label=label, zorder=2))
             axes.axhline(curve.force_rmse * scale, color=DARK[curve.scheme], linewidth=1.4, linestyle=_DASHES, zorder=3)
-        tallest = np.fmax(default.cluster_force_rmse, improved.cluster_force_rmse)[order] * scale
-        few = evaluation.n_heldout[order] < FEW
-        for rank, height in zip(ranks[few], tallest[few], strict=True):
-            axes.annotate("∗", (rank, height), xytext=(0, 1), textcoords="offset points", ha="center", color=INK)
+            low, high = claims.group_interval[curve.scheme][:, order] * scale
+            axes.vlines(ranks + shift, low, high, color=DARK[curve.scheme], linewidth=0.9, zorder=4)
         (dashes,) = axes.plot([], [], linestyle=_DASHES, color=INK, label="overall")
-        axes.set_ylim(0, 1.06 * float(tallest.max()) or 1.0)
-        figure.legend(handles=[*axes.containers, dashes], frameon=False, loc="outside upper center", ncols=2)
-        _note(axes, evaluation, bool(few.any()))
-        _cluster_axis(axes, len(order), "clusters, by rising error of the default model")
+        (bars,) = axes.plot([], [], linestyle="", marker="|", markersize=9, color=INK, label="95 % interval")
+        handles += [dashes, bars]
+        drawn = claims.draws_group_rmse[:, order] * scale
+        if len(drawn) > 1:
+            band = axes.fill_between(
+                ranks, drawn.min(axis=0), drawn.max(axis=0), step="mid", color=COLOURS["default"], alpha=0.3,
+                linewidth=0, zorder=2.5, label=f"{len(drawn)} default draws",
+            )  # fmt: skip
+            handles.append(band)
+        highest = max(drawn.max(), *(ends.max() * scale for ends in claims.group_interval.values()))
+        axes.set_ylim(0, 1.04 * float(highest) or 1.0)
+        figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=2)
+        _cluster_axis(axes, len(order), "groups of clusters, by rising error of the default model")
         axes.set_ylabel(_force_label(units))
         return _save(figure, path_stem)
 
 
-def plot_learning_curve(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
-    """Draw the force RMSE, overall and of the worst cluster, against the size of the training set, log-log."""
+def plot_learning_curve(
+    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
+) -> list[Path]:
+    """Draw the force RMSE, overall and of the worst group, against the size of the training set, log-log.
+
+    Bars at the final size are 95 % intervals over held-out frames; a cross is another default draw.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        On groups of clusters, see `Evaluation.grouped`.
+    """
     with rc_context(_STYLE):
-        figure, (axes,) = _figure(4.8, 3.5)
+        figure, (axes,) = _figure(4.8, 3.7)
         axes.set(xscale="log", yscale="log")
-        for scheme in SCHEMES:
+        kinds = {"worst_group": ("worst group", "s", "--"), "overall": ("all frames", "o", "-")}
+        final = evaluation.final[0].n_train
+        for scheme, shift in zip(SCHEMES, (0.99, 1.01), strict=True):
             curves = evaluation.of(scheme)
             sizes = [curve.n_train for curve in curves]
-            kinds = {"worst cluster": [c.worst for c in curves], "all frames": [c.force_rmse for c in curves]}
-            for (kind, rmse), marker, line in zip(kinds.items(), ("s", "o"), ("--", "-"), strict=True):
+            for measure, (kind, marker, line) in kinds.items():
+                rmse = [curve.worst if measure == "worst_group" else curve.force_rmse for curve in curves]
                 axes.plot(
                     sizes, np.array(rmse) * _scale(units), line, marker=marker, markersize=5, linewidth=1.8,
                     color=COLOURS[scheme], markeredgecolor="white", markeredgewidth=0.6, label=f"{scheme}, {kind}",
                 )  # fmt: skip
+                estimate = claims.of[measure].default if scheme == "default" else claims.of[measure].improved
+                low, high = estimate.low * _scale(units), estimate.high * _scale(units)
+                axes.vlines(final * shift, low, high, color=COLOURS[scheme], linewidth=1.3)
+        others = np.concatenate([claims.of[measure].draws[1:] for measure in kinds]) * _scale(units)
+        if len(others):
+            axes.plot(
+                np.full(len(others), final), others, "x", markersize=5, color=COLOURS["default"],
+                label="other default draws", zorder=1,
+            )  # fmt: skip
         ticks = [curve.n_train for curve in _some(evaluation.of("default"))]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -244,14 +297,6 @@ def _inset(axes: Axes, structure: Atoms, tip: tuple[float, float], label: str) -
     axes.add_artist(
         ConnectionPatch((1, 0.75), tip, box.transAxes, axes.transData, color=WORST, linewidth=0.9, zorder=29)
     )
-
-
-def _note(axes: Axes, evaluation: Evaluation, few: bool) -> None:
-    """Say what is marked and what is missing."""
-    n_empty = int(np.sum(evaluation.n_heldout == 0))
-    notes = [f"∗ fewer than {FEW} held-out frames"] if few else []
-    notes += [f"clusters left out for lack of held-out frames: {n_empty}"] if n_empty else []
-    axes.annotate("; ".join(notes), (0, 1.02), xycoords="axes fraction", fontsize=8.5, color=INK)
 
 
 def _save(figure: Figure, path_stem: str | Path) -> list[Path]:

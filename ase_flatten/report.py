@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ import numpy as np
 from ase import Atoms
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ase_flatten.conclusions import Format, conclude, format_of, table
 from ase_flatten.errors import ClusterErrors
 from ase_flatten.evaluation import N_WORST, SCHEMES, Curve, Evaluation
-from ase_flatten.figures import FEW, KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
+from ase_flatten.figures import KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
 from ase_flatten.files import write_text
+from ase_flatten.groups import N_LEAST
 from ase_flatten.md import verdict
 from ase_flatten.md.compare import comparisons
 from ase_flatten.models import convergence_note
@@ -22,28 +23,7 @@ from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
 
-Format = Callable[[float | None], str]
-
 MD_PICTURES = ("total_energy", "survival", "distances")
-
-_SAME = 0.005
-"""A relative change that is smaller is none."""
-
-_CLEAR = 0.1
-"""A cluster whose error changes by more than this part has clearly changed."""
-
-_JUDGEMENT = {
-    ("falls", "falls"): "better at its worst and overall",
-    ("falls", "stays"): "better at its worst and as good overall",
-    ("falls", "rises"): "better at its worst but worse overall",
-    ("stays", "falls"): "better overall but no better at its worst",
-    ("stays", "stays"): "no better and no worse than the default one",
-    ("stays", "rises"): "worse overall and no better at its worst",
-    ("rises", "falls"): "worse at its worst though better overall",
-    ("rises", "stays"): "worse at its worst and as good overall",
-    ("rises", "rises"): "worse than the default one, at its worst and overall",
-}
-"""What to say of the improved model, by the change of the worst cluster's and of the overall error."""
 
 
 def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
@@ -59,15 +39,19 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
     InputError
         The run is not finished, or its folder cannot be written.
     """
-    evaluation, structures = run.evaluation, _worst_structures(run, units)
-    errors = _default_errors(evaluation)
-    figures = run.folder / "figures"
+    evaluation, structures, n_train = run.evaluation, _worst_structures(run, units), run.evaluation.final[0].n_train
+    claims, figures = run.claims, run.folder / "figures"
+    grouped = evaluation.grouped(claims.groups)
     pictures = {
-        "outliers": plot_outliers(errors, figures / "outliers", units=units, structure=structures[1]["atoms"]),
-        "error_curves": plot_error_curves(evaluation, figures / "error_curves", units=units),
-        "comparison": plot_comparison(evaluation, figures / "comparison", units=units),
-        "learning_curve": plot_learning_curve(evaluation, figures / "learning_curve", units=units),
-    }
+        "outliers": plot_outliers(
+            _default_errors(grouped), figures / "outliers", units=units, structure=structures[1]["atoms"],
+            worst=f"worst group ({claims.groups.name(claims.worst('default'))})",
+            axis="groups of clusters, by rising error",
+        ),
+        "error_curves": plot_error_curves(grouped, figures / "error_curves", units=units),
+        "comparison": plot_comparison(grouped, claims, figures / "comparison", units=units),
+        "learning_curve": plot_learning_curve(grouped, claims, figures / "learning_curve", units=units),
+    }  # fmt: skip
     environment = Environment(loader=PackageLoader("ase_flatten"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
         name=run.folder.resolve().name,
@@ -76,14 +60,17 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         trainer=_flat(run.info["trainer"]),
         versions=_flat(run.info["versions"]),
         units=units,
-        few=FEW,
-        n_frames=evaluation.final[0].n_train,
+        few=N_LEAST,
+        n_frames=n_train,
         n_heldout=int(evaluation.n_heldout.sum()),
         n_clusters=len(evaluation.populations),
         n_empty=int(np.sum(evaluation.n_heldout == 0)),
         verdict=_error_sentences(run, units),
+        measures=table(claims, units),
+        n_draws=claims.n_draws,
+        n_groups=len(claims.groups.members),
         pictures={name: _data_uri(paths[0].read_bytes()) for name, paths in pictures.items()},
-        sizes=_sizes(evaluation, units),
+        sizes=_sizes(grouped, units),
         clusters=_clusters(evaluation, units),
         structures=structures,
         history=_history(run, units),
@@ -106,67 +93,13 @@ def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
 
 
 def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
-    evaluation = run.evaluation
-    default, improved = evaluation.final
-    force, energy = _formats(evaluation, units)
-    worst, overall = _change(default.worst, improved.worst), _change(default.force_rmse, improved.force_rmse)
-    places = [_worst_cluster(curve) for curve in (default, improved)]
-    where = f"cluster {places[0]}" + (f", then cluster {places[1]}" if places[0] != places[1] else "")
-    higher = improved.cluster_force_rmse - default.cluster_force_rmse
-    but = worst == "falls" and np.sum(higher > 0) > np.sum(higher < 0)
-    sentences = [
-        f"The improved model is {_JUDGEMENT[worst, overall]}: the force RMSE of the worst cluster ({where}) "
-        f"{_moves(default.worst, improved.worst, force)} {units.force}{_factor(default.worst, improved.worst)}, "
-        f"over all held-out frames it {_moves(default.force_rmse, improved.force_rmse, force)}"
-        f"{', yet most clusters get worse' if but else ''}.",
-        f"Of {np.sum(evaluation.n_heldout > 0)} clusters {_counted(evaluation, 0.0)}; "
-        f"by more than {_CLEAR:.0%}, {_counted(evaluation, _CLEAR)}.",
-        f"The worst cluster's error is {_flatness(default):.2f} times the overall one with the default model and "
-        f"{_flatness(improved):.2f} times with the improved one (1 would be equally right everywhere).",
-        f"The energy RMSE over all held-out frames {_moves(default.energy_rmse, improved.energy_rmse, energy)} "
-        f"{units.energy}.",
-        f"Both models were trained on {default.n_train:,} frames; the errors are over {evaluation.n_heldout.sum():,} "
-        f"held-out frames that neither has seen. One seed ({run.settings.seed}): the spread over seeds is not known.",
-    ]
-    few = [place for place in dict.fromkeys(places) if evaluation.n_heldout[place] < FEW]
-    if few:
-        names = " and ".join(f"{place} ({evaluation.n_heldout[place]})" for place in few)
-        sentences.append(f"Take the worst cluster with caution: fewer than {FEW} held-out frames in cluster {names}.")
+    sentences = conclude(run.claims, run.evaluation.final[0].n_train, units, seed=run.settings.seed)
     for scheme in SCHEMES:
         folder = run.folder / scheme
         card = read_card(folder) if (folder / CARD).is_file() else {}
         if (note := convergence_note(card.get("hyper_parameters", {}))) is not None:
             sentences.append(f"The {scheme} model is {note}.")
     return sentences
-
-
-def _counted(evaluation: Evaluation, part: float) -> str:
-    """Count the clusters that improved and that worsened by more than `part`, with their share of held-out frames."""
-    before, after = (curve.cluster_force_rmse for curve in evaluation.final)
-    share = evaluation.n_heldout / evaluation.n_heldout.sum()
-    chosen = {"improved": after < (1 - part) * before, "worsened": after > (1 + part) * before}
-    return " and ".join(f"{of.sum()} {verb} ({share[of].sum():.0%} of the frames)" for verb, of in chosen.items())
-
-
-def _change(before: float, after: float) -> str:
-    if abs(after - before) <= _SAME * before:
-        return "stays"
-    return "falls" if after < before else "rises"
-
-
-def _moves(before: float, after: float, write: Format) -> str:
-    if _change(before, after) == "stays":
-        return f"stays at {write(after)}"
-    return f"{_change(before, after)} from {write(before)} to {write(after)}"
-
-
-def _factor(before: float, after: float) -> str:
-    low, high = sorted((before, after))
-    return "" if _change(before, after) == "stays" or not low else f" (by a factor of {high / low:.2f})"
-
-
-def _worst_cluster(curve: Curve) -> int:
-    return int(np.nanargmax(curve.cluster_force_rmse))
 
 
 def _flatness(curve: Curve) -> float:
@@ -177,17 +110,7 @@ def _formats(evaluation: Evaluation, units: OutputUnits) -> tuple[Format, Format
     """Give writers of forces and of energies: three digits of the smallest overall error, as many for all others."""
     forces = min(curve.force_rmse for curve in evaluation.curves)
     energies = min(curve.energy_rmse for curve in evaluation.curves)
-    return _format(forces, units), _format(energies, units)
-
-
-def _format(smallest: float, units: OutputUnits) -> Format:
-    scale = units.scale * KCAL_PER_MOL
-    decimals = int(np.clip(2 - np.floor(np.log10(smallest * scale)), 0, 6)) if smallest > 0 else 2
-
-    def write(value: float | None) -> str:
-        return "–" if value is None or not np.isfinite(value) else f"{value * scale:,.{decimals}f}"
-
-    return write
+    return format_of(forces, units), format_of(energies, units)
 
 
 def _default_errors(evaluation: Evaluation) -> ClusterErrors:
@@ -237,17 +160,19 @@ def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]
 
 
 def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
-    """Draw the default model's worst clusters, laid upon the frame of lowest energy, which comes first."""
-    evaluation, reference = run.evaluation, run.reference
+    """Draw the largest cluster of each of the default model's worst groups; the frame of lowest energy comes first."""
+    groups, reference = run.claims.groups, run.reference
+    evaluation, populations = run.evaluation.grouped(groups), run.evaluation.populations
     force, _ = _formats(evaluation, units)
     lowest = upright(Atoms(reference["numbers"], reference["lowest_positions"]))
     pictures = [_picture(lowest, "lowest energy", "the frame of lowest energy, for comparison")]
-    for cluster in _default_errors(evaluation).ascending[::-1][:N_WORST]:
+    for group in _default_errors(evaluation).ascending[::-1][:N_WORST]:
+        cluster = max(groups.members[group], key=lambda cluster: populations[cluster])
         energy = (reference["energies"][cluster] - reference["lowest_energy"]) * units.scale
-        rmse = [force(curve.cluster_force_rmse[cluster]) for curve in evaluation.final]
+        rmse = [force(curve.cluster_force_rmse[group]) for curve in evaluation.final]
         words = f"{rmse[0]} → {rmse[1]} {units.force}; {energy:.3g} {units.energy} above the lowest frame"
         atoms = superposed(Atoms(reference["numbers"], reference["positions"][cluster]), lowest)
-        pictures.append(_picture(atoms, f"cluster {cluster}", words))
+        pictures.append(_picture(atoms, groups.name(group), words))
     return pictures
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from ase_flatten.claims import Claims, make_claims
 from ase_flatten.clustering import N_WARD, Clustering, representatives
 from ase_flatten.dataset import FloatArray
-from ase_flatten.evaluation import Evaluation
+from ase_flatten.descriptors import pair_distances
+from ase_flatten.evaluation import Evaluation, HeldoutErrors
 from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.flattening import Schedule
+from ase_flatten.groups import merge_clusters
 from ase_flatten.selection import SelectionRule
 from ase_flatten.splits import Splits
 from ase_flatten.subset import SubsetRule
@@ -45,6 +48,9 @@ class RunSettings:
         Whether each step estimates the errors of the clusters on subsets; where it is not
         given, the family decides by whether it is expensive, and run.json holds its decision.
     subset_rule : SubsetRule
+    default_draws : int, optional
+        Default training sets of the final size, to tell what another draw would change; where it is
+        not given, four, or one where training or prediction takes long. It may change on resuming.
     n_geometry, n_energy, n_ward, assignment
         See `ase_flatten.clustering.cluster`.
     """
@@ -56,6 +62,7 @@ class RunSettings:
     holdout: float = 0.2
     subset: bool | None = None
     subset_rule: SubsetRule = field(default_factory=SubsetRule)
+    default_draws: int | None = None
     n_geometry: int = 10
     n_energy: int = 5
     n_ward: int = N_WARD
@@ -155,6 +162,20 @@ class Run:
     def evaluation(self) -> Evaluation:
         """Errors on the held-out frames."""
         return Evaluation.read(self.folder)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What can be said of the errors on the held-out frames; the same each time it is asked."""
+        evaluation, clustering = self.evaluation, self.clustering
+        first = np.unique(clustering.labels, return_index=True)[1]
+        groups = merge_clusters(
+            evaluation.n_heldout,
+            clustering.geometry[first],
+            pair_distances(self.reference["positions"]),
+            evaluation.populations,
+        )
+        rng = np.random.default_rng([self.settings.seed, 0, 4])
+        return make_claims(HeldoutErrors.read(self.folder), groups, evaluation.populations, rng=rng)
 
     @cached_property
     def reference(self) -> dict[str, np.ndarray]:

@@ -28,6 +28,9 @@ from ase_flatten.progress import SILENT, Progress
 from ase_flatten.run import FORMAT, Run, RunSettings, write_clusters
 from ase_flatten.splits import split
 
+N_DEFAULT_DRAWS = 4
+"""Default training sets of the final size that are drawn where training is cheap."""
+
 
 def train(
     dataset: Dataset,
@@ -64,6 +67,9 @@ def train(
     if settings.subset is None:
         settings = replace(settings, subset=made_by.expensive)
     trainer = made_by.trainer(**settings.trainer)
+    if settings.default_draws is None:
+        costly = made_by.expensive or isinstance(trainer, LongTrainer)
+        settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
     begun = _begin(run, dataset, settings, made_by, trainer, resume, source)
     if isinstance(trainer, LongTrainer):
         trainer = trainer.within(Workplace(unfinished, progress))
@@ -73,7 +79,9 @@ def train(
     _grow(run, dataset, descriptors, settings, made_by, trainer, on_step, progress)
     _default_models(run, dataset, settings, made_by, trainer, progress)
     _settle(run, dataset, settings, made_by, trainer, progress)
-    evaluate(run.folder, dataset, run.clustering, run.splits, _sizes(run, settings.schedule), progress=progress)
+    draws = _other_default_draws(run, dataset, settings, made_by, trainer, progress)
+    models = _sizes(run, settings.schedule)
+    evaluate(run.folder, dataset, run.clustering, run.splits, models, default_draws=draws, progress=progress)
     shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
     return Run(run.folder)
 
@@ -116,14 +124,14 @@ def _begin(
 
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
-    """Refuse to go on with other data or other settings, but for more steps."""
+    """Refuse to go on with other data or other settings, but for more steps and any number of default draws."""
     if run.info["dataset"]["digest"] != content["dataset"]["digest"]:
         raise InputError(
             f"expected the data that {run.folder} was begun with ({run.info['dataset']['source']}), "
             "found others; give that data set or choose another --out"
         )
     old, new = run.info["settings"], content["settings"]
-    for name in sorted(old):
+    for name in sorted(old.keys() - {"default_draws"}):
         before, after = old[name], new[name]
         if name == "schedule":
             if after["n_steps"] < before["n_steps"]:
@@ -271,6 +279,38 @@ def _settle(
         advance(1)
     for target, (frames, _), model in zip(targets, trained, models, strict=True):
         save_model(target, model, made_by, dataset, frames)
+
+
+def _other_default_draws(
+    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
+) -> list[Path]:
+    """Train default models of the final size on other draws of the training set; give their folders.
+
+    Hyper-parameters are those of the final default model, whose training set is the first draw.
+    """
+    last = settings.schedule.n_steps
+    folders = [run.folder / "default_draws" / f"{number:04d}" for number in range(1, settings.default_draws or 1)]
+    default = load_model(run.folder / "default").model
+    with progress.task("training default models on other draws", len(folders)) as advance:
+        for number, folder in enumerate(folders, 1):
+            if not _is_draw_of(folder, run.folder / "default"):
+                rng = np.random.default_rng([settings.seed, last, 3, number])
+                n_train = settings.schedule.n_train(last)
+                frames = trainer.default_frames(dataset, run.splits.pool, n_train, rng=rng)
+                model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=default)
+                save_model(folder, model, made_by, dataset, frames)
+            advance(1)
+    return folders
+
+
+def _is_draw_of(folder: Path, default: Path) -> bool:
+    """Tell whether a model is there, of the size and the hyper-parameters of the default one."""
+    if not (folder / "model.json").exists():
+        return False
+    card, wanted = read_card(folder), read_card(default)
+    return len(card["training_frames"]) == len(wanted["training_frames"]) and (
+        card["hyper_parameters"] == wanted["hyper_parameters"]
+    )
 
 
 def _size(folder: Path) -> int:

@@ -3,52 +3,75 @@
     python examples/seeds.py DATASET.npz [DATASET.npz ...] -n 6 -i 200 -s 50 --seeds 2 --out runs/seeds
     python examples/seeds.py DATASET.npz --model gap --preset small -n 4 -i 100 -s 50 --seeds 3
 
-Runs improved training once for each data set and seed (a run that was stopped goes on), and
-prints the held-out errors with their mean and spread, and writes them as a table for the documentation.
+Runs improved training once for each data set and seed (a run that was stopped goes on), and prints the held-out
+errors of each run, their mean and spread over seeds, and one p for each measure over seeds (paired t test on the
+logarithms of improved/default); and writes them as a table for the documentation.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 
 from ase_flatten import console
-from ase_flatten.evaluation import Curve
+from ase_flatten.claims import Claims
 from ase_flatten.files import write_text
 from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset
+from ase_flatten.over_runs import OverRuns, mean_and_spread, over_runs
 from ase_flatten.run import RunSettings
 from ase_flatten.training import train
 
-QUANTITIES = ("worst", "force_rmse", "energy_rmse")
+MEASURES = {
+    "worst_group": "worst group", "quantile_99": "99 % quantile", "worst_tenth": "worst tenth", "median": "median",
+    "overall": "all frames", "unevenness": "unevenness", "energy": "energy",
+}  # fmt: skip
+
+HEADS = ["data, measure", "default", "default draws", "improved", "ratio", "better in", "p over seeds", "verdicts"]
 
 
 def compare(
-    path: Path, schedule: Schedule, n_seeds: int, out: Path, *, family: str = "sgdml", preset: str | None = None
-) -> list[tuple[Curve, Curve]]:
-    """Run all seeds on one data set; give the final default and improved errors of each."""
+    path: Path,
+    schedule: Schedule,
+    n_seeds: int,
+    out: Path,
+    *,
+    family: str = "sgdml",
+    preset: str | None = None,
+    default_draws: int | None = None,
+) -> list[Claims]:
+    """Run all seeds on one data set; give what can be said of the held-out errors of each."""
     dataset = read_dataset(path)
-    finals = []
+    trainer = {} if preset is None else {"preset": preset}
+    found = []
     for seed in range(n_seeds):
+        settings = RunSettings(
+            family=family, trainer=trainer, schedule=schedule, seed=seed, default_draws=default_draws
+        )
         folder = out / f"{path.stem}-seed{seed}"
-        trainer = {} if preset is None else {"preset": preset}
-        settings = RunSettings(family=family, trainer=trainer, schedule=schedule, seed=seed)
         run = train(dataset, folder, settings, resume=True, progress=console.progress(False), source=path.name)
-        finals.append(run.evaluation.final)
-    return finals
+        found.append(run.claims)
+    return found
 
 
-def rows(name: str, finals: list[tuple[Curve, Curve]]) -> list[list[str]]:
-    """Give a row for each seed, and the mean and standard deviation of each column."""
-    numbers = [
-        [getattr(curve, quantity) for quantity in QUANTITIES for curve in (default, improved)]
-        for default, improved in finals
-    ]
-    table = [[f"{name}, seed {seed}", *(f"{value:.3f}" for value in row)] for seed, row in enumerate(numbers)]
-    if len(numbers) > 1:
-        columns = list(zip(*numbers, strict=True))
-        spread = [f"{statistics.mean(column):.3f} ± {statistics.stdev(column):.3f}" for column in columns]
-        table.append([f"{name}, mean ± s.d.", *spread])
+def rows(name: str, runs: list[Claims]) -> list[list[str]]:
+    """Give a row a measure: mean and standard deviation over seeds, p over seeds, and the verdict of each run."""
+    table = []
+    for measure, words in MEASURES.items():
+        verdicts = [run.of[measure].verdict for run in runs]
+        counted = ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))
+        table.append([f"{name}, {words}", *cells(over_runs(runs, measure)), counted])
     return table
+
+
+def cells(found: OverRuns) -> list[str]:
+    """Write default, range of draws, improved, ratio, in how many runs improved is the smaller one, and p."""
+    return [
+        mean_and_spread(found.default),
+        f"{found.draws.min():.3f} to {found.draws.max():.3f} ({len(found.draws)})",
+        mean_and_spread(found.improved),
+        mean_and_spread(found.ratios, 2),
+        f"{found.n_better} of {len(found.default)}",
+        "–" if found.p_value is None else f"{found.p_value:.2g}",
+    ]
 
 
 def as_rst(title: str, heads: list[str], table: list[list[str]]) -> str:
@@ -65,17 +88,18 @@ def main(given: argparse.Namespace) -> None:
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     table: list[list[str]] = []
     for path in given.datasets:
-        table += rows(
-            path.stem, compare(path, schedule, given.seeds, given.out, family=given.model, preset=given.preset)
-        )
-    heads = ["data"]
-    heads += [f"{what}, {scheme}" for what in ("worst", "forces", "energy") for scheme in ("default", "improved")]
+        runs = compare(
+            path, schedule, given.seeds, given.out, family=given.model, preset=given.preset,
+            default_draws=given.default_draws,
+        )  # fmt: skip
+        table += rows(path.stem, runs)
     size = schedule.n_train(schedule.n_steps)
     title = (
-        f"{given.model} at {size} frames, held-out RMSE: forces (worst cluster, all), kcal/(mol Å); energies, kcal/mol"
+        f"{given.model} at {size} frames, held-out errors, mean ± s.d. over {given.seeds} seeds: "
+        "forces, kcal/(mol Å); energies, kcal/mol"
     )
-    console.table(title, heads, table)
-    write_text(given.out / "seeds.rst", as_rst(title, heads, table))
+    console.table(title, HEADS, table)
+    write_text(given.out / "seeds.rst", as_rst(title, HEADS, table))
     console.say(f"table: {given.out / 'seeds.rst'}")
 
 
@@ -87,6 +111,7 @@ if __name__ == "__main__":
     parser.add_argument("-n", type=int, default=8, help="steps [8]")
     parser.add_argument("-i", type=int, default=200, help="frames to start with [200]")
     parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")
+    parser.add_argument("--default-draws", type=int, help="default training sets of each run [4, 1 for long trainings]")
     parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from 0 [2]")
     parser.add_argument("--out", type=Path, default=Path("runs/seeds"), help="folder of the runs [runs/seeds]")
     console.run_command(main, parser.parse_args())

@@ -3,18 +3,17 @@
     python examples/table1.py --data DIR [--model schnet] [--molecules ethanol] [--seeds 3] [--seeds-of toluene=1]
 
 DIR holds md17_ethanol.npz, md17_uracil.npz, md17_toluene.npz and md17_salicylic.npz (Fonseca et al. 2021
-used MD17's own labels). A run that was stopped goes on. Prints the held-out errors beside the paper's,
-with the spread over seeds, and writes them as a table for the documentation.
+used MD17's own labels). A run that was stopped goes on. Prints the held-out errors beside the paper's, with the
+spread over seeds and one p for each measure over seeds (paired t test on the logarithms of improved/default), and
+writes them as a table for the documentation.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 
-from seeds import as_rst, compare
+from seeds import HEADS, as_rst, compare, rows
 
 from ase_flatten import console
-from ase_flatten.evaluation import Curve
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_text
 from ase_flatten.flattening import Schedule
@@ -31,32 +30,6 @@ PAPER = {
 
 MOLECULES = ["ethanol", "uracil", "toluene", "salicylic"]
 """By what they cost, so that the first rows come soon."""
-
-HEADS = [
-    "molecule", "all, default", "all, improved", "paper", "worst cluster, default", "worst cluster, improved", "ratio",
-]  # fmt: skip
-
-
-def row(model: str, molecule: str, finals: list[tuple[Curve, Curve]]) -> list[str]:
-    """Give the errors of one molecule beside the paper's."""
-    default, improved = zip(*finals, strict=True)
-    ratios = [after.worst / before.worst for before, after in finals]
-    before, after = PAPER[model][molecule]
-    return [
-        f"{molecule} ({len(finals)} seed{'s' * (len(finals) > 1)})",
-        spread([curve.force_rmse for curve in default]),
-        spread([curve.force_rmse for curve in improved]),
-        f"{before:.2f} → {after:.2f}",
-        spread([curve.worst for curve in default]),
-        spread([curve.worst for curve in improved]),
-        spread(ratios),
-    ]
-
-
-def spread(values: list[float]) -> str:
-    """Write the mean, and the standard deviation where there are several."""
-    text = f"{statistics.mean(values):.3f}"
-    return f"{text} ± {statistics.stdev(values):.3f}" if len(values) > 1 else text
 
 
 def exceptions(given: list[str]) -> dict[str, int]:
@@ -75,11 +48,17 @@ def main(given: argparse.Namespace) -> None:
     console.set_up_logging(quiet=True, verbose=False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     size = schedule.n_train(schedule.n_steps)
-    title = f"{given.model} at {size} frames: held-out force RMSE, kcal/(mol Å), mean ± s.d. over seeds"
+    title = f"{given.model} at {size} frames, held-out errors, mean ± s.d. over seeds: kcal/(mol Å); energies, kcal/mol"
     n_seeds, table = exceptions(given.seeds_of), []
     for molecule in given.molecules:
         path, seeds = given.data / f"md17_{molecule}.npz", n_seeds.get(molecule, given.seeds)
-        table.append(row(given.model, molecule, compare(path, schedule, seeds, given.out, family=given.model)))
+        runs = compare(path, schedule, seeds, given.out, family=given.model, default_draws=given.default_draws)
+        before, after = PAPER[given.model][molecule]
+        of_molecule = rows(molecule, runs)
+        for cells in of_molecule:
+            if cells[0].endswith("all frames"):
+                cells[0] += f" (paper: {before:.2f} → {after:.2f})"
+        table += of_molecule
         write_text(given.out / "table1.rst", as_rst(title, HEADS, table))
     console.table(title, HEADS, table)
     console.say(f"table: {given.out / 'table1.rst'}")
@@ -92,6 +71,7 @@ if __name__ == "__main__":
     parser.add_argument("--molecules", nargs="+", choices=MOLECULES, default=MOLECULES)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 [3]")
     parser.add_argument("--seeds-of", nargs="+", default=[], metavar="MOLECULE=SEEDS", help="other numbers of seeds")
+    parser.add_argument("--default-draws", type=int, default=2, help="default training sets of each run [2]")
     parser.add_argument("-n", type=int, default=8, help="steps [8]")
     parser.add_argument("-i", type=int, default=200, help="frames to start with [200]")
     parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")

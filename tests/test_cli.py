@@ -135,12 +135,20 @@ def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):
 
 
 def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file, monkeypatch):
-    from ase_flatten.evaluation import Curve
+    from ase_flatten.claims import Claim
 
     assert run("train", water_file, "--out", "runs/water", "--resume", "--strict")[0] in (0, 1)
-    for worst, status in (({"default": 2, "improved": 1}, 0), ({"default": 1, "improved": 2}, 1)):
-        monkeypatch.setattr(Curve, "worst", property(lambda curve, worst=worst: worst[curve.scheme]))
+    for verdict, status in (("better", 0), ("within noise", 1), ("worse", 1)):
+        monkeypatch.setattr(Claim, "verdict", verdict)
         assert run("train", water_file, "--out", "runs/water", "--resume", "--strict")[0] == status
+
+
+def test_the_number_of_default_draws_can_change_on_resuming(run, water_file, tmp_path):
+    assert run("train", water_file, *TRAIN, "--default-draws", 1, "--out", "d")[0] == 0
+    assert not (tmp_path / "d" / "default_draws").exists()
+    status, out, _ = run("train", water_file, "--out", "d", "--resume", "--default-draws", 3)
+    assert status == 0 and "over 3 default training sets" in out
+    assert sorted(path.name for path in (tmp_path / "d" / "default_draws").iterdir()) == ["0001", "0002"]
 
 
 def test_sample(run, tmp_path):

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ase_flatten import figures
+from ase_flatten.claims import Claims, make_claims
 from ase_flatten.errors import ClusterErrors
-from ase_flatten.evaluation import Curve, Evaluation
+from ase_flatten.evaluation import Curve, Evaluation, HeldoutErrors
 from ase_flatten.figures import plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
+from ase_flatten.groups import merge_clusters
 from ase_flatten.structures import find_bonds, scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, output_units
 
@@ -29,7 +31,7 @@ def curve(scheme: str, n_train: int, rmse: np.ndarray) -> Curve:
 
 @pytest.fixture
 def evaluation(rng: np.random.Generator) -> Evaluation:
-    """Two schemes, three sizes; cluster 3 has few held-out frames and cluster 7 none."""
+    """Two schemes, three sizes, three default draws; cluster 3 has few held-out frames and cluster 7 none."""
     n_heldout = rng.integers(20, 300, N_CLUSTERS)
     n_heldout[[3, 7]] = 2, 0
     curves = []
@@ -37,7 +39,29 @@ def evaluation(rng: np.random.Generator) -> Evaluation:
         rmse = rng.uniform(1, 8, N_CLUSTERS) * 200 / n_train
         rmse[7] = np.nan
         curves += [curve("default", n_train, rmse), curve("improved", n_train, 0.5 * rmse)]
-    return Evaluation(tuple(curves), 5 * n_heldout + 1, n_heldout)
+    final = curves[-2].cluster_force_rmse
+    draws = tuple(curve("default", 1000, factor * final) for factor in (0.9, 1.2))
+    return Evaluation(tuple(curves), 5 * n_heldout + 1, n_heldout, draws)
+
+
+@pytest.fixture
+def claims(evaluation: Evaluation, rng: np.random.Generator) -> Claims:
+    """Claims on frames whose errors give those of the clusters."""
+    labels = np.repeat(np.arange(N_CLUSTERS), evaluation.n_heldout)
+    of_frame = rng.uniform(0.6, 1.4, len(labels))
+    of_frame /= np.sqrt(np.bincount(labels, of_frame**2) / np.maximum(evaluation.n_heldout, 1))[labels]
+    forces = {one.scheme: one.cluster_force_rmse[labels] * of_frame for one in evaluation.final}
+    drawn = np.array([one.cluster_force_rmse[labels] * of_frame for one in evaluation.default_draws])
+    errors = HeldoutErrors(np.arange(len(labels)), labels, forces, forces, drawn, drawn)
+    groups = merge_clusters(
+        evaluation.n_heldout, np.arange(N_CLUSTERS) // 5, rng.normal(size=(N_CLUSTERS, 3)), evaluation.populations
+    )
+    return make_claims(errors, groups, evaluation.populations, rng=rng, n_resamples=200)
+
+
+@pytest.fixture
+def grouped(evaluation: Evaluation, claims: Claims) -> Evaluation:
+    return evaluation.grouped(claims.groups)
 
 
 @pytest.fixture
@@ -83,10 +107,11 @@ def check_files(paths: list[Path], stem: Path) -> None:
     assert len(content) > 3000
 
 
-@pytest.mark.parametrize("plot", [plot_error_curves, plot_comparison, plot_learning_curve])
-def test_figure_files(plot: Callable, evaluation: Evaluation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plot", [plot_comparison, plot_learning_curve])
+def test_figure_files(plot: Callable, grouped: Evaluation, claims: Claims, tmp_path: Path) -> None:
     # A dot in the name is no suffix.
-    check_files(plot(evaluation, tmp_path / "new" / "run.1"), tmp_path / "new" / "run.1")
+    check_files(plot(grouped, claims, tmp_path / "new" / "run.1"), tmp_path / "new" / "run.1")
+    check_files(plot_error_curves(grouped, tmp_path / "new" / "curves"), tmp_path / "new" / "curves")
 
 
 @pytest.mark.parametrize("structure", [None, upright(molecule("CH3CH2OH"))], ids=["bare", "structure"])
@@ -99,17 +124,17 @@ def test_outlier_files(structure: Atoms | None, errors: ClusterErrors, tmp_path:
     assert red.sum() > 500  # the worst cluster's bar
 
 
-def test_same_numbers_give_same_files(evaluation: Evaluation, tmp_path: Path) -> None:
-    first, second = (plot_comparison(evaluation, tmp_path / name) for name in ("a", "b"))
+def test_same_numbers_give_same_files(grouped: Evaluation, claims: Claims, tmp_path: Path) -> None:
+    first, second = (plot_comparison(grouped, claims, tmp_path / name) for name in ("a", "b"))
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_style_does_not_leak(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_style_does_not_leak(grouped: Evaluation, claims: Claims, tmp_path: Path) -> None:
     from matplotlib import rcParams
 
     before = dict(rcParams)
-    plot_comparison(evaluation, tmp_path / "comparison")
+    plot_comparison(grouped, claims, tmp_path / "comparison")
     assert dict(rcParams) == before
 
 
@@ -136,22 +161,28 @@ def test_outliers_inset_hides_nothing(errors: ClusterErrors, drawn: list[Figure]
     assert axes.child_axes[0].get_position().y0 > 0.5
 
 
-def test_comparison_is_ordered_by_the_default_model(evaluation: Evaluation, drawn: list[Figure]) -> None:
-    plot_comparison(evaluation, "unused", units=EV)
+def test_comparison_is_ordered_by_the_default_model(grouped: Evaluation, claims: Claims, drawn: list[Figure]) -> None:
+    plot_comparison(grouped, claims, "unused", units=EV)
     axes = drawn[0].axes[0]
     default, improved = (bars(axes, figures.COLOURS[scheme]) for scheme in ("default", "improved"))
-    assert len(default) == len(improved) == N_CLUSTERS - 1
+    assert len(default) == len(improved) == len(claims.groups.members)
     assert np.all(np.diff(default) >= 0)
     np.testing.assert_allclose(improved, 0.5 * default)
-    np.testing.assert_allclose(default.max(), evaluation.final[0].worst * KCAL_PER_MOL)
-    texts = [text.get_text() for text in axes.texts]
-    assert texts.count("∗") == 1
-    assert "∗ fewer than 5 held-out frames; clusters left out for lack of held-out frames: 1" in texts
+    np.testing.assert_allclose(default.max(), grouped.final[0].worst * KCAL_PER_MOL)
+    handles = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert "95 % interval" in handles and "3 default draws" in handles
+    band = axes.collections[-1].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([band.min(), band.max()], [0.9 * default.min(), 1.2 * default.max()])
+    # Each bar lies within its interval.
+    for lines, heights in zip(axes.collections[:2], (default, improved), strict=True):
+        ends = np.array([segment[:, 1] for segment in lines.get_segments()])
+        assert np.all((ends[:, 0] <= heights) & (heights <= ends[:, 1]))
 
 
 def test_error_curves_are_each_ordered(evaluation: Evaluation, drawn: list[Figure]) -> None:
     plot_error_curves(evaluation, "unused", units=KCAL)
     left, right = drawn[0].axes
+    assert "3 draws\nof 1,000" in [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert left.get_ylim() == right.get_ylim()
     for axes, scheme in ((left, "default"), (right, "improved")):
         assert [line.get_label() for line in axes.lines] == ["200", "600", "1,000"]
@@ -169,22 +200,26 @@ def test_many_sizes_show_three(drawn: list[Figure]) -> None:
     assert [line.get_label() for line in drawn[0].axes[1].lines] == ["200", "600", "1,000"]
 
 
-def test_learning_curve_holds_both_errors(evaluation: Evaluation, drawn: list[Figure]) -> None:
-    plot_learning_curve(evaluation, "unused", units=EV)
+def test_learning_curve_holds_both_errors(grouped: Evaluation, claims: Claims, drawn: list[Figure]) -> None:
+    plot_learning_curve(grouped, claims, "unused", units=EV)
     axes = drawn[0].axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     for scheme in ("default", "improved"):
-        of = evaluation.of(scheme)
-        np.testing.assert_allclose(lines[f"{scheme}, worst cluster"], [one.worst * KCAL_PER_MOL for one in of])
+        of = grouped.of(scheme)
+        np.testing.assert_allclose(lines[f"{scheme}, worst group"], [one.worst * KCAL_PER_MOL for one in of])
         np.testing.assert_allclose(lines[f"{scheme}, all frames"], [one.force_rmse * KCAL_PER_MOL for one in of])
 
 
-def test_one_size_and_one_cluster(tmp_path: Path) -> None:
-    one = np.array([1.5])
+def test_one_size_and_one_cluster(tmp_path: Path, rng: np.random.Generator) -> None:
+    one, zeros = np.array([1.5]), np.zeros(6, dtype=np.int64)
     evaluation = Evaluation((curve("default", 50, one), curve("improved", 50, one)), np.array([30]), np.array([6]))
-    for plot in (plot_error_curves, plot_comparison, plot_learning_curve):
-        check_files(plot(evaluation, tmp_path / plot.__name__), tmp_path / plot.__name__)
+    forces = {scheme: np.full(6, 1.5) for scheme in ("default", "improved")}
+    groups = merge_clusters(np.array([6]), np.array([0]), np.zeros((1, 3)), np.array([30]))
+    claims = make_claims(HeldoutErrors(np.arange(6), zeros, forces, forces), groups, np.array([30]), rng=rng)
+    for plot in (plot_comparison, plot_learning_curve):
+        check_files(plot(evaluation, claims, tmp_path / plot.__name__), tmp_path / plot.__name__)
+    check_files(plot_error_curves(evaluation, tmp_path / "curves"), tmp_path / "curves")
 
 
 def kinds(atoms: Atoms) -> dict[frozenset[int], str]:

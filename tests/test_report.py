@@ -1,6 +1,7 @@
 """The report: one page that needs nothing beside itself, and words that are true."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,6 +23,8 @@ HOSTILE = """<script>alert("1")</script>'&<img src="https://example.org/x.png">"
 N_HELDOUT = [40, 30, 20, 10, 3, 0]
 DEFAULT = [1.0, 1.2, 1.5, 2.0, 6.0, None]
 IMPROVED = [1.1, 1.25, 1.45, 1.5, 2.5, None]
+WORST = np.sqrt((20 * np.array([1.5, 1.45]) ** 2 + 10 * np.array([2.0, 1.5]) ** 2 + 3 * np.array([6.0, 2.5]) ** 2) / 33)
+"""Force RMSE of both models on clusters 2 to 5: those with fewer than 20 held-out frames are merged."""
 
 
 def curve(scheme: str, n_train: int, overall: float, rmse: list[float | None], energy: float = 0.5) -> Curve:
@@ -29,8 +32,15 @@ def curve(scheme: str, n_train: int, overall: float, rmse: list[float | None], e
     return Curve(scheme, n_train, overall, energy, values, 0.1 * values)
 
 
-def write_run(folder: Path, final: tuple[Curve, Curve], *, source: str = "made up", finished: bool = True) -> Run:
-    """Write the files of a run that the report reads."""
+def write_run(
+    folder: Path,
+    final: tuple[Curve, Curve],
+    *,
+    source: str = "made up",
+    finished: bool = True,
+    draws: Sequence[float] = (),
+) -> Run:
+    """Write the files of a run that the report reads; the errors of default draws are multiples of the default ones."""
     atoms = molecule("CH3CH2OH")
     n_clusters = len(final[0].cluster_force_rmse)
     write_json(
@@ -79,6 +89,19 @@ def write_run(folder: Path, final: tuple[Curve, Curve], *, source: str = "made u
         n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
         populations = [5 * number + 2 for number in n_heldout]
         write_json(folder / "curves.json", {"populations": populations, "n_heldout": n_heldout, "curves": curves})
+        labels = np.repeat(np.arange(n_clusters), n_heldout)
+        of_frame = np.random.default_rng(2).uniform(0.6, 1.4, len(labels))
+        of_frame /= np.sqrt(np.bincount(labels, of_frame**2) / np.bincount(labels))[labels]
+        arrays = {"frames": np.arange(len(labels)), "labels": labels}
+        for one in final:
+            arrays[f"force_rmse_{one.scheme}"] = one.cluster_force_rmse[labels] * of_frame
+            arrays[f"energy_error_{one.scheme}"] = np.full(len(labels), one.energy_rmse)
+        if draws:
+            arrays["force_rmse_default_draws"] = np.outer(draws, arrays["force_rmse_default"])
+            arrays["energy_error_default_draws"] = np.outer(draws, arrays["energy_error_default"])
+        write_npz(folder / "heldout_errors.npz", arrays)
+        every = np.repeat(np.arange(n_clusters), populations)
+        write_npz(folder / "clusters.npz", {"labels": every, "geometry": 0 * every, "n_ward": len(every)})
     return Run(folder)
 
 
@@ -191,7 +214,8 @@ def test_page_escapes_what_it_is_given(page: Page) -> None:
 
 def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
     for words in (
-        "6.00", "2.50", "1.75", "1.50", "0.800", "0.400", "3.43", "1.67",  # the final models
+        "6.00", "2.50", "1.75", "1.50", "0.800", "0.400",  # the final models
+        *(f"{worst:.2f}" for worst in WORST), *(f"{w / o:.2f}" for w, o in zip(WORST, (1.75, 1.5), strict=True)),
         "103 held-out frames", "d1ge57", "PBE", "1,234", "17", "resumed_with.ase-flatten",
         "chosen by validation", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
         "0.50 (0.07 to 0.93)", "1,234", "401 ± 3", "390 ± 21", "0.250 ± 0.062", "3.12", "7.50", "(log-rank p = 0.13)",
@@ -203,10 +227,10 @@ def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
 
 
 def test_page_holds_structures_to_turn(page: Page) -> None:
-    assert len(page.scenes) == 4
+    assert len(page.scenes) == 4  # the frame of lowest energy, and three groups
     assert all(len(scene["positions"]) == 9 and len(scene["bonds"]) == 8 for scene in page.scenes)
     # The worst clusters come by falling error, after the frame of lowest energy.
-    places = [page.text.index(f"cluster {cluster} {DEFAULT[cluster]:.2f} →") for cluster in (4, 3, 2)]
+    places = [page.text.index(words) for words in (f"clusters 2-5 {WORST[0]:.2f} →", "cluster 1 1.20 →")]
     assert places == sorted(places)
 
 
@@ -226,7 +250,8 @@ def test_report_in_other_units(tmp_path: Path) -> None:
     final = curve("default", 30, 1.75, DEFAULT), curve("improved", 30, 1.5, IMPROVED)
     run = write_run(tmp_path / "run", final)
     page = Page(write_report(run, units=output_units("meV")))
-    assert "falls from 260.2 to 108.4 meV/Å" in page.text
+    before, after = WORST * 43.364
+    assert f"force RMSE of the worst group {before:.1f} → {after:.1f} [" in page.text and "meV/Å" in page.text
     assert "kcal" not in page.text
     assert "Molecular dynamics" not in page.text
 
@@ -240,65 +265,68 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "figures").exists()
 
 
+def group_of_three(worst: float, draws: Sequence[float], tmp_path: Path) -> list[str]:
+    """Give the verdict on a run whose improved model is so many times as wrong in the worst of three clusters."""
+    n_heldout = N_HELDOUT[:3]
+    default, improved = np.array([1.0, 1.0, 4.0]), np.array([1.0, 1.0, 4.0 * worst])
+    overall = [float(np.sqrt(np.average(values**2, weights=n_heldout))) for values in (default, improved)]
+    final = curve("default", 30, overall[0], default.tolist()), curve("improved", 30, overall[1], improved.tolist())
+    return verdict_sentences(write_run(tmp_path / "run", final, draws=draws))
+
+
 @pytest.mark.parametrize(
-    ("worst", "overall", "expected"),
+    ("worst", "draws", "expected"),
     [
-        (3.0, 1.5, "better at its worst and overall"),
-        (3.0, 2.001, "better at its worst and as good overall"),
-        (3.0, 2.5, "better at its worst but worse overall"),
-        (6.0, 1.5, "better overall but no better at its worst"),
-        (6.0, 2.0, "no better and no worse than the default one"),
-        (6.0, 2.5, "worse overall and no better at its worst"),
-        (9.0, 1.5, "worse at its worst though better overall"),
-        (9.0, 2.0, "worse at its worst and as good overall"),
-        (9.0, 2.5, "worse than the default one, at its worst and overall"),
+        (0.6, (), "The improved model is better where errors are largest: "),
+        (1.6, (), "The improved model is worse where errors are largest: "),
+        (1.0, (), "No difference beyond noise where errors are largest: "),
+        (0.6, (0.99, 1.02, 1.01), "The improved model is better where errors are largest: "),
+        (0.6, (0.5, 0.8, 1.2), "No difference beyond noise where errors are largest: "),
+        (0.8, (0.9,), "No difference beyond noise where errors are largest: "),  # two draws tell little
+        (1.6, (0.99, 1.02, 1.01), "The improved model is worse where errors are largest: "),
     ],
 )
-def test_verdict(worst: float, overall: float, expected: str, tmp_path: Path) -> None:
-    final = curve("default", 30, 2.0, [1.0, 6.0, None]), curve("improved", 30, overall, [1.0, worst, None])
-    at_worst = {
-        3.0: "falls from 6.00 to 3.00 kcal/(mol Å) (by a factor of 2.00)",
-        6.0: "stays at 6.00 kcal/(mol Å)",
-        9.0: "rises from 6.00 to 9.00 kcal/(mol Å) (by a factor of 1.50)",
-    }
-    average = {1.5: "falls from 2.00 to 1.50", 2.5: "rises from 2.00 to 2.50"}.get(overall, "stays at 2.00")
-    assert verdict_sentences(write_run(tmp_path, final))[0] == (
-        f"The improved model is {expected}: the force RMSE of the worst cluster (cluster 1) {at_worst[worst]}, "
-        f"over all held-out frames it {average}."
-    )
+def test_verdict_is_beyond_the_noise_of_frames_and_of_draws(
+    worst: float, draws: tuple[float, ...], expected: str, tmp_path: Path
+) -> None:
+    words = group_of_three(worst, draws, tmp_path)
+    assert words[0].startswith(expected + "force RMSE of the worst group 4.0")
+    assert ("default training sets) →" in words[0]) == bool(draws)
+    assert any("was not assessed: there is a single one" in one for one in words) == (not draws)
+    assert any("To tell more, " in one or "hardly known" in one for one in words) == ("No difference" in expected)
 
 
-def test_verdict_tells_what_got_worse(tmp_path: Path) -> None:
-    final = curve("default", 30, 2.0, [1.0, 1.0, 1.0, 6.0]), curve("improved", 30, 1.5, [1.05, 1.2, 0.8, 1.6])
-    words = verdict_sentences(write_run(tmp_path / "even", final))
-    assert "yet" not in words[0]
-    final = final[0], curve("improved", 30, 1.5, [1.05, 1.2, 1.01, 1.6])
-    words = verdict_sentences(write_run(tmp_path / "most", final))
-    assert words[0].endswith("from 2.00 to 1.50, yet most clusters get worse.")
-    assert words[1] == (
-        "Of 4 clusters 1 improved (10% of the frames) and 3 worsened (90% of the frames); "
-        "by more than 10%, 1 improved (10% of the frames) and 1 worsened (30% of the frames)."
-    )
-    assert words[2].startswith(
-        "The worst cluster's error is 3.00 times the overall one with the default model and 1.07 "
-    )
+def test_verdict_says_what_to_do_next(tmp_path: Path) -> None:
+    assert "holds more frames out (--holdout)" in group_of_three(1.0, (), tmp_path / "frames")[-1]
+    assert "--resume --default-draws 4" in group_of_three(0.8, (0.9,), tmp_path / "few")[-1]
+    assert "--resume --default-draws 8" in group_of_three(0.6, (0.5, 0.8, 1.2), tmp_path / "spread")[-1]
 
 
-def test_verdict_names_both_worst_clusters_and_doubts_few_frames(folder: Path, tmp_path: Path) -> None:
+def test_verdict_says_both_when_the_tail_falls_and_the_median_rises(tmp_path: Path) -> None:
+    final = curve("default", 30, 2.0, [1.0, 1.0, 6.0]), curve("improved", 30, 1.5, [1.3, 1.3, 2.0])
+    words = " ".join(verdict_sentences(write_run(tmp_path / "both", final)))
+    assert "The largest errors became smaller while those of typical frames became larger." in words
+    assert "the median rose from 1." in words and "(worse)" in words
+
+
+def test_verdict_names_groups_and_their_frames(folder: Path, tmp_path: Path) -> None:
     words = verdict_sentences(Run(folder))
-    assert "Take the worst cluster with caution: fewer than 5 held-out frames in cluster 4 (3)." in words
-    assert "The energy RMSE over all held-out frames falls from 0.800 to 0.400 kcal/mol." in words
-    assert any("30 frames" in one and "103 held-out frames" in one and "One seed (17)" in one for one in words)
+    assert "The worst group is clusters 2-5 (33 held-out frames) with both models." in words
+    assert "The energy RMSE over all frames, in kcal/mol, fell from 0.800 to 0.400 (better)." in words
+    assert any("30 frames" in one and "103 held-out frames" in one for one in words)
+    assert any("One run (seed 17)" in one for one in words)
     final = curve("default", 30, 2.0, [1.0, 6.0, 2.0]), curve("improved", 30, 1.5, [3.0, 1.5, 2.0])
     words = verdict_sentences(write_run(tmp_path, final))
-    assert "the worst cluster (cluster 1, then cluster 0) falls from 6.00 to 3.00" in words[0]
-    assert not any("caution" in one for one in words)
+    assert (
+        "The worst group is cluster 1 (30 held-out frames) with the default model and "
+        "cluster 0 (40 held-out frames) with the improved one." in words
+    )
 
 
 def test_perfect_models_are_equal(tmp_path: Path) -> None:
     final = curve("default", 30, 0.0, [0.0, 0.0], 0.0), curve("improved", 30, 0.0, [0.0, 0.0], 0.0)
     words = verdict_sentences(write_run(tmp_path, final))
-    assert words[0].startswith("The improved model is no better and no worse")
+    assert words[0].startswith("No difference beyond noise")
 
 
 def test_a_model_that_has_not_converged_is_named(tmp_path: Path) -> None:
@@ -309,3 +337,11 @@ def test_a_model_that_has_not_converged_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "default" / "model.json", {**card, "hyper_parameters": {"gradient_steps": 250}})
     (words,) = [sentence for sentence in verdict_sentences(run) if "converged" in sentence]
     assert words.startswith("The improved model is not converged after 250 gradient steps") and "40%" in words
+
+
+def test_a_run_without_errors_of_frames_is_refused(tmp_path: Path) -> None:
+    final = curve("default", 30, 1.75, DEFAULT), curve("improved", 30, 1.5, IMPROVED)
+    run = write_run(tmp_path, final)
+    (tmp_path / "heldout_errors.npz").unlink()
+    with pytest.raises(InputError, match=r"found no heldout_errors\.npz"):
+        write_report(run)

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from conftest import WATER_SETTINGS
 from ase_flatten.dataset import Dataset
 from ase_flatten.exceptions import InputError
 from ase_flatten.flattening import Schedule
-from ase_flatten.models.folder import load_model
+from ase_flatten.models.folder import load_model, save_model
 from ase_flatten.run import Run, RunSettings, newest_run
 from ase_flatten.training import train
 
@@ -82,6 +83,58 @@ def test_both_models_have_the_same_hyper_parameters_and_size(finished_run):
     assert default["hyper_parameters"] == improved["hyper_parameters"]
     assert len(default["training_frames"]) == len(improved["training_frames"])
     assert default["training_frames"] != improved["training_frames"]
+
+
+def test_other_default_draws_are_trained_as_the_default_model_is(finished_run, water):
+    default = load_model(finished_run.folder / "default").card
+    draws = [load_model(finished_run.folder / "default_draws" / f"000{number}") for number in (1, 2, 3)]
+    assert not (finished_run.folder / "default_draws" / "0004").exists()
+    sets = {tuple(sorted(draw.train_frames.tolist())) for draw in draws} | {tuple(sorted(default["training_frames"]))}
+    assert len(sets) == 4 and all(np.isin(list(frames), finished_run.splits.pool).all() for frames in sets)
+    assert all(draw.card["hyper_parameters"] == default["hyper_parameters"] for draw in draws)
+    with np.load(finished_run.folder / "heldout_errors.npz") as errors:
+        heldout = finished_run.splits.heldout
+        for draw, rmse, energy in zip(
+            draws, errors["force_rmse_default_draws"], errors["energy_error_default_draws"], strict=True
+        ):
+            prediction = draw.model.predict(water.positions[heldout])
+            force = np.sqrt(np.mean((prediction.forces - water.forces[heldout]) ** 2, axis=(1, 2)))
+            np.testing.assert_allclose(rmse, force * 23.06054783, rtol=1e-6)
+            np.testing.assert_allclose(energy, (prediction.energies - water.energies[heldout]) * 23.06054783, atol=1e-6)
+    assert finished_run.claims.n_draws == 4
+    assert finished_run.claims.of["overall"].draws[1:] == pytest.approx(
+        [curve.force_rmse for curve in finished_run.evaluation.default_draws], rel=1e-5
+    )
+
+
+def test_draws_that_are_there_are_not_trained_again(water, finished_run, tmp_path, monkeypatch):
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "default_draws" / "0002")
+    saved = []
+    monkeypatch.setattr(
+        "ase_flatten.training.save_model", lambda folder, *rest: saved.append(folder.name) or save_model(folder, *rest)
+    )
+    resumed = train(water, tmp_path / "run", WATER_SETTINGS, resume=True)
+    assert saved == ["0002"]
+    for name in ("curves.json", "errors.csv"):
+        assert (resumed.folder / name).read_text() == (finished_run.folder / name).read_text()
+
+
+def test_a_run_folder_without_draws_still_opens(finished_run, tmp_path):
+    old = tmp_path / "run"
+    shutil.copytree(finished_run.folder, old)
+    shutil.rmtree(old / "default_draws")
+    curves = json.loads((old / "curves.json").read_text())
+    del curves["default_draws"]
+    (old / "curves.json").write_text(json.dumps(curves))
+    with np.load(old / "heldout_errors.npz") as errors:
+        np.savez(old / "heldout_errors.npz", **{name: errors[name] for name in errors.files if "draws" not in name})
+    info = json.loads((old / "run.json").read_text())
+    del info["settings"]["default_draws"]
+    (old / "run.json").write_text(json.dumps(info))
+    claim = Run(old).claims.of["worst_group"]
+    assert claim.p_draw is None and len(claim.draws) == 1
+    assert claim.improved == finished_run.claims.of["worst_group"].improved
 
 
 @pytest.mark.parametrize("kill_after", [0, 2])
@@ -187,7 +240,7 @@ def test_a_folder_that_cannot_be_written_is_refused(water, tmp_path):
 
 
 def test_settings_survive_json(finished_run):
-    settings = replace(WATER_SETTINGS, subset=False)  # as sGDML decides
+    settings = replace(WATER_SETTINGS, subset=False, default_draws=4)  # as sGDML decides
     assert finished_run.settings == settings
     assert RunSettings.from_json(json.loads(json.dumps(finished_run.info["settings"]))) == settings
 
