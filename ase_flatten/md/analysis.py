@@ -149,7 +149,8 @@ def equilibration(series: FloatArray) -> int:
     """Return how many of the first values of an (n, n_replicas) series without NaN are a transient.
 
     The average over the replicas is split where the number of uncorrelated values that remain is largest
-    (Chodera, https://doi.org/10.1021/acs.jctc.5b00784): all replicas begin alike, so that what they have in
+    (Chodera, https://doi.org/10.1021/acs.jctc.5b00784), in the first half of the run: among the last few values, which
+    always look uncorrelated, it would be arbitrary. All replicas begin alike, so that what they have in
     common at the beginning is the transient, and what single ones do later is not. The average is thinned to some
     hundred blocks, for speed. The split of a series that is in equilibrium is arbitrary: it counts only where the
     values before and after it differ, by a t test at 1 % over the replicas (over the uncorrelated values of fewer
@@ -166,19 +167,20 @@ def equilibration(series: FloatArray) -> int:
     average = _blocks(series, length).mean(axis=1)
     if not average.var() > 0:
         return 0
-    start, inefficiency, _ = timeseries().detect_equilibration(average)
+    origins = range(int(LATEST_EQUILIBRATION * len(average)) + 1)
+    inefficiencies = [timeseries().statistical_inefficiency(average[origin:], fast=True) for origin in origins]
+    start = int(np.argmax((len(average) - np.array(origins)) / inefficiencies))
     if start == 0:
         return 0
-    n_first = int(start) * length + len(series) % length
+    n_first = start * length + len(series) % length
     if series.shape[1] >= 3:
         changes = series[n_first:].mean(axis=0) - series[:n_first].mean(axis=0)
         error, freedom = changes.std(ddof=1) / np.sqrt(len(changes)), float(len(changes) - 1)
     else:
         # Of the values after the split, which are in equilibrium, the independent ones give the spread of both parts.
         after = average[start:]
-        inefficiency = max(1.0, float(inefficiency))
-        n_after = max(2.0, len(after) / inefficiency)
-        error = after.std() * np.sqrt(1 / max(start / inefficiency, 1.0) + 1 / n_after)
+        n_after = max(2.0, len(after) / inefficiencies[start])
+        error = after.std() * np.sqrt(1 / max(start / inefficiencies[start], 1.0) + 1 / n_after)
         freedom = n_after - 1
     change = series[n_first:].mean() - series[:n_first].mean()
     return n_first if abs(change) > t.ppf(1 - _TRANSIENT_LEVEL / 2, freedom) * error else 0

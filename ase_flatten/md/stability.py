@@ -38,6 +38,9 @@ or by what the data of another temperature say."""
 DEPARTED = 3.0
 """A replica whose mean over the second half of its run is off by more, in canonical standard deviations, has left."""
 
+_LATE = 0.9
+"""A transient that ends in this last part of where it is looked for has not been seen to end."""
+
 REFERENCE_RUN = "the run of the reference method"
 """The source of an `ExpectedEnergy` that comes from molecular dynamics with the reference method."""
 
@@ -100,7 +103,7 @@ def summarize(
     total = total_energy(potential, kinetic, zero_energy_eV)[:, whole]
     above = (potential[:, whole] - zero_energy_eV) / KCAL_PER_MOL
     n_transient = equilibration(total) if thermostat != "none" else 0
-    settled = n_transient <= LATEST_EQUILIBRATION * len(total)
+    settled = n_transient < _LATE * LATEST_EQUILIBRATION * len(total)
     kept = slice(n_transient if settled else len(total) // 2, None)
     slope, slope_error = drift(time_ps[kept], total[kept])
     known = _in_kcal(expected, zero_energy_eV)
@@ -117,7 +120,9 @@ def summarize(
         "drift": known_or_none(slope),
         "drift_error": known_or_none(slope_error),
         "drift_tolerance": known_or_none(TOLERATED_DRIFT * spread),
-        "departed": _departed(numbers, above, known and known["mean"], potential_std) if thermostat != "none" else [],
+        "departed": _departed(numbers, above, known["mean"] if known else None, potential_std)
+        if thermostat != "none"
+        else [],
         "expected": known,
     }
     findings = [
@@ -151,9 +156,7 @@ def verdict_of(summary: Mapping[str, Any]) -> str:
     return str(summary.get("verdict", old))
 
 
-def reference_energy(
-    time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, whole: np.ndarray
-) -> ExpectedEnergy | None:
+def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarray) -> ExpectedEnergy | None:
     """Return what a run of the reference method says about the potential energy; None where it says too little.
 
     Parameters
@@ -197,7 +200,7 @@ def _settling(statistics: Mapping[str, Any], total: FloatArray, n_transient: int
             Finding(
                 CANNOT_TELL,
                 f"the total energy {moved} by {abs(change):.2g} kcal/mol in the first "
-                f"{statistics['equilibration_ps']:.2g} ps, and nothing says whether it is right since: give --reference",
+                f"{statistics['equilibration_ps']:.2g} ps, and nothing says whether it is right now: give --reference",
             )
         ]
     return []
@@ -245,8 +248,8 @@ def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
     if mean is None or error is None:
         return Finding(CANNOT_TELL, "the mean energy is not known: no replica lasted")
     shift, noise = mean - known["mean"], float(np.hypot(error, known["error"]))
-    side = "below" if shift < 0 else "above"
-    found = f"its mean potential energy is {plus_minus(abs(shift), noise)[1:]} kcal/mol {side} that of {known['source']}"
+    where = f"{'below' if shift < 0 else 'above'} that of {known['source']}"
+    found = f"its mean potential energy is {plus_minus(abs(shift), noise)[1:]} kcal/mol {where}"
     tolerance = TOLERATED_SHIFT[known["source"] == REFERENCE_RUN] * known["std"]
     if abs(shift) + WITHIN * noise <= tolerance:
         return Finding(STABLE, f"{found}, within the {tolerance:.2g} kcal/mol that are tolerated")

@@ -1,7 +1,5 @@
 """Temperatures of a run: that of the momenta, and that of the configurations."""
 
-from typing import Any
-
 import numpy as np
 from ase import units
 
