@@ -16,6 +16,7 @@ from ase_flatten.figures import FEW, KCAL, plot_comparison, plot_error_curves, p
 from ase_flatten.files import write_text
 from ase_flatten.md import verdict
 from ase_flatten.md.compare import comparisons
+from ase_flatten.md.words import measured, table
 from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
@@ -280,6 +281,7 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
             {
                 "temperature_K": summaries[0]["temperature_K"],
                 "summaries": summaries,
+                "rows": [(summary, cells[2:]) for summary, cells in zip(summaries, table(summaries), strict=True)],
                 "verdict": verdict(summaries, read),
                 "pictures": {
                     name: _data_uri((at / f"{name}.png").read_bytes())
@@ -294,12 +296,6 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
 
 def _in_words(model: dict[str, Any]) -> dict[str, str]:
     """Write down what the comparison tells of a model."""
-
-    def measured(value: float | None, error: float | None, decimals: int) -> str:
-        if value is None:
-            return "–"
-        return f"{value:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
-
     words = {
         "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
         "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",

@@ -15,6 +15,7 @@ from ase_flatten.distributions import N_BINS, count_distances, distribution_erro
 from ase_flatten.files import write_json
 from ase_flatten.md.accuracy import errors_along
 from ase_flatten.md.analysis import known_or_none, timeseries
+from ase_flatten.md.criteria import kelvin_per_eV
 from ase_flatten.md.expected_energy import expected_energy
 from ase_flatten.md.figure import plot_distances, plot_survival
 from ase_flatten.md.power import SIGNIFICANCE, detectable_lifetime, time_to_tell_apart
@@ -24,6 +25,7 @@ from ase_flatten.md.survival import Lifetimes, lifelines, log_rank, survival
 from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
+from ase_flatten.units import KCAL_PER_MOL
 
 N_CHECKED = 40
 """Frames of a model that the reference method is asked about."""
@@ -59,7 +61,8 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict
     Returns
     -------
     dict
-        The summaries, by the name of the model.
+        The summaries, by the name of the model; expected_total besides, the total energy that is expected with
+        equipartition of the kinetic one, kcal/mol.
     """
     runs = {run.name: run for run in saved_runs(folder)}
     expected = expected_energy(known, next(iter(runs.values())).summary["temperature_K"])
@@ -81,6 +84,9 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict
                 thermostat=settings.get("thermostat", "langevin"),
             ),
         }
+        if expected is not None:
+            kinetic = run.summary["temperature_K"] / kelvin_per_eV(len(known["numbers"]))
+            judged[name]["expected_total"] = (expected.mean + kinetic - settings["zero_energy_eV"]) / KCAL_PER_MOL
         if judged[name] != run.summary:
             write_json(run.folder / "summary.json", judged[name])
     return judged
