@@ -25,6 +25,7 @@ from ase_flatten.md.accuracy import errors_along
 from ase_flatten.md.compare import analyse, comparisons, distance_error, require_packages
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.saved import saved_runs
+from ase_flatten.md.stability import summarize
 from ase_flatten.md.survival import log_rank, survival
 from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.units import KCAL_PER_MOL
@@ -253,7 +254,7 @@ def write_run(folder, rng, *, n_replicas=4, lost=(), temperature=300.0, drawn_at
     summary = {
         "model": folder.name, "temperature_K": temperature, "n_replicas": n_replicas, "timestep_fs": 0.5,
         "n_steps": 20 * (n_frames - 1),
-        **analysis.summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0),
+        **summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0),
         "settings": {"zero_energy_eV": 0.0, "thermostat": "langevin"},
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
@@ -308,9 +309,9 @@ def test_a_temperature_is_compared(tmp_path, rng):
     assert list(reference["distances"]) == ["data"] and reference["reference_errors"] is None
     assert default["reference_errors"]["n_frames"] == 30 and improved["reference_errors"]["n_frames"] == 40
     words = verdict(summaries, comparisons(tmp_path / "md"))
-    assert "default is not: 4 of 4 replicas failed" in words
+    assert "default: 4 of 4 replicas failed in 2.5 ps together: a lifetime of 0.63 (0.24 to 2.3) ps" in words
     spans = "0.00 (0.00 to 0.60) and 1.00 (0.40 to 1.00)"
-    assert f"the survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
+    assert f"The survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
 
 
 def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rng, monkeypatch):
@@ -333,7 +334,7 @@ def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
     assert abs(model["configurational_temperature_K"] - 900) < 4 * error
     assert model["distances"]["data"]["bonds"]["error"] > 0.3
     words = verdict(summaries, {300.0: comparison})
-    assert "the configurational temperature of improved is" in words and "kinetic temperature" not in words
+    assert "The configurational temperature of improved is" in words and "kinetic temperature" not in words
 
 
 def test_data_without_histograms_have_no_distances(tmp_path, rng):
@@ -368,7 +369,7 @@ def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
     assert comparison["models"]["m"]["nve"] == summary["nve"]
     words = verdict([summary], {100.0: comparison})
-    assert "m conserves the energy without a thermostat" in words
+    assert "Without a thermostat m conserves the energy" in words
     # The energy decides on the temperature: none is right or wrong.
     assert "temperature of m" not in words
 
@@ -378,5 +379,5 @@ def test_a_leak_of_energy_beside_a_thermostat_run_is_told(tmp_path, rng):
     leak = {"drift": 5.2, "drift_error": 0.1, "ratio": 2.4, "conserved": False}
     write_json(tmp_path / "nve" / "improved" / "summary.json", {"nve": leak})
     words = verdict(summaries, {300.0: analyse(tmp_path, known(rng))})
-    assert "improved does not conserve the energy without a thermostat: it drifts by +5.2 meV/atom/ps" in words
+    assert "Without a thermostat improved does not conserve the energy: it drifts by +5.2 meV/atom/ps" in words
     assert "over the run 2.4 times the standard deviation" in words

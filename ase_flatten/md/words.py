@@ -92,11 +92,12 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
         for summary in summaries:
             if verdict_of(summary) == kind:
-                sentences.append(f"{_capital(summary['model'])}: {'; '.join(_why(summary))}.")
+                sentences.append(f"{summary['model']}: {'; '.join(_why(summary))}.")
     more = _differences(summaries)
     if comparison is not None:
-        more += _survival(comparison) + _temperatures(summaries, comparison) + _conservation(comparison)
-    return " ".join([*sentences, *(f"{_capital(clause)}." for clause in more)])
+        more += _survival(comparison) + _temperatures(summaries, comparison)
+        more += _conservation(comparison)
+    return " ".join([*sentences, *(f"{clause[:1].upper()}{clause[1:]}." for clause in more)])
 
 
 def _are(names: Sequence[str], *, alternative: bool = False) -> str:
@@ -119,14 +120,14 @@ def _why(summary: Summary) -> list[str]:
 def _old_reason(summary: Summary) -> str:
     """Say what a summary tells that was written before reasons were."""
     found = f"{summary['n_failed']} of {summary['n_replicas']} replicas failed"
-    if None in (summary["drift"], summary.get("drift_error")):
+    if summary["n_failed"] or None in (summary["drift"], summary.get("drift_error")):
         return found
     return f"{found}, its total energy drifts by {plus_minus(summary['drift'], summary['drift_error'])} kcal/mol/ps"
 
 
 def _differences(summaries: Sequence[Summary]) -> list[str]:
-    """Compare the mean energies of two models, where both have one."""
-    models = [summary for summary in summaries if summary["model"] != "reference"]
+    """Compare the mean energies of each model with the last one's, but for those that are unstable."""
+    models = [one for one in summaries if one["model"] != "reference" and verdict_of(one) != UNSTABLE]
     clauses = []
     for summary, other in [(one, models[-1]) for one in models[:-1]]:
         if None in (summary["standard_error"], other["standard_error"]):
@@ -145,7 +146,7 @@ def _conservation(comparison: Comparison) -> list[str]:
     """Say how well models keep their energy without a thermostat, where they were run so."""
     kept = [(name, model["nve"]) for name, model in comparison["models"].items() if model.get("nve")]
     return [
-        f"{name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy without a thermostat: it drifts "
+        f"without a thermostat {name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy: it drifts "
         f"by {nve['drift']:+.3g} meV/atom/ps, over the run {nve['ratio']:.2g} times the standard deviation of the "
         "kinetic energy"
         for name, nve in kept
@@ -208,7 +209,3 @@ def _temperatures(summaries: Sequence[Summary], comparison: Comparison) -> list[
 
 def _join(names: Sequence[str], word: str = "and") -> str:
     return f" {word} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
