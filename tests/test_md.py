@@ -402,7 +402,8 @@ def run(folder, calculator=None, *, model="default", seed=0, engine="batched", r
 
 SUMMARY_KEYS = {
     "model", "temperature_K", "timestep_fs", "n_steps", "n_replicas", "n_failed", "first_failure_ps", "reasons",
-    "mean_total_energy", "standard_error", "drift", "drift_error", "stable", "engine", "equilibration_ps", "verdict", "why",
+    "mean_total_energy", "standard_error", "drift", "drift_error", "stable", "engine", "equilibration_ps",
+    "verdict", "why",
 }  # fmt: skip
 
 ENGINES = pytest.mark.parametrize("engine", ["batched", "ase"])

@@ -128,7 +128,7 @@ def summarize(
     findings = [
         _survival(len(failures), potential.shape[1], lived_ps),
         *_settling(statistics, total, n_transient),
-        _drift(statistics, float(time_ps[-1] - time_ps[kept][0]) if total.size else 0.0),
+        _drift(statistics, float(time_ps[-1] - time_ps[0])),
     ]
     if thermostat != "none":
         findings += [*_departures(statistics, potential.shape[1]), _mean_energy(statistics)]
