@@ -10,7 +10,7 @@ from ase_flatten.md import analysis
 from ase_flatten.md.expected_energy import ExpectedEnergy
 from ase_flatten.md.power import detectable_lifetime, lifetime, power, time_to_tell_apart
 from ase_flatten.md.stability import REFERENCE_RUN, summarize
-from ase_flatten.md.survival import log_rank, over_seeds, stratified_log_rank
+from ase_flatten.md.survival import log_rank, sign_flip_test, stratified_log_rank
 from ase_flatten.units import KCAL_PER_MOL
 
 POTENTIAL_STD, KINETIC_STD, MEMORY_PS = 3.6, 3.7, 0.1
@@ -216,7 +216,7 @@ def test_false_differences_are_as_rare_as_they_should_be(rng):
 
 
 def test_few_seeds_cannot_make_a_small_p():
-    assert over_seeds([1.0, 2.0, 3.0]) == 0.25
-    assert over_seeds([1.0, 2.0, 3.0, 0.5, 2.0, 3.0]) == pytest.approx(2 / 2**6)
-    assert over_seeds([1.0, -2.0, 0.5]) == 1
-    assert over_seeds([]) == 1
+    assert sign_flip_test([1.0, 2.0, 3.0]) == 0.25
+    assert sign_flip_test([1.0, 2.0, 3.0, 0.5, 2.0, 3.0]) == pytest.approx(2 / 2**6)
+    assert sign_flip_test([1.0, -2.0, 0.5]) == 1
+    assert sign_flip_test([]) == 1

@@ -97,7 +97,7 @@ def stratified_log_rank(strata: Sequence[tuple[Lifetimes, Lifetimes]]) -> float:
     The log-rank test with a stratum for each pair (seed): observed minus expected failures, and their hypergeometric
     variances, are summed over the pairs, so that replicas are compared within a pair only (Mantel and Haenszel,
     https://doi.org/10.1093/jnci/22.4.719; Peto et al., https://doi.org/10.1038/bjc.1977.1). It is a claim
-    about replicas of these very models: `over_seeds` is one about models.
+    about replicas of these very models: `sign_flip_test` is one about models.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def lived(lifetimes: Lifetimes) -> float:
     return float(np.mean(lifetimes[0]))
 
 
-def over_seeds(differences: Sequence[float]) -> float:
+def sign_flip_test(differences: Sequence[float]) -> float:
     """Test whether paired differences, one for each seed, are centred at zero: a claim about models, not replicas.
 
     Exact: under the null hypothesis every difference may as well have the other sign (Fisher's randomization test). The
