@@ -20,7 +20,7 @@ from ase_flatten.md.expected_energy import expected_energy
 from ase_flatten.md.figure import plot_distances, plot_survival
 from ase_flatten.md.power import SIGNIFICANCE, detectable_lifetime, time_to_tell_apart
 from ase_flatten.md.saved import SavedRun, forces_of, positions_of, saved_runs
-from ase_flatten.md.stability import STABLE, UNSTABLE, reference_energy, summarize, verdict_of
+from ase_flatten.md.stability import STABLE, UNKNOWN_MEAN, UNSTABLE, reference_energy, summarize, verdict_of
 from ase_flatten.md.survival import Lifetimes, lifelines, log_rank, survival
 from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.progress import SILENT, Progress
@@ -84,6 +84,8 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict
                 thermostat=settings.get("thermostat", "langevin"),
             ),
         }
+        if name == "reference":  # it is what the others should be
+            judged[name]["why"] = [why for why in judged[name]["why"] if why != UNKNOWN_MEAN]
         if expected is not None:
             kinetic = run.summary["temperature_K"] / kelvin_per_eV(len(known["numbers"]))
             judged[name]["expected_total"] = (expected.mean + kinetic - settings["zero_energy_eV"]) / KCAL_PER_MOL

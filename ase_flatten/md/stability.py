@@ -41,6 +41,8 @@ DEPARTED = 3.0
 _LATE = 0.9
 """A transient that ends in this last part of where it is looked for has not been seen to end."""
 
+UNKNOWN_MEAN = "nothing says what its mean energy should be"
+
 REFERENCE_RUN = "the run of the reference method"
 """The source of an `ExpectedEnergy` that comes from molecular dynamics with the reference method."""
 
@@ -243,7 +245,7 @@ def _departures(statistics: Mapping[str, Any], n_replicas: int) -> list[Finding]
 
 def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
     if statistics["expected"] is None:
-        return Finding(STABLE, "nothing says what its mean energy should be")
+        return Finding(STABLE, UNKNOWN_MEAN)
     mean, error, known = (statistics[key] for key in ("mean_potential_energy", "potential_error", "expected"))
     if mean is None or error is None:
         return Finding(CANNOT_TELL, "the mean energy is not known: no replica lasted")
@@ -254,7 +256,8 @@ def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
     if abs(shift) + WITHIN * noise <= tolerance:
         return Finding(STABLE, f"{found}, within the {tolerance:.2g} kcal/mol that are tolerated")
     if abs(shift) > tolerance + SIGNIFICANT * noise:
-        return Finding(UNSTABLE, f"{found}: it has left for conformations that are not visited there")
+        left = "it has left for conformations that are not visited there" if shift < 0 else "its energies are too high"
+        return Finding(UNSTABLE, f"{found}: {left}")
     return Finding(CANNOT_TELL, f"{found}: whether that is less than {tolerance:.2g} kcal/mol, takes a longer run")
 
 
