@@ -281,7 +281,10 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
             {
                 "temperature_K": summaries[0]["temperature_K"],
                 "summaries": summaries,
-                "rows": [(summary, cells[2:]) for summary, cells in zip(summaries, table(summaries), strict=True)],
+                "rows": [
+                    (summary, measured(summary["mean_total_energy"], summary["standard_error"], 2), cells[2:])
+                    for summary, cells in zip(summaries, table(summaries), strict=True)
+                ],
                 "verdict": verdict(summaries, read),
                 "pictures": {
                     name: _data_uri((at / f"{name}.png").read_bytes())

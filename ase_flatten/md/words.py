@@ -49,7 +49,7 @@ def table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
             summary["model"],
             measured(summary.get("mean_potential_energy"), summary.get("potential_error"), 2),
             _expected(summary),
-            measured(summary["drift"], summary.get("drift_error"), 2),
+            measured(summary["drift"], summary.get("drift_error"), 3, sign="+"),
             f"{summary['n_failed']} of {summary['n_replicas']}",
             _lifetime(summary),
             verdict_of(summary),
@@ -58,11 +58,11 @@ def table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
     ]
 
 
-def measured(value: float | None, error: float | None, decimals: int) -> str:
-    """Write a value and its standard error, as far as they are known."""
+def measured(value: float | None, error: float | None, decimals: int, *, sign: str = "-") -> str:
+    """Write a value and its standard error, as far as they are known; sign as in Python's formats."""
     if value is None:
         return "–"
-    return f"{value:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
+    return f"{value:{sign}.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
 
 
 def _expected(summary: Summary) -> str:
