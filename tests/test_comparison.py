@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -22,10 +23,11 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz
 from ase_flatten.md import Protocol, analysis, reference_bonds, run_md, verdict
 from ase_flatten.md.accuracy import errors_along
-from ase_flatten.md.compare import analyse, comparisons, distance_error, require_packages
+from ase_flatten.md.compare import analyse, comparisons, decided, distance_error, judge, require_packages
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
+from ase_flatten.md.expected_energy import ExpectedEnergy
 from ase_flatten.md.saved import saved_runs
-from ase_flatten.md.stability import summarize
+from ase_flatten.md.stability import REFERENCE_RUN, summarize
 from ase_flatten.md.survival import log_rank, survival
 from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.units import KCAL_PER_MOL
@@ -324,6 +326,39 @@ def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rn
     assert first["log_rank"] is None
     (tmp_path / "default" / "reference_errors.json").unlink()
     assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"] is None
+
+
+def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_path, rng, monkeypatch):
+    energies = harmonic_chain(4000, 300.0, rng)[1]
+    of_data = ExpectedEnergy(energies.mean() + 1.0, energies.std(), 0.001, "the data")
+    monkeypatch.setattr("ase_flatten.md.compare.expected_energy", lambda known, temperature_K: of_data)
+    write_run(tmp_path / "improved", rng)
+    judged = judge(tmp_path, known(rng))["improved"]
+    assert judged["verdict"] == "unstable" and judged["departed"] == [0, 1, 2, 3]
+    assert "below that of the data" in judged["why"][-1]
+    assert json.loads((tmp_path / "improved" / "summary.json").read_text()) == judged
+    write_run(tmp_path / "reference", rng)
+    judged = judge(tmp_path, known(rng))
+    assert judged["improved"]["verdict"] == "stable", judged["improved"]["why"]
+    assert judged["improved"]["expected"]["source"] == REFERENCE_RUN and judged["reference"]["expected"] is None
+    mean = judged["improved"]["expected"]["mean"]
+    assert judged["improved"]["expected_total"] == pytest.approx(mean + 3 * units.kB * 300 / KCAL_PER_MOL)
+
+
+def test_a_run_is_decided_when_no_longer_one_would_change_it(tmp_path, rng):
+    at = tmp_path / "400K"
+    summaries = {
+        "default": write_run(at / "default", rng, lost=[(k, 20) for k in range(3)]),
+        "improved": write_run(at / "improved", rng),
+    }
+    # 8 ps without a failure: a lifetime above 2.7 ps, enough for most replicas to last for 1.8 ps and not for 2 ps.
+    assert not decided(at, summaries, looks=1, longest_ps=2.0)
+    assert decided(at, {**summaries, "default": summaries["improved"]}, looks=1, longest_ps=1.8)
+    # Three of four are too few to differ from none.
+    assert not decided(at, summaries, looks=6, longest_ps=1.8)
+    shutil.rmtree(at / "default")
+    summaries["default"] = write_run(at / "default", rng, n_replicas=16, lost=[(k, 2) for k in range(16)])
+    assert decided(at, summaries, looks=6, longest_ps=1.8)
 
 
 def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
