@@ -17,6 +17,8 @@ from ase_flatten.files import write_text
 from ase_flatten.groups import N_LEAST
 from ase_flatten.md import verdict
 from ase_flatten.md.compare import comparisons
+from ase_flatten.md.words import measured
+from ase_flatten.md.words import table as md_table
 from ase_flatten.models import convergence_note
 from ase_flatten.models.folder import CARD, read_card
 from ase_flatten.run import Run
@@ -212,6 +214,10 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
             {
                 "temperature_K": summaries[0]["temperature_K"],
                 "summaries": summaries,
+                "rows": [
+                    (summary, measured(summary["mean_total_energy"], summary["standard_error"], 2), cells[2:])
+                    for summary, cells in zip(summaries, md_table(summaries), strict=True)
+                ],
                 "verdict": verdict(summaries, read),
                 "pictures": {
                     name: _data_uri((at / f"{name}.png").read_bytes())
@@ -226,12 +232,6 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
 
 def _in_words(model: dict[str, Any]) -> dict[str, str]:
     """Write down what the comparison tells of a model."""
-
-    def measured(value: float | None, error: float | None, decimals: int) -> str:
-        if value is None:
-            return "–"
-        return f"{value:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
-
     words = {
         "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
         "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",

@@ -3,8 +3,10 @@
     python examples/stability.py DATASET.npz -n 5 -i 50 -s 30 --seeds 3 --T 300 400 500 --ps 10 --replicas 16
 
 Trains both models for each seed and runs them (what was stopped goes on, what was finished is taken as it is).
-Prints how many replicas lasted, for how long in all, and what their energies say, a row for each run, and what
-the analysis of each run found, over all seeds; writes both as tables for the documentation.
+Prints the verdict on each run with how many replicas lasted, for how long in all, and what their energies say, a row
+for each run, what the analysis of each run found, over all seeds, and whether improved models last longer than
+default ones: by the replicas of these models (log-rank, stratified by seed), and by the models, one number a
+seed, which is what carries over to other seeds. Writes all as tables for the documentation.
 ``--reference tblite:GFN2-xTB`` runs the reference method as well and gives the true errors of the first seed's models
 on frames that they visited; ``--check tblite:GFN2-xTB`` gives those of every seed, without running it.
 """
@@ -27,21 +29,43 @@ from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset
 from ase_flatten.md import load_protocol
 from ase_flatten.md.analysis import block_error
-from ase_flatten.md.compare import analyse, comparisons
-from ase_flatten.md.criteria import kelvin_per_eV
+from ase_flatten.md.compare import analyse, comparisons, lifetimes_of
 from ase_flatten.md.saved import SavedRun, saved_runs
+from ase_flatten.md.stability import STABLE, verdict_of
+from ase_flatten.md.survival import lived, sign_flip_test, stratified_log_rank
 from ase_flatten.md.temperatures import configurational_temperature, mean_and_error
 from ase_flatten.md.validate import Subject, validate
+from ase_flatten.md.words import measured
 from ase_flatten.run import RunSettings
 from ase_flatten.training import train
 from ase_flatten.units import KCAL_PER_MOL
 
-HEADS = ["T, K", "seed", "model", "lasted", "time in all, ps", "mean energy, kcal/mol", "first failure"]
+HEADS = [
+    "T, K",
+    "seed",
+    "model",
+    "verdict",
+    "lasted",
+    "time in all, ps",
+    "left out, ps",
+    "mean potential energy, kcal/mol",
+    "expected",
+    "first failure",
+]
+CLAIM_HEADS = [
+    "T, K",
+    "seeds",
+    "time lived by a replica, default, ps",
+    "improved, ps",
+    "p over replicas",
+    "p over seeds",
+]
 FINDINGS = {
+    "verdict": "stable",
     "lasted": "lasted",
     "time": "time in all, ps",
-    "log_rank": "log-rank p",
-    "energy": "mean energy, kcal/mol",
+    "energy": "mean potential energy, kcal/mol",
+    "expected": "expected",
     "configurational": "configurational T, K",
     "pairs": "h(r) error, all pairs",
     "beyond": "beyond the data, Å: failed; lasting",
@@ -59,19 +83,20 @@ def lasted(summary: dict[str, Any]) -> tuple[int, float]:
 
 
 def row(summary: dict[str, Any], seed: int | str) -> list[str]:
-    """Write one run: its replicas, the time that they lasted, and their energies."""
+    """Write one run: its verdict, its replicas, the time that they lasted, and their energies."""
     n_lasting, time_ps = lasted(summary)
-    energy = ""
-    if summary["mean_total_energy"] is not None:
-        energy = f"{summary['mean_total_energy']:.2f} ± {summary['standard_error'] or np.nan:.2f}"
+    expected = summary["expected"]
     first = min(summary["failures"], key=lambda failure: failure["step"], default=None)
     return [
         f"{summary['temperature_K']:g}",
         str(seed),
         summary["model"],
+        verdict_of(summary),
         f"{n_lasting} of {summary['n_replicas']}",
         f"{time_ps:.1f}",
-        energy,
+        measured(summary["equilibration_ps"], None, 2),
+        measured(summary["mean_potential_energy"], summary["potential_error"], 2),
+        measured(expected["mean"], expected["error"], 2) if expected else "–",
         f"{max(first['time_ps'], 0.0):.2f} ps: {first['reason']}" if first else "",
     ]
 
@@ -94,12 +119,11 @@ def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float 
 
 
 def of_data(dataset: Dataset, temperature: float) -> list[str]:
-    """Write a row of what the data say about their own temperature, the kinetic energy by equipartition."""
+    """Write a row of what the data say about their own temperature."""
     potential = (dataset.energies - dataset.energies.min()) / KCAL_PER_MOL
-    kinetic = temperature / kelvin_per_eV(dataset.n_atoms) / KCAL_PER_MOL
     error = block_error(potential[:, None])[0]
     configurational, its_error = mean_and_error(configurational_temperature(dataset.positions, dataset.forces)[:, None])
-    energy = f"{potential.mean() + kinetic:.1f} (± {error:.1f})"
+    energy = f"{potential.mean():.1f} (± {error:.1f})"
     return [
         f"{temperature:g}",
         "data",
@@ -107,11 +131,9 @@ def of_data(dataset: Dataset, temperature: float) -> list[str]:
         "",
         "",
         energy,
+        "",
         f"{configurational:.0f} (± {its_error:.0f})",
-        "",
-        "",
-        "",
-        "",
+        *[""] * 4,
     ]
 
 
@@ -120,13 +142,15 @@ def findings(run: SavedRun, comparison: dict[str, Any], limits: tuple[FloatArray
     summary = run.summary
     of = comparison["models"][summary["model"]]
     true = of["reference_errors"] or {}
-    test = comparison["log_rank"] or {"models": ()}
+    expected = summary["expected"]
     return {
+        "verdict": verdict_of(summary),
         "n_replicas": summary["n_replicas"],
         "lasted": lasted(summary)[0],
         "time": lasted(summary)[1],
-        "log_rank": test["p_value"] if summary["model"] in test["models"] else None,
-        "energy": summary["mean_total_energy"],
+        "energy": summary["mean_potential_energy"],
+        "expected": expected["mean"] if expected else None,
+        "lifetimes": lifetimes_of(run),
         "configurational": of["configurational_temperature_K"],
         "pairs": of["distances"].get("data", {}).get("pairs", {}).get("error"),
         "beyond": beyond(run, limits),
@@ -143,15 +167,30 @@ def over_seeds(found: list[dict[str, Any]]) -> list[str]:
 
     out = [spread([one["beyond"][k] for one in found if one["beyond"][k] is not None], 1) for k in (0, 1)]
     return [
+        f"{sum(one['verdict'] == STABLE for one in found)} of {len(found)}",
         f"{sum(one['lasted'] for one in found)} of {sum(one['n_replicas'] for one in found)}",
         f"{sum(one['time'] for one in found):.0f}",
-        ", ".join(f"{one['log_rank']:.2g}" for one in found if one["log_rank"] is not None),
         mean("energy", 1),
+        mean("expected", 1),
         mean("configurational", 0),
         mean("pairs", 3),
         "; ".join(out),
         mean("force", 2),
         mean("true", 1),
+    ]
+
+
+def claim(temperature: float, default: list[dict[str, Any]], improved: list[dict[str, Any]]) -> list[str]:
+    """Write whether improved models last longer than default ones at a temperature, over all seeds."""
+    pairs = [(one["lifetimes"], other["lifetimes"]) for one, other in zip(default, improved, strict=True)]
+    times = [(lived(one), lived(other)) for one, other in pairs]
+    return [
+        f"{temperature:g}",
+        str(len(pairs)),
+        spread([one for one, _ in times], 2),
+        spread([other for _, other in times], 2),
+        f"{stratified_log_rank(pairs):.2g}",
+        f"{sign_flip_test([other - one for one, other in times]):.2g} (at least {2 / 2 ** len(pairs):.2g})",
     ]
 
 
@@ -168,8 +207,7 @@ def main(given: argparse.Namespace) -> None:
     dataset, progress = read_dataset(given.dataset), console.progress(False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
     trainer = {name: value for name in ("sigma", "epochs") if (value := getattr(given, name)) is not None}
-    protocol = load_protocol("quick")
-    protocol = replace(protocol.lasting(given.ps), n_replicas=given.replicas)
+    protocol = replace(load_protocol(given.protocol).lasting(given.ps), n_replicas=given.replicas)
     table = []
     distances = pair_distances(dataset.positions)
     limits = distances.min(axis=0), distances.max(axis=0)
@@ -192,9 +230,10 @@ def main(given: argparse.Namespace) -> None:
             comparison = comparisons(folder.parent)[temperature]
             for saved in saved_runs(folder):
                 found.setdefault((temperature, saved.name), []).append(findings(saved, comparison, limits))
-    table.sort(key=lambda cells: (float(cells[0]), cells[2], cells[1]))
+    table.sort(key=lambda cells: (float(cells[0]), cells[2], int(cells[1])))
     title = (
-        f"{dataset.formula}, {schedule.n_train(schedule.n_steps)} frames: {given.replicas} replicas of {given.ps:g} ps "
+        f"{dataset.formula}, {schedule.n_train(schedule.n_steps)} frames: {given.replicas} replicas of "
+        f"{'at most ' if protocol.looks > 1 else ''}{given.ps:g} ps "
         f"at {protocol.timestep_fs:g} fs"
     )
     console.table(title, HEADS, table)
@@ -208,6 +247,14 @@ def main(given: argparse.Namespace) -> None:
     console.table(title, heads, table)
     write_text(given.out / "findings.rst", as_rst(title, heads, table))
     console.say(f"table: {given.out / 'findings.rst'}")
+    claims = [
+        claim(temperature, found[temperature, "default"], found[temperature, "improved"])
+        for temperature in given.T
+        if {(temperature, "default"), (temperature, "improved")} <= set(found)
+    ]
+    console.table(f"{title}: do improved models last longer?", CLAIM_HEADS, claims)
+    write_text(given.out / "claims.rst", as_rst(f"{title}: do improved models last longer?", CLAIM_HEADS, claims))
+    console.say(f"table: {given.out / 'claims.rst'}")
 
 
 if __name__ == "__main__":
@@ -222,6 +269,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them [0]")
     parser.add_argument("--T", type=float, nargs="+", default=[300.0, 400.0, 500.0], help="K [300 400 500]")
+    parser.add_argument("--protocol", default="quick", help="a TOML file or a name; auto goes on until decided [quick]")
     parser.add_argument("--ps", type=float, default=10.0, help="time of each replica [10]")
     parser.add_argument("--replicas", type=int, default=16, help="replicas of each model [16]")
     parser.add_argument("--reference", help="also run this method, with the first seed: tblite:GFN2-xTB")

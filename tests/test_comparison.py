@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -22,9 +23,11 @@ from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz
 from ase_flatten.md import Protocol, analysis, reference_bonds, run_md, verdict
 from ase_flatten.md.accuracy import errors_along
-from ase_flatten.md.compare import analyse, comparisons, distance_error, require_packages
+from ase_flatten.md.compare import analyse, comparisons, decided, distance_error, judge, require_packages
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
+from ase_flatten.md.expected_energy import ExpectedEnergy
 from ase_flatten.md.saved import saved_runs
+from ase_flatten.md.stability import REFERENCE_RUN, summarize
 from ase_flatten.md.survival import log_rank, survival
 from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.units import KCAL_PER_MOL
@@ -253,7 +256,7 @@ def write_run(folder, rng, *, n_replicas=4, lost=(), temperature=300.0, drawn_at
     summary = {
         "model": folder.name, "temperature_K": temperature, "n_replicas": n_replicas, "timestep_fs": 0.5,
         "n_steps": 20 * (n_frames - 1),
-        **analysis.summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0),
+        **summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0),
         "settings": {"zero_energy_eV": 0.0, "thermostat": "langevin"},
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
@@ -308,9 +311,9 @@ def test_a_temperature_is_compared(tmp_path, rng):
     assert list(reference["distances"]) == ["data"] and reference["reference_errors"] is None
     assert default["reference_errors"]["n_frames"] == 30 and improved["reference_errors"]["n_frames"] == 40
     words = verdict(summaries, comparisons(tmp_path / "md"))
-    assert "default is not: 4 of 4 replicas failed" in words
+    assert "default: 4 of 4 replicas failed in 2.5 ps together: a lifetime of 0.62 (0.24 to 2.3) ps" in words
     spans = "0.00 (0.00 to 0.60) and 1.00 (0.40 to 1.00)"
-    assert f"the survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
+    assert f"The survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
 
 
 def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rng, monkeypatch):
@@ -325,6 +328,39 @@ def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rn
     assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"] is None
 
 
+def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_path, rng, monkeypatch):
+    energies = harmonic_chain(4000, 300.0, rng)[1]
+    of_data = ExpectedEnergy(energies.mean() + 1.0, energies.std(), 0.001, "the data")
+    monkeypatch.setattr("ase_flatten.md.compare.expected_energy", lambda known, temperature_K: of_data)
+    write_run(tmp_path / "improved", rng)
+    judged = judge(tmp_path, known(rng))["improved"]
+    assert judged["verdict"] == "unstable" and judged["departed"] == [0, 1, 2, 3]
+    assert "below that of the data" in judged["why"][-1]
+    assert json.loads((tmp_path / "improved" / "summary.json").read_text()) == judged
+    write_run(tmp_path / "reference", rng)
+    judged = judge(tmp_path, known(rng))
+    assert judged["improved"]["verdict"] == "stable", judged["improved"]["why"]
+    assert judged["improved"]["expected"]["source"] == REFERENCE_RUN and judged["reference"]["expected"] is None
+    mean = judged["improved"]["expected"]["mean"]
+    assert judged["improved"]["expected_total"] == pytest.approx(mean + 3 * units.kB * 300 / KCAL_PER_MOL)
+
+
+def test_a_run_is_decided_when_no_longer_one_would_change_it(tmp_path, rng):
+    at = tmp_path / "400K"
+    summaries = {
+        "default": write_run(at / "default", rng, lost=[(k, 20) for k in range(3)]),
+        "improved": write_run(at / "improved", rng),
+    }
+    # 8 ps without a failure: a lifetime above 2.7 ps, enough for most replicas to last for 1.8 ps and not for 2 ps.
+    assert not decided(at, summaries, looks=1, longest_ps=2.0)
+    assert decided(at, {**summaries, "default": summaries["improved"]}, looks=1, longest_ps=1.8)
+    # Three of four are too few to differ from none.
+    assert not decided(at, summaries, looks=6, longest_ps=1.8)
+    shutil.rmtree(at / "default")
+    summaries["default"] = write_run(at / "default", rng, n_replicas=16, lost=[(k, 2) for k in range(16)])
+    assert decided(at, summaries, looks=6, longest_ps=1.8)
+
+
 def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
     summaries = [write_run(tmp_path / "improved", rng, drawn_at=900.0, n_frames=801)]
     comparison = analyse(tmp_path, known(rng))
@@ -333,7 +369,7 @@ def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
     assert abs(model["configurational_temperature_K"] - 900) < 4 * error
     assert model["distances"]["data"]["bonds"]["error"] > 0.3
     words = verdict(summaries, {300.0: comparison})
-    assert "the configurational temperature of improved is" in words and "kinetic temperature" not in words
+    assert "The configurational temperature of improved is" in words and "kinetic temperature" not in words
 
 
 def test_data_without_histograms_have_no_distances(tmp_path, rng):
@@ -368,7 +404,7 @@ def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
     assert comparison["models"]["m"]["nve"] == summary["nve"]
     words = verdict([summary], {100.0: comparison})
-    assert "m conserves the energy without a thermostat" in words
+    assert "Without a thermostat m conserves the energy" in words
     # The energy decides on the temperature: none is right or wrong.
     assert "temperature of m" not in words
 
@@ -378,5 +414,5 @@ def test_a_leak_of_energy_beside_a_thermostat_run_is_told(tmp_path, rng):
     leak = {"drift": 5.2, "drift_error": 0.1, "ratio": 2.4, "conserved": False}
     write_json(tmp_path / "nve" / "improved" / "summary.json", {"nve": leak})
     words = verdict(summaries, {300.0: analyse(tmp_path, known(rng))})
-    assert "improved does not conserve the energy without a thermostat: it drifts by +5.2 meV/atom/ps" in words
+    assert "Without a thermostat improved does not conserve the energy: it drifts by +5.2 meV/atom/ps" in words
     assert "over the run 2.4 times the standard deviation" in words

@@ -13,6 +13,8 @@ from ase_flatten import load_calculator
 from ase_flatten.exceptions import InputError
 from ase_flatten.md import Protocol
 from ase_flatten.md.__main__ import main
+from ase_flatten.md.run import run_md
+from ase_flatten.md.saved import SavedRun
 from ase_flatten.md.validate import Subject, energy_fluctuation, validate
 from ase_flatten.run import Run
 
@@ -74,6 +76,42 @@ def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
     assert np.array_equal(*energies)
 
 
+def test_it_runs_until_it_is_decided_and_resumes(finished_run, tmp_path, monkeypatch):
+    subject = replace(Subject.of_run(finished_run), folder=tmp_path / "a")
+    looks = replace(SHORT, n_steps=80, looks=3)
+    asked = []
+
+    def at_second_look(folder, summaries, *, looks, longest_ps):
+        asked.append([summary["n_steps"] for summary in summaries.values()])
+        return asked[-1] == [40, 40]
+
+    monkeypatch.setattr("ase_flatten.md.validate.decided", at_second_look)
+    summaries = validate(subject, [300], looks)
+    assert asked == [[20, 20], [40, 40]] and [summary["n_steps"] for summary in summaries] == [40, 40]
+    assert json.loads((tmp_path / "a/300K/comparison.json").read_text())["log_rank"]["level"] == 0.05 / 3
+    assert not list((tmp_path / "a" / "300K").glob("*.partial"))
+    # Decided is decided; and a run that is stopped between the models ends as one that was not.
+    assert validate(subject, [300], looks) == summaries and asked[2:] == [[40, 40]]
+    stopped, calls = replace(subject, folder=tmp_path / "b"), []
+
+    def stop(*given, run=run_md, **named):
+        calls.append(named["model"])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return run(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_flatten.md.validate.run_md", stop)
+        with pytest.raises(KeyboardInterrupt):
+            validate(stopped, [300], looks)
+    assert validate(stopped, [300], looks) == summaries
+    arrays = [SavedRun(tmp_path / twin / "300K" / "improved").arrays["potential"] for twin in "ab"]
+    assert np.array_equal(*arrays)
+    fixed = replace(subject, folder=tmp_path / "c")
+    validate(fixed, [300], replace(SHORT, n_steps=40))
+    assert np.array_equal(SavedRun(tmp_path / "c" / "300K" / "improved").arrays["potential"], arrays[0])
+
+
 def test_an_unfinished_run_is_refused(finished_run, tmp_path):
     (tmp_path / "reference.npz").write_bytes((finished_run.folder / "reference.npz").read_bytes())
     with pytest.raises(InputError, match="expected a finished run, found no default model"):
@@ -101,15 +139,21 @@ def test_the_command_prints_a_table_and_a_verdict(command, finished_run):
 
 
 def test_strict_fails_where_the_improved_model_does(command, finished_run, monkeypatch):
-    for stable, expected in ((True, 0), (False, 1)):
+    for stable, expected in ((True, 0), (False, 1), (None, 1)):
         monkeypatch.setattr(
             "ase_flatten.md.validate.run_md",
-            lambda *_, model, stable=stable, **__: {
+            lambda *_, **__: {"n_steps": 10},
+        )
+        judged = {
+            model: {
                 "model": model, "temperature_K": 300.0, "n_replicas": 1, "n_failed": 0, "mean_total_energy": 1.0,
                 "standard_error": 0.1, "drift": 0.0, "drift_error": 0.1, "stable": stable or model == "default",
-                "reasons": [], "n_steps": 10, "timestep_fs": 0.5, "first_failure_ps": None,
-            },
-        )  # fmt: skip
+                "reasons": [], "first_failure_ps": None,
+            }
+            for model in ("default", "improved")
+        }  # fmt: skip
+        monkeypatch.setattr("ase_flatten.md.validate.judge", lambda folder, known, judged=judged: judged)
+        monkeypatch.setattr("ase_flatten.md.validate.decided", lambda folder, summaries, **_: True)
         monkeypatch.setattr("ase_flatten.md.validate.plot_total_energy", lambda folder: [])
         monkeypatch.setattr("ase_flatten.md.validate.analyse", lambda folder, known, **_: {})
         assert command(finished_run.folder, "--T", 300, "--strict", "-q")[0] == expected

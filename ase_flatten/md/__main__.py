@@ -34,12 +34,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
     how = parser.add_argument_group("how (without these, as the protocol says)")
-    how.add_argument("--protocol", default="quick", help="a TOML file, or one of the package's own by name [quick]")
+    how.add_argument(
+        "--protocol", default="quick", help="a TOML file or a name: quick; auto runs on until it is decided [quick]"
+    )
     how.add_argument("--T", nargs="+", type=float, metavar="K", help="temperatures, K [300 400]")
     how.add_argument("--timestep", type=float, help="time step, fs")
     length = how.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="steps of each replica")
-    length.add_argument("--ps", type=float, help="time of each replica, ps")
+    length.add_argument("--ps", type=float, help="time of each replica, ps; with auto at most")
     how.add_argument("--replicas", type=int, help="replicas of each model")
     how.add_argument("--friction", type=float, help="friction of the thermostat, 1/fs")
     how.add_argument("--thermostat", choices=THERMOSTATS, help="from time zero on")
@@ -50,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
     parser.add_argument("--no-resume", action="store_false", dest="resume", help="begin anew what was stopped")
     parser.add_argument("--resume", action="store_true", default=True, help="go on with what was stopped [it does]")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 unless the improved model is stable")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 unless the improved model's verdict is stable",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="show results and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="show more of what is done")
     return parser
@@ -59,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
     from ase_flatten.md.compare import comparisons
+    from ase_flatten.md.stability import STABLE, verdict_of
     from ase_flatten.md.validate import Subject, validate
+    from ase_flatten.md.words import HEADS, table
     from ase_flatten.run import open_run
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
@@ -77,24 +85,16 @@ def _run(given: argparse.Namespace) -> None:
         reference=given.reference, reference_ps=given.reference_ps, seed=given.seed, resume=given.resume,
         progress=console.progress(given.quiet),
     )  # fmt: skip
-    console.table(
-        "Total energy, kcal/mol above the data's lowest potential energy",
-        ("T, K", "model", "mean", "standard error", "drift per ps", "failed", "stable"),
-        [
-            (
-                f"{summary['temperature_K']:g}", summary["model"], _number(summary["mean_total_energy"]),
-                _number(summary["standard_error"]), _number(summary["drift"]),
-                f"{summary['n_failed']} of {summary['n_replicas']}", "yes" if summary["stable"] else "no",
-            )
-            for summary in summaries
-        ],
-    )  # fmt: skip
+    title = "Energies in kcal/mol above the data's lowest, drift of the total energy in kcal/mol/ps, lifetime in ps"
+    console.table(title, HEADS, table(summaries))
     for summary in summaries:
         for reason in summary["reasons"]:
             console.say(f"{summary['temperature_K']:g} K, {summary['model']}, {reason}")
     console.say(verdict(summaries, comparisons(subject.folder)))
     console.say(f"energies, trajectories and figures: {subject.folder}")
-    if given.strict and not all(summary["stable"] for summary in summaries if summary["model"] == "improved"):
+    if given.strict and not all(
+        verdict_of(summary) == STABLE for summary in summaries if summary["model"] == "improved"
+    ):
         sys.exit(1)
 
 
@@ -110,10 +110,6 @@ def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:
     }  # fmt: skip
     changed = replace(protocol, **{name: value for name, value in options.items() if value is not None})
     return changed if given.ps is None else changed.lasting(given.ps)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def main() -> None:

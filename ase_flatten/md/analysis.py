@@ -1,29 +1,31 @@
-"""What the energies of a run tell: averages, their errors, drift, and whether the run is stable.
+"""What the energies of a run tell: equilibration, averages, their errors, and drift.
 
 Pure functions of the saved arrays. Under a thermostat the total energy of a molecule
-is not conserved, it fluctuates about a mean: a run is judged by that mean, its
+is not conserved, it fluctuates about a mean: a run is judged (`ase_flatten.md.stability`) by that mean, its
 standard error and its drift, all from block averages (Flyvbjerg and Petersen,
 https://doi.org/10.1063/1.457480).
 """
 
-from collections.abc import Sequence
+import logging
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from ase_flatten.dataset import FloatArray
+from ase_flatten.exceptions import not_installed
 from ase_flatten.units import KCAL_PER_MOL
-
-SIGNIFICANT = 3.0
-"""A drift is significant beyond this many standard errors."""
-
-TOLERATED_DRIFT = 0.5
-"""A drift that adds up to less than this over the run is no matter, kcal/mol (section III B of the paper)."""
 
 TOLERATED_RATIO = 1.0
 """A drift over the run of less than this part of the kinetic energy's standard deviation is no matter (mlipaudit)."""
 
+LATEST_EQUILIBRATION = 0.5
+"""A transient that takes more than this part of a run has not been seen to end."""
+
 _LEAST_BLOCKS = 4
+_TRANSIENT_LEVEL = 0.01
+_MOST_ORIGINS = 200
 
 
 def total_energy(potential: FloatArray, kinetic: FloatArray, zero_energy_eV: float) -> FloatArray:
@@ -131,22 +133,57 @@ def drift(time_ps: FloatArray, series: FloatArray) -> tuple[float, float]:
     return slope, float(np.sqrt(variance))
 
 
-def is_stable(n_failed: int, slope: float, error: float, duration_ps: float) -> bool:
-    """Decide whether a run is stable.
+def mean_error(series: FloatArray) -> float:
+    """Return the standard error of the mean of an (n, n_replicas) series without NaN; NaN for fewer than two values.
 
-    It is, if no replica failed, and the total energy does not drift: the drift is either within
-    three standard errors of zero, or adds up to less than 0.5 kcal/mol over the
-    whole run, the difference between models that the paper calls none. A run too short
-    for a drift to be fitted (slope NaN) is judged by its failures alone.
-
-    Parameters
-    ----------
-    slope, error : float
-        kcal/mol/ps
+    The larger one of two estimates: `block_error`, and for three replicas or more the spread of their means. Replicas
+    that are each in a conformation of their own for the whole run spread more than their blocks tell.
     """
-    if n_failed or np.isnan(slope):
-        return n_failed == 0
-    return abs(slope) <= SIGNIFICANT * error or abs(slope) * duration_ps < TOLERATED_DRIFT
+    error = block_error(series)[0]
+    if series.ndim == 2 and series.shape[1] >= 3:
+        error = max(error, float(series.mean(axis=0).std(ddof=1) / np.sqrt(series.shape[1])))
+    return error
+
+
+def equilibration(series: FloatArray) -> int:
+    """Return how many of the first values of an (n, n_replicas) series without NaN are a transient.
+
+    The average over the replicas is split where the number of uncorrelated values that remain is largest
+    (Chodera, https://doi.org/10.1021/acs.jctc.5b00784), in the first half of the run: among the last few values, which
+    always look uncorrelated, it would be arbitrary. All replicas begin alike, so that what they have in
+    common at the beginning is the transient, and what single ones do later is not. The average is thinned to some
+    hundred blocks, for speed. The split of a series that is in equilibrium is arbitrary: it counts only where the
+    values before and after it differ, by a t test at 1 % over the replicas (over the uncorrelated values of fewer
+    than three replicas).
+
+    Raises
+    ------
+    InputError
+        The package pymbar is missing.
+    """
+    if len(series) < 4 * _LEAST_BLOCKS or series.shape[1] == 0:
+        return 0
+    length = -(-len(series) // _MOST_ORIGINS)
+    average = _blocks(series, length).mean(axis=1)
+    if not average.var() > 0:
+        return 0
+    origins = range(int(LATEST_EQUILIBRATION * len(average)) + 1)
+    inefficiencies = [timeseries().statistical_inefficiency(average[origin:], fast=True) for origin in origins]
+    start = int(np.argmax((len(average) - np.array(origins)) / inefficiencies))
+    if start == 0:
+        return 0
+    n_first = start * length + len(series) % length
+    if series.shape[1] >= 3:
+        changes = series[n_first:].mean(axis=0) - series[:n_first].mean(axis=0)
+        error, freedom = changes.std(ddof=1) / np.sqrt(len(changes)), float(len(changes) - 1)
+    else:
+        # Of the values after the split, which are in equilibrium, the independent ones give the spread of both parts.
+        after = average[start:]
+        n_after = max(2.0, len(after) / inefficiencies[start])
+        error = after.std() * np.sqrt(1 / max(start / inefficiencies[start], 1.0) + 1 / n_after)
+        freedom = n_after - 1
+    change = series[n_first:].mean() - series[:n_first].mean()
+    return n_first if abs(change) > t.ppf(1 - _TRANSIENT_LEVEL / 2, freedom) * error else 0
 
 
 def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> dict[str, Any]:
@@ -175,43 +212,17 @@ def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray
     }
 
 
-def summarize(
-    time_ps: FloatArray,
-    potential: FloatArray,
-    kinetic: FloatArray,
-    *,
-    failures: Sequence[dict[str, Any]],
-    zero_energy_eV: float,
-) -> dict[str, Any]:
-    """Summarize a run for ``summary.json``; what cannot be told is None.
-
-    Returns
-    -------
-    dict
-        n_failed; first_failure_ps, of recorded time, 0 for a replica lost in
-        equilibration; reasons, a sentence for each failed replica; failures,
-        the same as replica, step, time_ps and reason; mean_total_energy,
-        kcal/mol, zero at `zero_energy_eV`, over the replicas that did not fail;
-        standard_error of it, kcal/mol, by `block_error`; drift and drift_error,
-        kcal/mol/ps, by `drift`; stable, by `is_stable`.
-    """
-    total = total_energy(potential, kinetic, zero_energy_eV)
-    whole = total[:, np.isfinite(total).all(axis=0)]
-    slope, slope_error = drift(time_ps, whole)
-    return {
-        "n_failed": len(failures),
-        "first_failure_ps": min((max(failure["time_ps"], 0.0) for failure in failures), default=None),
-        "reasons": [
-            f"replica {failure['replica']} after {failure['time_ps']:.3f} ps: {failure['reason']}"
-            for failure in failures
-        ],
-        "failures": list(failures),
-        "mean_total_energy": known_or_none(float(whole.mean()) if whole.size else float("nan")),
-        "standard_error": known_or_none(block_error(whole)[0]),
-        "drift": known_or_none(slope),
-        "drift_error": known_or_none(slope_error),
-        "stable": is_stable(len(failures), slope, slope_error, float(time_ps[-1] - time_ps[0])),
-    }
+def timeseries() -> Any:
+    """Import it from pymbar, without the advice that this logs when imported; raise InputError where it is missing."""
+    log = logging.getLogger("pymbar")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return import_module("pymbar.timeseries")
+    except ImportError as error:
+        raise not_installed("the analysis", "pymbar", extra="md", error=error) from error
+    finally:
+        log.setLevel(level)
 
 
 def known_or_none(value: float) -> float | None:

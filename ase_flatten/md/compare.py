@@ -1,7 +1,7 @@
 """Compare the models of one temperature: what their saved runs tell, apart from running them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,18 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.distributions import N_BINS, count_distances, distribution_error
 from ase_flatten.files import write_json
 from ase_flatten.md.accuracy import errors_along
-from ase_flatten.md.analysis import known_or_none
+from ase_flatten.md.analysis import known_or_none, timeseries
+from ase_flatten.md.criteria import kelvin_per_eV
+from ase_flatten.md.expected_energy import expected_energy
 from ase_flatten.md.figure import plot_distances, plot_survival
+from ase_flatten.md.power import SIGNIFICANCE, detectable_lifetime, time_to_tell_apart
 from ase_flatten.md.saved import SavedRun, forces_of, positions_of, saved_runs
-from ase_flatten.md.survival import lifelines, log_rank, survival
-from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error, timeseries
+from ase_flatten.md.stability import STABLE, UNKNOWN_MEAN, UNSTABLE, reference_energy, summarize, verdict_of
+from ase_flatten.md.survival import Lifetimes, lifelines, log_rank, survival
+from ase_flatten.md.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
+from ase_flatten.units import KCAL_PER_MOL
 
 N_CHECKED = 40
 """Frames of a model that the reference method is asked about."""
@@ -42,13 +47,91 @@ class Distances:
     bonds: IntArray
 
 
+def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Judge every model below the folder of a temperature by what its energy should be, now that all have run.
+
+    The reference method's own run says that where there is one, else the data do, as `expected_energy` extrapolates
+    them. Each ``summary.json`` is written anew where that changes it.
+
+    Parameters
+    ----------
+    known : mapping
+        `Run.reference`.
+
+    Returns
+    -------
+    dict
+        The summaries, by the name of the model; expected_total besides, the total energy that is expected with
+        equipartition of the kinetic one, kcal/mol.
+    """
+    runs = {run.name: run for run in saved_runs(folder)}
+    expected = expected_energy(known, next(iter(runs.values())).summary["temperature_K"])
+    if "reference" in runs:
+        arrays, whole = runs["reference"].arrays, runs["reference"].survivors
+        expected = reference_energy(arrays["potential"], arrays["kinetic"], whole) or expected
+    judged = {}
+    for name, run in runs.items():
+        settings = run.summary["settings"]
+        judged[name] = {
+            **run.summary,
+            **summarize(
+                run.arrays["time_ps"],
+                run.arrays["potential"],
+                run.arrays["kinetic"],
+                failures=run.summary["failures"],
+                zero_energy_eV=settings["zero_energy_eV"],
+                expected=None if name == "reference" else expected,
+                thermostat=settings.get("thermostat", "langevin"),
+            ),
+        }
+        if name == "reference":  # it is what the others should be
+            judged[name]["why"] = [why for why in judged[name]["why"] if why != UNKNOWN_MEAN]
+        if expected is not None:
+            kinetic = run.summary["temperature_K"] / kelvin_per_eV(len(known["numbers"]))
+            judged[name]["expected_total"] = (expected.mean + kinetic - settings["zero_energy_eV"]) / KCAL_PER_MOL
+        if judged[name] != run.summary:
+            write_json(run.folder / "summary.json", judged[name])
+    return judged
+
+
+def decided(folder: str | Path, summaries: Mapping[str, Mapping[str, Any]], *, looks: int, longest_ps: float) -> bool:
+    """Tell whether a longer run would change what is known of the models and of their difference.
+
+    Nothing is left to find where every model is decided, and two models are both stable or differ in survival
+    beyond noise. A model is decided when it is unstable, or stable with so long a lifetime that most replicas
+    last for the longest time, with 95 % confidence.
+
+    Parameters
+    ----------
+    summaries : mapping
+        As `judge` returns them.
+    looks : int
+        How often the runs are looked at, in all: the test shares its probability of a false alarm between them.
+    longest_ps : float
+        The time of each replica that is planned at most.
+    """
+    found = {name: verdict_of(summary) for name, summary in summaries.items() if name != "reference"}
+    enough = longest_ps / np.log(2)
+    for name, verdict in found.items():
+        if verdict != UNSTABLE and not (verdict == STABLE and summaries[name]["lifetime"]["low_ps"] >= enough):
+            return False
+    test = _difference(saved_runs(folder), looks)
+    return test is None or set(found.values()) == {STABLE} or test["p_value"] < test["level"]
+
+
 def analyse(
-    folder: str | Path, known: Mapping[str, np.ndarray], *, reference: str | None = None, progress: Progress = SILENT
+    folder: str | Path,
+    known: Mapping[str, np.ndarray],
+    *,
+    reference: str | None = None,
+    looks: int = 1,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Analyse what `run_md` has left below the folder of a temperature, such as ``RUN/md/400K``.
 
-    Writes ``survival`` and ``distances`` as png and pdf, ``comparison.json``, and
-    ``reference_errors.json`` into the folder of each model that the reference method is asked about.
+    Writes ``survival`` and ``distances`` as png and pdf, ``comparison.json``, the ``summary.json`` of each
+    model by `judge`, and ``reference_errors.json`` into the folder of each model that the reference method is asked
+    about.
 
     Parameters
     ----------
@@ -58,6 +141,8 @@ def analyse(
     reference : str, optional
         The method that made the data, as `reference_calculator` takes it: it gives the true errors of each
         model on frames that it visited before it failed.
+    looks : int
+        How often the runs are looked at, as `decided` takes it.
 
     Returns
     -------
@@ -67,8 +152,11 @@ def analyse(
         errors (``_error_K``), over replicas that did not fail; survival, survival_low and survival_high at the end
         of the run, duration_ps; distances, by what they are compared with (data, reference) and kind (pairs, bonds):
         error, its standard error and of_replicas; reference_errors, by `errors_along`; nve, by `conservation`, of
-        this run or of the one in ``nve/`` beside it. Then log_rank: models and p_value, of the two
-        models where there are two beside the reference.
+        this run or of the one in ``nve/`` beside it. Then log_rank, of the two
+        models where there are two beside the reference: models, p_value, and the level below which it is significant,
+        0.05 shared between the looks (Bonferroni); rates, 1/ps, and lived_ps, of all replicas of each; needed_ps,
+        what each would have to live for the rates to be told apart with a power of 80 %, None for
+        equal ones; detectable_lifetime_ps, the longest lifetime that the run would have told from one without end.
 
     Raises
     ------
@@ -76,8 +164,9 @@ def analyse(
         No model has been run there, or lifelines or pymbar are missing.
     """
     folder = Path(folder)
+    judge(folder, known)
     runs = saved_runs(folder)
-    lifetimes = {run.name: _lifetimes(run) for run in runs}
+    lifetimes = {run.name: lifetimes_of(run) for run in runs}
     curves = {name: survival(*lifetime) for name, lifetime in lifetimes.items()}
     distances = {run.name: _distances(run, known) for run in runs}
     targets = _targets(known, distances)
@@ -100,13 +189,10 @@ def analyse(
             "reference_errors": _reference_errors(run, reference, progress),
             "nve": _conservation(run),
         }
-    pair = [name for name in lifetimes if name != "reference"]
     comparison = {
         "temperature_K": runs[0].summary["temperature_K"],
         "models": models,
-        "log_rank": None
-        if len(pair) != 2
-        else {"models": pair, "p_value": log_rank(*lifetimes[pair[0]], *lifetimes[pair[1]])},
+        "log_rank": _difference(runs, looks),
     }
     plot_survival(folder, curves, comparison)
     if "data" in targets:
@@ -156,7 +242,7 @@ def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
     }
 
 
-def _lifetimes(run: SavedRun) -> tuple[FloatArray, np.ndarray]:
+def lifetimes_of(run: SavedRun) -> Lifetimes:
     """Give how long each replica ran and whether it failed; one lost in equilibration ran for no time."""
     durations = np.full(run.summary["n_replicas"], run.duration_ps)
     failed = np.zeros(len(durations), dtype=bool)
@@ -164,6 +250,27 @@ def _lifetimes(run: SavedRun) -> tuple[FloatArray, np.ndarray]:
         durations[failure["replica"]] = np.clip(failure["time_ps"], 0, run.duration_ps)
         failed[failure["replica"]] = True
     return durations, failed
+
+
+def _difference(runs: Sequence[SavedRun], looks: int) -> dict[str, Any] | None:
+    """Test whether the two models beside the reference differ in survival, and what it takes to tell."""
+    pair = [run for run in runs if run.name != "reference"]
+    if len(pair) != 2:
+        return None
+    lifetimes = [lifetimes_of(run) for run in pair]
+    lived = [float(durations.sum()) for durations, _ in lifetimes]
+    rates = [int(failed.sum()) / time if time > 0 else None for (_, failed), time in zip(lifetimes, lived, strict=True)]
+    level = SIGNIFICANCE / looks
+    known = [rate for rate in rates if rate is not None]
+    return {
+        "models": [run.name for run in pair],
+        "p_value": log_rank(*lifetimes[0], *lifetimes[1]),
+        "level": level,
+        "rates": rates,
+        "lived_ps": lived,
+        "needed_ps": time_to_tell_apart(*known, level=level) if len(known) == 2 else None,
+        "detectable_lifetime_ps": detectable_lifetime(min(lived), level=level),
+    }
 
 
 def _thermal(run: SavedRun) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
 
     Replicas are faint, the running average over all of them is bold, in a band of two standard
     errors; a cross on the average is where a replica failed. The average of a run that was shorter than
-    others goes on as a dashed line.
+    others goes on as a dashed line. The transient that is left out of means and drifts is grey, and the energy
+    that is expected, where it is known, a dotted line in a band of two standard errors.
 
     Returns
     -------
@@ -172,12 +173,25 @@ def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
         totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
         _draw_model(axes, arrays["time_ps"], totals[-1], _label(summary), colour, end)
     _limit(axes, totals)
+    _draw_expected(axes, [run.summary for run in runs.values()], end)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("total energy (kcal/mol)")
     axes.set_title(f"{summary['temperature_K']:g} K: replicas, and running average ± 2 standard errors")
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
+
+
+def _draw_expected(axes: Axes, summaries: list[dict[str, Any]], end: float) -> None:
+    """Mark the longest transient that was left out, and what the total energy should be with two standard errors."""
+    left_out = max((summary.get("equilibration_ps") or 0.0 for summary in summaries), default=0.0)
+    if left_out > 0:
+        axes.axvspan(0, left_out, color="#bbbbbb", alpha=0.35, linewidth=0, zorder=0, label="transient, left out")
+    known = [summary for summary in summaries if summary.get("expected") and "expected_total" in summary]
+    if known:
+        mean, error = known[0]["expected_total"], known[0]["expected"]["error"]
+        axes.fill_between([0, end], mean - 2 * error, mean + 2 * error, color="k", alpha=0.12, linewidth=0, zorder=0)
+        axes.plot([0, end], [mean, mean], color="k", linewidth=1.2, linestyle=":", zorder=5, label="expected")
 
 
 def _draw_model(axes: Axes, time: FloatArray, total: FloatArray, label: str, colour: str, end: float) -> None:

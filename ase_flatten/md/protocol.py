@@ -34,6 +34,9 @@ class Protocol:
     thermostat : str
         From time zero on: langevin, svr (stochastic velocity rescaling), nhc (a Nosé-Hoover chain) or
         none, which keeps the energy; svr and nhc take the inverse friction for their time constant.
+    looks : int
+        Times at which the runs are looked at, each twice as long as the one before and the last one after `n_steps`:
+        they end at the first look that decides.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class Protocol:
     interval: int
     equilibration_steps: int = 0
     thermostat: str = "langevin"
+    looks: int = 1
 
     def __post_init__(self) -> None:
         if self.thermostat not in THERMOSTATS:
@@ -59,7 +63,8 @@ class Protocol:
                 raise InputError(f"{name} of a protocol must be a number, got {getattr(self, name)!r}; mend its value")
         check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
         check_timestep(self.timestep_fs)
-        for name, least in (("n_steps", 1), ("n_replicas", 1), ("interval", 1), ("equilibration_steps", 0)):
+        least_of = {"n_steps": 1, "n_replicas": 1, "interval": 1, "equilibration_steps": 0, "looks": 1}
+        for name, least in least_of.items():
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} of a protocol must be an integer, got {getattr(self, name)!r}; mend it")
             if getattr(self, name) < least:
@@ -73,6 +78,12 @@ class Protocol:
     def n_records(self) -> int:
         """Number of recorded frames of a replica, the one at time zero among them."""
         return self.n_steps // self.interval + 1
+
+    @property
+    def look_steps(self) -> list[int]:
+        """Return the steps at which the runs are looked at, multiples of the interval but for the last one."""
+        halved = [self.n_steps // 2**power // self.interval * self.interval for power in range(1, self.looks)]
+        return sorted({self.n_steps, *(step for step in halved if step > 0)})
 
     @property
     def duration_ps(self) -> float:
@@ -126,7 +137,8 @@ def _protocol(source: str, content: dict[str, Any]) -> Protocol:
     for key in content:
         if key not in known:
             raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {nearest(key, known)}")
-    missing = [key for key in known if key not in content and key not in ("equilibration_steps", "thermostat")]
+    optional = ("equilibration_steps", "thermostat", "looks")
+    missing = [key for key in known if key not in content and key not in optional]
     if missing:
         raise InputError(f"expected {', '.join(missing)} in the protocol {source}, found none; add what is missing")
     return Protocol(**content)

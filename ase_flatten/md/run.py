@@ -10,9 +10,11 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
     that ended it and the records before it, by `kept_records`.
 ``summary.json``
     The verdict on the run; `summarize` says what its keys mean, `conservation` those of nve, without a thermostat.
+    `ase_flatten.md.compare.judge` writes it again when more is known of what the energy should be.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,13 +28,14 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz, writing_folder
-from ase_flatten.md.analysis import conservation, summarize
+from ase_flatten.md.analysis import conservation
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.engines import Engine, make_engine
 from ase_flatten.md.geometry import Bonds
 from ase_flatten.md.langevin import check_timestep
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
+from ase_flatten.md.stability import summarize
 from ase_flatten.progress import SILENT, Progress
 
 CHECKPOINT_SECONDS = 60.0
@@ -50,6 +53,7 @@ def run_md(
     seed: int = 0,
     digest: str = "",
     resume: bool = True,
+    until: int | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Run molecular dynamics of every replica and write the folder, whole or not at all.
@@ -74,6 +78,9 @@ def run_md(
         What tells this model from others of the same name, for the decision to run again.
     resume : bool
         Whether an unfinished run of the same settings goes on, or begins anew.
+    until : int, optional
+        The step to stop at for a look, a multiple of the protocol's interval: the folder is written as after a run of
+        that length, and a later call goes on from there, unless `discard_rest` says that none will.
 
     Returns
     -------
@@ -88,8 +95,9 @@ def run_md(
     """
     _check_start(start, protocol)
     folder = Path(folder)
+    last = protocol.n_steps if until is None else min(until, protocol.n_steps)
     settings = {
-        **asdict(protocol),
+        **{name: value for name, value in asdict(protocol).items() if name != "looks"},
         "model": model,
         "engine": engine,
         "seed": seed,
@@ -98,26 +106,29 @@ def run_md(
         "digest": digest,
         "start": _fingerprint(start, criteria.bonds),
     }
-    finished = _finished(folder, settings)
+    finished = _finished(folder, settings, last)
     if finished is not None:
         return finished
-    recorder = Recorder(folder.with_name(f"{folder.name}.partial"), settings, protocol, criteria)
+    recorder = Recorder(_partial(folder), settings, protocol, criteria)
     runner = make_engine(engine, calculator, criteria.numbers, protocol, seed=seed)
     try:
-        _run(runner, recorder, start, f"{model} at {protocol.temperature_K:g} K", resume, progress)
+        _run(runner, recorder, start, f"{model} at {protocol.temperature_K:g} K", resume, last, progress)
     finally:
         runner.close()
-    energies = recorder.energies()
-    time_ps = np.arange(protocol.n_records) * protocol.interval * protocol.timestep_fs / 1000
+    n_records = last // protocol.interval + 1
+    energies = {name: values[:n_records] for name, values in recorder.energies().items()}
+    time_ps = np.arange(n_records) * protocol.interval * protocol.timestep_fs / 1000
     summary = {
         "model": model,
         **{key: settings[key] for key in ("temperature_K", "timestep_fs", "n_steps", "n_replicas", "engine")},
+        "n_steps": last,
         **summarize(
             time_ps,
             energies["potential"],
             energies["kinetic"],
             failures=[asdict(failure) for failure in recorder.failures],
             zero_energy_eV=criteria.lowest_energy,
+            thermostat=protocol.thermostat,
         ),
         "settings": settings,
     }
@@ -135,30 +146,43 @@ def run_md(
             },
         )
         write_json(beside / "summary.json", summary)
-    recorder.remove()
+    if last == protocol.n_steps:
+        recorder.remove()
     return summary
 
 
+def discard_rest(folder: str | Path) -> None:
+    """Remove what a run that was stopped for a look would go on from."""
+    shutil.rmtree(_partial(Path(folder)), ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
+
+
 def _run(
-    engine: Engine, recorder: Recorder, start: Sequence[Atoms], name: str, resume: bool, progress: Progress
+    engine: Engine, recorder: Recorder, start: Sequence[Atoms], name: str, resume: bool, last: int, progress: Progress
 ) -> None:
-    """Advance from frame to frame, with a checkpoint every minute."""
+    """Advance from frame to frame, with a checkpoint every minute, and one at the end if that is not the run's."""
     first = -recorder.protocol.equilibration_steps
     state = recorder.last_state(resume=resume)
-    with progress.task(name, recorder.protocol.n_steps - first) as advance:
+    with progress.task(name, last - first) as advance:
         if state is None:
             recorder.take(engine.begin(np.array([atoms.positions for atoms in start])))
         else:
             engine.resume(state)
         advance(recorder.step - first)
         saved = time.monotonic()
-        while not recorder.finished:
+        begin = recorder.step
+        while not recorder.finished and recorder.step + recorder.steps_to_next <= last:
             before = recorder.step
             recorder.take(engine.advance(recorder.steps_to_next, recorder.alive))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 recorder.checkpoint(engine.state())
                 saved = time.monotonic()
             advance(recorder.step - before)
+        if last < recorder.protocol.n_steps and recorder.step > begin:
+            recorder.checkpoint(engine.state())
 
 
 def _check_start(start: Sequence[Atoms], protocol: Protocol) -> None:
@@ -178,8 +202,8 @@ def _fingerprint(start: Sequence[Atoms], bonds: Bonds) -> str:
     return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
-def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Read the summary of a run that was finished with these settings, if there is one."""
+def _finished(folder: Path, settings: dict[str, Any], last: int) -> dict[str, Any] | None:
+    """Read the summary of a run with these settings that has come to step `last`, if there is one."""
     path = folder / "summary.json"
     if not path.is_file() or not (folder / "energies.npz").is_file():
         return None
@@ -187,4 +211,5 @@ def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return summary if isinstance(summary, dict) and summary.get("settings") == settings else None
+    same = isinstance(summary, dict) and summary.get("settings") == settings and summary["n_steps"] >= last
+    return summary if same else None

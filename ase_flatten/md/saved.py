@@ -57,6 +57,14 @@ class SavedRun:
         return float(self.arrays["time_ps"][-1])
 
     @property
+    def n_planned(self) -> int:
+        """Number of records of a replica by the protocol; a run that was stopped at a look has fewer."""
+        settings = self.summary.get("settings", {})
+        if "n_steps" not in settings:
+            return len(self.arrays["time_ps"])
+        return int(settings["n_steps"]) // int(settings["interval"]) + 1
+
+    @property
     def n_physical(self) -> np.ndarray:
         """Number of recorded frames of each replica before it failed, (n_replicas,)."""
         return np.asarray(np.isfinite(self.arrays["potential"]).sum(axis=0))
@@ -69,8 +77,8 @@ class SavedRun:
 
     def frames(self, replica: int, most: int = MOST_FRAMES) -> list[Atoms]:
         """Read at most so many frames of a replica before it failed, evenly spread over its time."""
-        n_records, n_physical = len(self.arrays["time_ps"]), int(self.n_physical[replica])
-        kept = kept_records(n_records, n_physical)
+        n_records, n_physical = self.n_planned, int(self.n_physical[replica])
+        kept = kept_records(n_records, n_physical if replica not in self.survivors else n_records)
         even = np.flatnonzero((kept % stride(n_records) == 0) & (kept < n_physical))
         if not len(even):
             return []

@@ -1,15 +1,10 @@
 """Temperatures of a run: that of the momenta, and that of the configurations."""
 
-import logging
-from importlib import import_module
-from typing import Any
-
 import numpy as np
 from ase import units
 
 from ase_flatten.dataset import FloatArray
-from ase_flatten.exceptions import not_installed
-from ase_flatten.md.analysis import block_error
+from ase_flatten.md.analysis import mean_error, timeseries
 
 
 def configurational_temperature(positions: FloatArray, forces: FloatArray) -> FloatArray:
@@ -33,7 +28,7 @@ def mean_and_error(series: FloatArray) -> tuple[float | None, float | None]:
     """Give mean and standard error of an (n, n_replicas) series; None where there are none."""
     if series.size < 2:
         return None, None
-    return float(series.mean()), block_error(series)[0]
+    return float(series.mean()), mean_error(series)
 
 
 def effective_samples(series: FloatArray) -> float | None:
@@ -51,16 +46,3 @@ def effective_samples(series: FloatArray) -> float | None:
     if len(series) < 2 or not series.size or not series.var() > 0:
         return None
     return series.size / float(timeseries().statistical_inefficiency_multiple(list(series.T), fast=True))
-
-
-def timeseries() -> Any:
-    """Import it from pymbar, without the advice that this logs when imported; raise InputError where it is missing."""
-    log = logging.getLogger("pymbar")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        return import_module("pymbar.timeseries")
-    except ImportError as error:
-        raise not_installed("the analysis", "pymbar", extra="md", error=error) from error
-    finally:
-        log.setLevel(level)

@@ -14,13 +14,13 @@ from ase_flatten.calculators import load_calculator
 from ase_flatten.dataset import FloatArray
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
-from ase_flatten.md.compare import analyse, require_packages
+from ase_flatten.md.compare import analyse, decided, judge, require_packages
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.figure import plot_total_energy
 from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.md.run import run_md
+from ase_flatten.md.run import discard_rest, run_md
 from ase_flatten.models.folder import CARD, load_model, read_card
 from ase_flatten.progress import SILENT, Progress
 from ase_flatten.reference import reference_calculator
@@ -160,7 +160,8 @@ def validate(
     ----------
     temperatures_K : sequence of float
     protocol : Protocol
-        Its temperature gives way to each of `temperatures_K`.
+        Its temperature gives way to each of `temperatures_K`. With several looks, all models run to one of them
+        before any goes on to the next.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     nve_ps : float
@@ -193,28 +194,42 @@ def validate(
     for temperature in temperatures_K:
         at = replace(protocol, temperature_K=float(temperature))
         folder = subject.folder / f"{temperature:g}K"
-        plans = {folder: at}
-        if nve_ps:
-            plans[folder / "nve"] = replace(at.lasting(nve_ps), thermostat="none")
-        for where, plan in plans.items():
-            for name, model in models.items():
-                summary = run_md(
+
+        def run_all(plan: Protocol, folder: Path, until: int, *, resume: bool) -> list[dict[str, Any]]:
+            return [
+                run_md(
                     calculators[name],
                     starts,
                     _at_most(plan, reference_ps) if name == "reference" else plan,
-                    where / name,
+                    folder / name,
                     model=name,
                     criteria=subject.criteria,
                     engine=engine,
                     seed=seed,
                     digest=_digest(model),
                     resume=resume,
+                    until=until,
                     progress=progress,
                 )
-                if where == folder:
-                    summaries.append(summary)
-            plot_total_energy(where)
-        analyse(folder, subject.known, reference=reference, progress=progress)
+                for name, model in models.items()
+            ]
+
+        for step in at.look_steps:
+            reached = run_all(at, folder, step, resume=resume or step > at.look_steps[0])
+            judged = judge(folder, subject.known)
+            if max(summary["n_steps"] for summary in reached) > step:
+                continue  # a run that was stopped: this look had decided nothing
+            if decided(folder, judged, looks=len(at.look_steps), longest_ps=at.duration_ps):
+                break
+        for name in models:
+            discard_rest(folder / name)
+        summaries += [judged[name] for name in models]
+        plot_total_energy(folder)
+        if nve_ps:
+            plan = replace(at.lasting(nve_ps), thermostat="none")
+            run_all(plan, folder / "nve", plan.n_steps, resume=resume)
+            plot_total_energy(folder / "nve")
+        analyse(folder, subject.known, reference=reference, looks=len(at.look_steps), progress=progress)
     return summaries
 
 
