@@ -147,7 +147,7 @@ def _of_frames(numbers: IntArray, distances: FloatArray, energies: FloatArray) -
     }
 
 
-def _moments(dataset: Dataset, distances: FloatArray) -> dict[str, float]:
+def _moments(dataset: Dataset, distances: FloatArray) -> dict[str, Any]:
     if dataset.n_frames < LEAST_FRAMES:
         return {}
     deviation = dataset.energies - dataset.energies.mean()

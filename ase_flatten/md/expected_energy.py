@@ -10,7 +10,7 @@ from ase import units
 from ase_flatten.known_molecule import KnownMolecule
 
 CANONICAL = (0.6, 1.7)
-"""The data's heat capacity in terms of equipartition's; with another they are no canonical sample (NVE data have 0.5)."""
+"""The data's heat capacity in terms of equipartition's; others are no canonical sample (NVE data have 0.5)."""
 
 
 @dataclass(frozen=True)
