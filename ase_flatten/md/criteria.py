@@ -27,7 +27,7 @@ HIGHEST_TEMPERATURE_K = 100_000.0
 """Outside these limits a kinetic temperature is unphysical, K (torch-sim's and MDsim's limits)."""
 
 STRETCH = 0.3
-"""How much longer than ever in the data a bond may be, Å: some standard deviations of a bond at 500 K, 0.03 to 0.08 Å."""
+"""How much longer than ever in the data a bond may be, Å: several standard deviations of a bond at 500 K."""
 
 MEAN_STRETCH = 0.5
 """How far a bond may be from its mean length where no more is known, Å (MDsim's criterion)."""
@@ -172,8 +172,8 @@ class Criteria:
             distances = pair_distances(frame.positions)
             # Written so that NaN is not fine.
             fine = np.isfinite(np.sum(frame.forces + frame.positions, axis=(1, 2))) & np.isfinite(frame.potential)
-            whole: NDArray[np.bool_] = self._fits(distances)
-            apart = (distances >= self.shortest).all(axis=1)
+            whole = self._fits(distances)
+            apart = np.asarray((distances >= self.shortest).all(axis=1))
             warm = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
             within = (frame.potential >= self.energy.low) & (frame.potential <= self.energy.high)
         for replica in np.flatnonzero(alive & fine & whole) if self._loose else ():
