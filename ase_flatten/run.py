@@ -185,7 +185,7 @@ class Run:
         frame of lowest energy; mean_pair_distances (n_pairs,) in Å; pair_distance_counts and
         bond_length_counts, (n_bins,) by `count_distances` over all frames, which earlier runs lack;
         energies (n_clusters,) in eV and positions (n_clusters, n_atoms, 3) in Å of the clusters'
-        representatives.
+        representatives. The fields of `ase_flatten.known_molecule.KnownMolecule` are among them.
         """
         return _read_npz(self.folder / "reference.npz")
 

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.bonds import bonded_pairs
 from ase_flatten.clustering import cluster, representatives
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import pair_distances
-from ase_flatten.distributions import count_distances
 from ase_flatten.evaluation import evaluate
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import is_empty, write_json, write_npz, write_text
 from ase_flatten.flattening import Schedule, Step, flatten
+from ase_flatten.known_molecule import reference_arrays
 from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
 from ase_flatten.models.folder import load_model, read_card, save_model, versions
 from ase_flatten.progress import SILENT, Progress
@@ -161,25 +160,8 @@ def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunS
     write_clusters(run.folder / "clusters.npz", clustering, descriptors)
     splits = split(clustering, descriptors, rng=np.random.default_rng([settings.seed, 0, 2]), holdout=settings.holdout)
     write_npz(run.folder / "splits.npz", asdict(splits))
-    lowest = int(np.argmin(dataset.energies))
     frames = representatives(clustering, descriptors)
-    mean_distances = descriptors.mean(axis=0)
-    bonded = bonded_pairs(dataset.numbers, mean_distances)
-    write_npz(
-        run.folder / "reference.npz",
-        {
-            "numbers": dataset.numbers,
-            "lowest_energy": dataset.energies[lowest],
-            "highest_energy": dataset.energies.max(),
-            "lowest_positions": dataset.positions[lowest],
-            "mean_pair_distances": mean_distances,
-            "pair_distance_counts": count_distances(descriptors),
-            "bond_length_counts": count_distances(descriptors[:, bonded]),
-            "frames": frames,
-            "energies": dataset.energies[frames],
-            "positions": dataset.positions[frames],
-        },
-    )
+    write_npz(run.folder / "reference.npz", reference_arrays(dataset, descriptors, frames))
 
 
 def _grow(

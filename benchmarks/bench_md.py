@@ -20,10 +20,10 @@ from bench_clustering import print_machine
 from ase_flatten.calculators import FlattenedSGDML
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.io import read_dataset
+from ase_flatten.known_molecule import KnownMolecule
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.engines.batched import BatchedEngine
-from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
@@ -68,10 +68,8 @@ def main() -> None:
         calculator = FlattenedSGDML(path)
         protocol = Protocol("bench", 300.0, 0.5, 0.01, given.steps, given.replicas, 10)
         starts = dataset.positions[np.argsort(dataset.energies)[: given.replicas]]
-        known = pair_distances(dataset.positions).mean(axis=0)
-        criteria = Criteria(
-            dataset.numbers, reference_bonds(dataset.numbers, known), dataset.energies.min(), dataset.energies.max()
-        )
+        known = KnownMolecule.of_dataset(dataset, pair_distances(dataset.positions))
+        criteria = Criteria.of_molecule(known, protocol.temperature_K)
         rows, written = [], []
         for _ in range(REPEATS):
             timed = Timed(calculator)

@@ -21,7 +21,8 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.distributions import BIN_WIDTH, N_BINS, bin_centres, count_distances, density, distribution_error
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_json, write_npz
-from ase_flatten.md import Protocol, analysis, reference_bonds, run_md, verdict
+from ase_flatten.known_molecule import KnownMolecule
+from ase_flatten.md import Protocol, analysis, run_md, verdict
 from ase_flatten.md.accuracy import errors_along
 from ase_flatten.md.compare import analyse, comparisons, decided, distance_error, judge, require_packages
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
@@ -395,7 +396,7 @@ def test_frames_before_a_failure_are_spread_evenly(tmp_path, rng):
 
 def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     numbers, place = np.array([1, 1]), np.array([[0.0, 0, 0], [0.6, 0, 0]])
-    criteria = Criteria(numbers, reference_bonds(numbers, np.array([0.6])), 0.0, 1.0)
+    criteria = Criteria.of_molecule(KnownMolecule(numbers, 0.0, 1.0, np.array([0.6])), 100.0)
     protocol = Protocol("nve", 100.0, 0.2, 0.01, 2000, 2, 20, thermostat="none")
     calculator = SpringCalculator(place, 5.0)
     start = [Atoms(numbers, 0.9 * place)] * 2

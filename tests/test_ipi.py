@@ -23,7 +23,8 @@ from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.ipi.model import load_answer
 from ase_flatten.ipi.protocol import connect, serve, unix_address
-from ase_flatten.md import Protocol, reference_bonds, run_md
+from ase_flatten.known_molecule import KnownMolecule
+from ase_flatten.md import Protocol, run_md
 from ase_flatten.md.analysis import block_error
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import make_engine
@@ -202,11 +203,11 @@ def test_a_model_that_fails_costs_its_replica_only(tmp_path, trouble, words, cha
     atoms = chain("OHC")
     stretched = atoms.copy()
     stretched.positions[0, 0] -= 0.3
-    bonds = reference_bonds(atoms.numbers, pair_distances(atoms.positions[None])[0])
+    known = KnownMolecule(atoms.numbers, 0.0, 5.0, pair_distances(atoms.positions[None])[0])
     before = folders()
     summary = run_md(
         Spring(trouble, 1.29), [atoms, stretched, atoms], protocol(n_replicas=3, n_steps=60, **changes),
-        tmp_path / "default", model="default", criteria=Criteria(atoms.numbers, bonds, 0.0, 5.0), engine="ipi",
+        tmp_path / "default", model="default", criteria=Criteria.of_molecule(known, 300.0), engine="ipi",
     )  # fmt: skip
     assert (summary["n_failed"], summary["failures"][0]["replica"]) == (1, 1)
     assert words in summary["failures"][0]["reason"]

@@ -13,7 +13,7 @@ LAYERS = [
     {"dataset"},
     {"io", "descriptors", "strata", "threads"},
     {"assignment", "energy_forces", "bonds", "distributions", "extrapolation", "groups"},
-    {"clustering", "checks", "models", "reference"},
+    {"clustering", "checks", "known_molecule", "models", "reference"},
     {"splits", "errors"},
     {"subset"},
     {"selection"},

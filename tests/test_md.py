@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +17,19 @@ from scipy.signal import lfilter
 from ase_flatten import md
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
+from ase_flatten.known_molecule import KnownMolecule
 from ase_flatten.md import (
     Protocol,
     analysis,
     load_protocol,
     plot_total_energy,
     recorder,
-    reference_bonds,
     run_md,
     saved,
     verdict,
 )
 from ase_flatten.md.criteria import Criteria
-from ase_flatten.md.engines import Frame, make_engine
+from ase_flatten.md.engines import make_engine
 from ase_flatten.md.langevin import check_thermostat, check_timestep, draw_momenta, langevin
 from ase_flatten.md.protocol import protocol_names
 from ase_flatten.md.run import discard_rest
@@ -75,10 +74,6 @@ def chain(symbols="H2"):
     atoms = Atoms(symbols)
     atoms.positions[:, 0] = LENGTH * np.arange(len(atoms))
     return atoms
-
-
-def bonds_of(atoms):
-    return reference_bonds(atoms.numbers, pair_distances(atoms.positions[None])[0])
 
 
 def temperatures(dynamics, atoms, n_steps):
@@ -328,30 +323,6 @@ def test_a_protocol_that_is_not_there_or_no_toml_is_refused(tmp_path):
         load_protocol(tmp_path / "broken.toml")
 
 
-# -- geometry
-
-
-def test_bonds_are_found_and_held_against_their_mean_length():
-    positions = np.array([[0, 0, 0], [0.97, 0, 0], [-0.3, 0.92, 0]], dtype=float)
-    numbers = np.array([8, 1, 1])
-    bonds = reference_bonds(numbers, pair_distances(positions[None])[0])
-    assert bonds.pairs.tolist() == [[1, 0], [2, 0]]
-    assert bonds.lengths[0] == pytest.approx(0.97)
-    criteria = Criteria(np.array([8, 1, 1]), bonds, -1.0, 1.0)
-    frame = Frame(0, *np.array([[positions], [positions + 1], [positions]]), np.zeros(1), np.zeros(1))
-    assert criteria.unphysical(frame, np.array([True])) == {}
-    stretched = replace(frame, positions=np.array([positions * [2.5, 1, 1]]))
-    assert criteria.unphysical(stretched, np.array([True])) == {0: "the bond H1-O0 is 2.42 Å long"}
-    assert criteria.unphysical(stretched, np.array([False])) == {}
-    for potential, refused in ((-2.9, False), (-3.1, True), (2.9, False), (3.1, True), (np.nan, True)):
-        found = criteria.unphysical(replace(frame, potential=np.array([potential])), np.array([True]))
-        assert (0 in found) == refused
-    assert (
-        "+4.10 eV from the data's lowest"
-        in criteria.unphysical(replace(frame, potential=np.array([3.1])), np.array([True]))[0]
-    )
-
-
 # -- runs
 
 
@@ -377,7 +348,9 @@ class Batch:
 
 
 def criteria_of(atoms, *, lowest=-0.1, highest=0.9):
-    return Criteria(atoms.numbers, bonds_of(atoms), lowest, highest)
+    """What an old run folder knows: mean distances and the range of the energies."""
+    known = KnownMolecule(atoms.numbers, lowest, highest, pair_distances(atoms.positions[None])[0])
+    return Criteria.of_molecule(known, 300.0)
 
 
 def run(folder, calculator=None, *, model="default", seed=0, engine="batched", resume=True, until=None, **changes):

@@ -4,11 +4,10 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Bonds": "geometry",
+    "Criteria": "criteria",
     "Protocol": "protocol",
     "load_protocol": "protocol",
     "plot_total_energy": "figure",
-    "reference_bonds": "geometry",
     "run_md": "run",
     "verdict": "words",
 }

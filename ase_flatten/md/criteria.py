@@ -1,83 +1,306 @@
 """When a frame of molecular dynamics is unphysical."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from ase import units
 from ase.data import atomic_masses, chemical_symbols
+from numpy.typing import NDArray
+from scipy.special import gammainccinv
 
+from ase_flatten.bonds import bonded_pairs, count_fragments, radius_sums
 from ase_flatten.dataset import FloatArray, IntArray
+from ase_flatten.descriptors import pair_distances
+from ase_flatten.known_molecule import KnownMolecule
 from ase_flatten.md.engines import Frame
-from ase_flatten.md.geometry import BROKEN, Bonds
+from ase_flatten.md.expected_energy import ExpectedEnergy, expected_energy
+from ase_flatten.units import KCAL_PER_MOL
+
+RULES = 2
+"""The version of the criteria; runs made under other ones are made again."""
 
 LOWEST_TEMPERATURE_K = 0.1
 HIGHEST_TEMPERATURE_K = 100_000.0
 """Outside these limits a kinetic temperature is unphysical, K (torch-sim's and MDsim's limits)."""
+
+STRETCH = 0.3
+"""How much longer than ever in the data a bond may be, Å: several standard deviations of a bond at 500 K."""
+
+MEAN_STRETCH = 0.5
+"""How far a bond may be from its mean length where no more is known, Å (MDsim's criterion)."""
+
+CLOSER = 0.85
+"""How close two atoms may come, in terms of the shortest distance of their elements in the data ..."""
+
+FAR = 2.0
+"""... but beyond this distance never too close, Å: few data have atoms of some elements only far apart."""
+
+NEW_BOND = 1.15
+"""Two atoms that are never bonded in the data have a new bond below this multiple of their radii's sum ..."""
+
+NEW_BOND_MARGIN = 0.3
+"""... if they are also closer than ever in the data by this much, Å."""
+
+N_SIGMA = 6.0
+"""How far the potential energy may be below its mean: a Gaussian tail beyond it has 1e-9, and the tail to
+low energies, which have a minimum, is shorter than a Gaussian's; 32 replicas of a nanosecond are 6e6 records."""
+
+TAIL = 1e-12
+"""The probability beyond the upper limit. High energies are more frequent than a Gaussian's: of harmonic modes
+the energy is gamma distributed."""
+
+N_SIGMA_WINDOW = 3.0
+WINDOW_PS = 1.0
+"""An average over this time, ps, may be so many standard deviations below the mean. Fast fluctuations average out, slow
+changes of conformation do not: half of the data held against the other half came to 0.6 to 1.3."""
+
+_BEYOND_DATA = 2.0
+_BEYOND_DATA_WINDOW = 1.0
+"""The data's own lowest and highest energy are sound: so many standard deviations beyond them as well."""
+
+
+@dataclass(frozen=True)
+class EnergyLimits:
+    """Hold what the potential energy of a replica may be, eV.
+
+    Parameters
+    ----------
+    low, high : float
+        Of one frame.
+    window_low : float
+        Of the average over `WINDOW_PS`.
+    expected : ExpectedEnergy, optional
+        What the limits come from; without it they are the range of the data, widened by itself.
+    """
+
+    low: float
+    high: float
+    window_low: float = -math.inf
+    expected: ExpectedEnergy | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Criteria:
     """Say what a molecule may do in molecular dynamics.
 
-    A frame is unphysical when it holds values that are not finite, when a bond is more than 0.5 Å from its mean
-    length in the reference data, when the kinetic temperature leaves [0.1, 100000] K, or when the potential energy
-    is below or above all reference energies by more than the range of these.
+    A frame is unphysical
+
+    - when it holds values that are not finite, or its kinetic temperature leaves [0.1, 100000] K;
+    - when no bond graph of the data fits: each has a bond longer than ever in the data by more than 0.3 Å, or the
+      molecule has more fragments than any frame of the data;
+    - when two atoms are closer than 85 % of the shortest distance of their elements in the data and than 2 Å, or
+      atoms that the data never bond have a bond;
+    - when its potential energy is outside the canonical distribution at the temperature of the run, by
+      `energy_limits`; its average over 1 ps has a closer limit.
+
+    Where little is known, as in old run folders, bonds are those of the mean distances and may deviate by 0.5 Å from
+    these, and the energy may leave the data's range by as much again.
 
     Parameters
     ----------
     numbers : (n_atoms,) int array
-    bonds : Bonds
-        Of the reference data.
+    graphs : (n_graphs, n_pairs) bool array
+        Sets of bonds, in the order of `pair_distances`.
+    longest : (n_pairs,) array, Å
+        Limits of the bonds.
+    shortest : (n_pairs,) array, Å
+        Limits of all pairs.
+    n_fragments : int
     lowest_energy, highest_energy : float, eV
-        Of the reference data.
+        Of the data; the lowest is the zero of tables and figures.
+    energy : EnergyLimits
     """
 
     numbers: IntArray
-    bonds: Bonds
+    graphs: NDArray[np.bool_]
+    longest: FloatArray
+    shortest: FloatArray
+    n_fragments: int
     lowest_energy: float
     highest_energy: float
+    energy: EnergyLimits
+
+    @classmethod
+    def of_molecule(cls, known: KnownMolecule, temperature_K: float) -> "Criteria":
+        """Derive the criteria at a temperature from what is known of a molecule."""
+        numbers, means = known.numbers, known.mean_pair_distances
+        if known.bond_graphs is None or known.longest_bonds is None or known.shortest_pair_distances is None:
+            usual = bonded_pairs(numbers, means)
+            graphs, longest = usual[None], np.where(usual, means + MEAN_STRETCH, np.inf)
+            shortest = np.where(usual, means - MEAN_STRETCH, 0.0)
+        else:
+            graphs, longest = known.bond_graphs, known.longest_bonds + STRETCH
+            shortest = _closest(numbers, known.shortest_pair_distances, known.longest_bonds > 0)
+        return cls(
+            numbers, graphs, longest, shortest, known.n_fragments or len(numbers),
+            float(known.lowest_energy), float(known.highest_energy), energy_limits(known, temperature_K),
+        )  # fmt: skip
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The limits, for the settings in summary.json."""
+        return {
+            "rules": RULES,
+            "n_bond_graphs": len(self.graphs),
+            "stretch": STRETCH,
+            "closer": CLOSER,
+            "n_fragments": self.n_fragments,
+            "lowest_potential_eV": self.energy.low,
+            "highest_potential_eV": self.energy.high,
+            "lowest_window_mean_eV": None if math.isinf(self.energy.window_low) else self.energy.window_low,
+            "energy_source": "the range of the data" if self.energy.expected is None else self.energy.expected.source,
+        }
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The limits that are too many for `record`."""
+        return [self.graphs, self.longest, self.shortest]
 
     def kinetic(self, momenta: FloatArray) -> FloatArray:
-        """Give the kinetic energies, (n_replicas,) in eV."""
+        """Compute the kinetic energies, (n_replicas,) in eV."""
         energies: FloatArray = 0.5 * np.einsum("rax,rax,a->r", momenta, momenta, 1 / atomic_masses[self.numbers])
         return energies
 
     def unphysical(self, frame: Frame, alive: np.ndarray) -> dict[int, str]:
         """Say what is unphysical about the replicas that are alive, by the number of the replica."""
         found = {replica: words for replica, words in frame.problems.items() if alive[replica]}
-        margin = self.highest_energy - self.lowest_energy
         with np.errstate(all="ignore"):
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
-            stretched = self.bonds.deviations(frame.positions)
+            distances = pair_distances(frame.positions)
             # Written so that NaN is not fine.
-            fine = np.isfinite(np.sum(frame.forces + frame.positions, axis=(1, 2)))
-            whole = stretched.max(axis=1, initial=0) <= BROKEN
+            fine = np.isfinite(np.sum(frame.forces + frame.positions, axis=(1, 2))) & np.isfinite(frame.potential)
+            whole = self._fits(distances)
+            apart = np.asarray((distances >= self.shortest).all(axis=1))
             warm = (temperatures >= LOWEST_TEMPERATURE_K) & (temperatures <= HIGHEST_TEMPERATURE_K)
-            middle = 0.5 * (self.lowest_energy + self.highest_energy)
-            within = np.abs(frame.potential - middle) <= 1.5 * margin
-        for replica in np.flatnonzero(alive & ~(fine & whole & warm & within)):
+            within = (frame.potential >= self.energy.low) & (frame.potential <= self.energy.high)
+        for replica in np.flatnonzero(alive & fine & whole) if self._loose else ():
+            whole[replica] = bool(self._fragments(distances[replica]) <= self.n_fragments)
+        for replica in np.flatnonzero(alive & ~(fine & whole & apart & warm & within)):
             if replica in found:
                 continue
-            if not fine[replica] or not np.isfinite(frame.potential[replica]):
+            if not fine[replica]:
                 words = "energy, forces or positions are no longer numbers"
             elif not whole[replica]:
-                words = self._bond(frame.positions[replica], int(stretched[replica].argmax()))
+                words = self._broken(distances[replica])
+            elif not apart[replica]:
+                words = self._collapsed(distances[replica])
             elif not warm[replica]:
                 words = f"the temperature is {temperatures[replica]:.3g} K"
             else:
-                words = (
-                    f"the potential energy is {frame.potential[replica] - self.lowest_energy:+.2f} eV from the data's "
-                    f"lowest, beyond their range of {margin:.2f} eV by more than as much again"
-                )
+                words = self._energetic(float(frame.potential[replica]))
             found[int(replica)] = words
         return found
 
-    def _bond(self, positions: FloatArray, bond: int) -> str:
-        i, j = self.bonds.pairs[bond]
-        names = [f"{chemical_symbols[self.numbers[atom]]}{atom}" for atom in (i, j)]
-        return f"the bond {'-'.join(names)} is {np.linalg.norm(positions[i] - positions[j]):.2f} Å long"
+    def sunk(self, window: FloatArray, alive: np.ndarray) -> dict[int, str]:
+        """Say which replicas have sunk below the energy that the molecule should have.
+
+        Parameters
+        ----------
+        window : (n_records, n_replicas) array, eV
+            The potential energies of the last `WINDOW_PS`.
+        """
+        expected, means = self.energy.expected, window.mean(axis=0)
+        if expected is None:
+            return {}
+        return {
+            int(replica): f"the potential energy averaged over the last {WINDOW_PS:g} ps is "
+            f"{(expected.mean - means[replica]) / KCAL_PER_MOL:.1f} kcal/mol below that of {expected.source}: "
+            "the model has sunk"
+            for replica in np.flatnonzero(alive & (means < self.energy.window_low))
+        }
+
+    def _fits(self, distances: FloatArray) -> NDArray[np.bool_]:
+        """Tell which replicas have all bonds of any graph."""
+        too_long = ~(distances[:, self._bonds] <= self.longest[self._bonds])
+        return np.asarray((too_long.astype(float) @ self.graphs[:, self._bonds].T == 0).any(axis=1))
+
+    def _broken(self, distances: FloatArray) -> str:
+        # The graph that is violated least says which bond it is.
+        excess = np.where(self.graphs, distances - self.longest, -np.inf)
+        graph = int(excess.max(axis=1).argmin())
+        pair = int(excess[graph].argmax())
+        if excess[graph, pair] <= 0:
+            return f"the molecule has come apart into {self._fragments(distances)} fragments"
+        return f"the bond {self._name(pair)} is {distances[pair]:.2f} Å long"
+
+    def _collapsed(self, distances: FloatArray) -> str:
+        pair = int((distances - self.shortest).argmin())
+        return (
+            f"the atoms {self._name(pair)} are {distances[pair]:.2f} Å apart, closer than {self.shortest[pair]:.2f} Å"
+        )
+
+    def _energetic(self, potential: float) -> str:
+        expected = self.energy.expected
+        if expected is None:
+            return (
+                f"the potential energy is {potential - self.lowest_energy:+.2f} eV from the data's lowest, beyond "
+                f"their range of {self.highest_energy - self.lowest_energy:.2f} eV by more than as much again"
+            )
+        away = potential - expected.mean
+        return (
+            f"the potential energy is {abs(away) / KCAL_PER_MOL:.1f} kcal/mol {'above' if away > 0 else 'below'} the "
+            f"mean expected from {expected.source}, {abs(away) / expected.std:.1f} standard deviations"
+        )
+
+    def _fragments(self, distances: FloatArray) -> int:
+        return int(count_fragments(self.numbers, distances[None])[0])
+
+    def _name(self, pair: int) -> str:
+        i, j = np.tril_indices(len(self.numbers), -1)
+        return "-".join(f"{chemical_symbols[self.numbers[atom]]}{atom}" for atom in (i[pair], j[pair]))
+
+    @cached_property
+    def _bonds(self) -> IntArray:
+        """The pairs that any graph bonds."""
+        return np.flatnonzero(self.graphs.any(axis=0))
+
+    @cached_property
+    def _loose(self) -> bool:
+        """Whether a frame that fits a graph may still have more fragments than the data, as in a complex."""
+        graphs = np.where(self.graphs, 0.0, np.inf)
+        return bool(count_fragments(self.numbers, graphs).max() > self.n_fragments)
+
+
+def energy_limits(known: KnownMolecule, temperature_K: float) -> EnergyLimits:
+    """Derive the limits of the potential energy at a temperature.
+
+    The lower one is six standard deviations below the mean by `expected_energy`. The upper one has a probability of
+    1e-12 beyond it in the gamma distribution of harmonic modes with the data's heat capacity. Twice the
+    error of the mean is added to both, and two standard deviations beyond the data's own extremes are
+    within: runs start there. Without an expected energy the range of the data is widened by itself on both sides.
+    """
+    lowest, highest = float(known.lowest_energy), float(known.highest_energy)
+    expected = expected_energy(known, temperature_K)
+    if expected is None:
+        margin = highest - lowest
+        return EnergyLimits(lowest - margin, highest + margin)
+    kT = temperature_K * units.kB
+    half_modes = (expected.std / kT) ** 2
+    tail = kT * (float(gammainccinv(half_modes, TAIL)) - half_modes)
+    mean, std, unsure = expected.mean, expected.std, 2 * expected.error
+    return EnergyLimits(
+        min(mean - N_SIGMA * std - unsure, lowest - _BEYOND_DATA * std),
+        max(mean + tail + unsure, highest + _BEYOND_DATA * std),
+        min(mean - N_SIGMA_WINDOW * std - unsure, lowest - _BEYOND_DATA_WINDOW * std),
+        expected,
+    )
 
 
 def kelvin_per_eV(n_atoms: int) -> float:
-    """Give the temperature of one eV of kinetic energy, the centre of mass at rest."""
+    """Return the temperature of one eV of kinetic energy, the centre of mass at rest."""
     return 2 / ((3 * n_atoms - 3) * units.kB)
+
+
+def _closest(numbers: IntArray, shortest: FloatArray, bonded: NDArray[np.bool_]) -> FloatArray:
+    """Derive how close each pair of atoms may come, (n_pairs,) in Å."""
+    i, j = np.tril_indices(len(numbers), -1)
+    elements = np.sort(np.column_stack([numbers[i], numbers[j]]), axis=1)
+    limits = np.empty(len(shortest))
+    for kind in np.unique(elements, axis=0):
+        same = (elements == kind).all(axis=1)
+        limits[same] = min(CLOSER * shortest[same].min(), FAR)
+    formed = np.minimum(NEW_BOND * radius_sums(numbers), shortest - NEW_BOND_MARGIN)
+    return np.where(bonded, limits, np.maximum(limits, formed))

@@ -1,9 +1,16 @@
-"""What the potential energy of the molecule should be at a temperature."""
+"""What the potential energy of a molecule should be at a temperature, by the canonical distribution of the data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from ase import units
+
+from ase_flatten.known_molecule import KnownMolecule
+
+CANONICAL = (0.6, 1.7)
+"""The data's heat capacity in terms of equipartition's; others are no canonical sample (NVE data have 0.5)."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,43 @@ class ExpectedEnergy:
     source: str
 
 
-def expected_energy(known: Mapping[str, np.ndarray], temperature_K: float) -> ExpectedEnergy | None:
-    """Return what the data say about the potential energy at a temperature, None where they say nothing."""
-    return None
+def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature_K: float) -> ExpectedEnergy | None:
+    """Extrapolate the potential energy from the data's temperature to another.
+
+    The data's fluctuations give the heat capacity C = Var(U) / (k T0²), which is taken as constant:
+    mean(T) = mean(T0) + C (T - T0), σ²(T) = k T² C. The error adds those of the mean, of T0 and of C, and half of C's
+    difference from equipartition's (3 n_atoms - 6) k / 2, since C changes with the temperature.
+
+    Parameters
+    ----------
+    known : mapping or KnownMolecule
+        `Run.reference`, or what is made of it.
+
+    Returns
+    -------
+    ExpectedEnergy or None
+        None where the moments are not known, as in old run folders, or where the data are no canonical sample.
+    """
+    molecule = known if isinstance(known, KnownMolecule) else KnownMolecule.of_arrays(known)
+    if molecule.mean_energy is None or molecule.temperature_K is None or molecule.energy_variance is None:
+        return None
+    at, variance = molecule.temperature_K, molecule.energy_variance
+    equipartition = 0.5 * max(1, 3 * len(molecule.numbers) - 6) * units.kB
+    if not at > 0:
+        return None
+    capacity = variance / (units.kB * at**2)
+    if not CANONICAL[0] <= capacity / equipartition <= CANONICAL[1]:
+        return None
+    away = temperature_K - at
+    relative = (molecule.energy_variance_error or 0.0) / variance
+    error = math.hypot(
+        molecule.mean_energy_error or 0.0,
+        capacity * (molecule.temperature_error_K or 0.0),
+        away * math.hypot(capacity * relative, 0.5 * (capacity - equipartition)),
+    )
+    return ExpectedEnergy(
+        molecule.mean_energy + capacity * away,
+        temperature_K * math.sqrt(units.kB * capacity),
+        error,
+        f"the data at {at:.0f} K",
+    )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ase.io.trajectory import Trajectory
 
 from ase_flatten.dataset import FloatArray
 from ase_flatten.files import write_json, write_npz
-from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.criteria import WINDOW_PS, Criteria
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.saved import N_BEFORE_FAILURE, kept_records
@@ -58,6 +59,8 @@ class Recorder:
         self.alive = np.ones(protocol.n_replicas, dtype=bool)
         self.failures: list[Failure] = []
         self._frames: list[dict[str, np.ndarray]] = []
+        window = round(1000 * WINDOW_PS / (protocol.timestep_fs * protocol.interval))
+        self._potentials: deque[FloatArray] = deque(maxlen=max(1, window))
         self._settings = settings
 
     def last_state(self, *, resume: bool) -> dict[str, Any] | None:
@@ -72,6 +75,8 @@ class Recorder:
         with np.load(chunks[-1], allow_pickle=False) as last:
             self.step, self.alive = int(last["at"]), last["alive"]
             self.failures = [Failure(**failure) for failure in json.loads(str(last["failures"]))]
+            for part in self._parts(("potential",)):
+                self._potentials.extend(part["potential"])
             return {name.removeprefix("state_"): last[name] for name in last.files if name.startswith("state_")}
 
     @property
@@ -88,7 +93,12 @@ class Recorder:
         """Judge a frame, and keep it from time zero on."""
         self.step = frame.step
         kept = self.alive.copy()
-        for replica, reason in sorted(self.criteria.unphysical(frame, self.alive).items()):
+        reasons = self.criteria.unphysical(frame, self.alive)
+        if frame.step >= 0:
+            self._potentials.append(np.where(self.alive, frame.potential, np.nan))
+            if len(self._potentials) == self._potentials.maxlen:
+                reasons = self.criteria.sunk(np.array(self._potentials), self.alive) | reasons
+        for replica, reason in sorted(reasons.items()):
             time_ps = frame.step * self.protocol.timestep_fs / 1000
             self.failures.append(Failure(replica, frame.step, time_ps, reason))
             self.alive[replica] = False

@@ -31,7 +31,6 @@ from ase_flatten.files import write_json, write_npz, writing_folder
 from ase_flatten.md.analysis import conservation
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.engines import Engine, make_engine
-from ase_flatten.md.geometry import Bonds
 from ase_flatten.md.langevin import check_timestep
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
@@ -103,8 +102,9 @@ def run_md(
         "seed": seed,
         "zero_energy_eV": criteria.lowest_energy,
         "highest_energy_eV": criteria.highest_energy,
+        "criteria": criteria.record,
         "digest": digest,
-        "start": _fingerprint(start, criteria.bonds),
+        "start": _fingerprint(start, criteria),
     }
     finished = _finished(folder, settings, last)
     if finished is not None:
@@ -196,9 +196,9 @@ def _check_start(start: Sequence[Atoms], protocol: Protocol) -> None:
         check_timestep(protocol.timestep_fs, atoms.numbers)
 
 
-def _fingerprint(start: Sequence[Atoms], bonds: Bonds) -> str:
+def _fingerprint(start: Sequence[Atoms], criteria: Criteria) -> str:
     """Digest what else the frames of a run depend on."""
-    arrays = [array for atoms in start for array in (atoms.numbers, atoms.positions)] + [bonds.pairs, bonds.lengths]
+    arrays = [array for atoms in start for array in (atoms.numbers, atoms.positions)] + criteria.arrays
     return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 

@@ -12,13 +12,12 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.calculators import load_calculator
 from ase_flatten.dataset import FloatArray
-from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
+from ase_flatten.known_molecule import KnownMolecule
 from ase_flatten.md.compare import analyse, decided, judge, require_packages
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.figure import plot_total_energy
-from ase_flatten.md.geometry import reference_bonds
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.run import discard_rest, run_md
 from ase_flatten.models.folder import CARD, load_model, read_card
@@ -55,13 +54,9 @@ class Subject:
     positions: FloatArray
     folder: Path
 
-    @property
-    def criteria(self) -> Criteria:
-        """What the molecule may do."""
-        known = self.known
-        bonds = reference_bonds(known["numbers"], known["mean_pair_distances"])
-        highest = known.get("highest_energy", known["energies"].max())
-        return Criteria(known["numbers"], bonds, float(known["lowest_energy"]), float(highest))
+    def criteria(self, temperature_K: float) -> Criteria:
+        """Derive what the molecule may do at a temperature."""
+        return Criteria.of_molecule(KnownMolecule.of_arrays(self.known), temperature_K)
 
     @classmethod
     def of_run(cls, run: Run, *, start: str = "clusters") -> "Subject":
@@ -126,12 +121,7 @@ class Subject:
                 "expected a model folder with training geometries to start from, found none in the first one"
             )
         energies = first.model.predict(positions).energies
-        known = {
-            "numbers": first.model.numbers,
-            "mean_pair_distances": pair_distances(positions).mean(axis=0),
-            "lowest_energy": energies.min(),
-            "energies": energies,
-        }
+        known = {**KnownMolecule.of_frames(first.model.numbers, positions, energies).arrays, "energies": energies}
         return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
@@ -203,7 +193,7 @@ def validate(
                     _at_most(plan, reference_ps) if name == "reference" else plan,
                     folder / name,
                     model=name,
-                    criteria=subject.criteria,
+                    criteria=subject.criteria(plan.temperature_K),
                     engine=engine,
                     seed=seed,
                     digest=_digest(model),
