@@ -52,6 +52,8 @@ def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature
     ExpectedEnergy or None
         None where the moments are not known, as in old run folders, or where the data are no canonical sample.
     """
+    if not isinstance(known, KnownMolecule) and "temperature_K" not in known:
+        return None
     molecule = known if isinstance(known, KnownMolecule) else KnownMolecule.of_arrays(known)
     if molecule.mean_energy is None or molecule.temperature_K is None or molecule.energy_variance is None:
         return None
