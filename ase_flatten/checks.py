@@ -251,15 +251,16 @@ def _gap(values: FloatArray) -> tuple[float, np.ndarray]:
 
 
 def _predicted_slope(dataset: Dataset, labels: LabelJudgement) -> float | None:
-    """Regress the energies on those that models of the forces predict, where these are sure of it."""
+    """Compare the energies' size and sign with those that models of the forces predict, where these are sure of it."""
     sound = np.array([level == "sound" for level in labels.levels]) & np.isfinite(labels.energy_residuals)
     if sound.sum() < USEFUL_FRAMES / 2:
         return None
     energies = dataset.energies[sound]
     predicted = energies + labels.energy_residuals[sound]
-    if rank_correlation(predicted, energies) < SURE_CORRELATION:
+    correlation = rank_correlation(predicted, energies)
+    if abs(correlation) < SURE_CORRELATION:
         return None
-    return float(np.polyfit(predicted - predicted.mean(), energies - energies.mean(), 1)[0])
+    return float(np.sign(correlation) * np.std(energies) / np.std(predicted))
 
 
 def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float | None) -> list[Finding]:
@@ -308,14 +309,18 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
     margin = np.exp(2 * slope.spread)
     if low > 0 and low / margin < SLOPE_BAND[1] and high * margin > SLOPE_BAND[0]:
         return notes
-    # A slope within a factor of four of one is uncertain where frames are far apart.
+    # A slope within a factor of four of one is uncertain where frames are far apart; models may confirm that it is off.
     if not tight and low > 0.25 and high < 4:
         options = {explain_slope(value, dataset.n_atoms) for value in np.geomspace(low / margin, high * margin, 20)}
         named = sorted(option for option in options if option)
-        advice = f"it may be one of these: {', or '.join(named)}" if named else "no single mistake explains this"
+        advice = "no single mistake explains this" if not named else named[0] if len(named) == 1 else _one_of(named)
         message = f"{expected}, found that energies seem to change {high:.2g} times as much as the forces say: {advice}"
-        return [Finding("note", "energies and forces", message)]
+        return [Finding("note" if predicted is None else "refused", "energies and forces", message)]
     explained = explain_slope(slope.high, dataset.n_atoms) or explain_slope(slope.low, dataset.n_atoms)
     advice = explained or "no single mistake of units or sign explains this; compute some of the labels again"
     message = f"{expected}, found that energies change {slope.high:.3g} times as much as the forces say: {advice}"
     return [Finding("refused", "energies and forces", message)]
+
+
+def _one_of(explanations: list[str]) -> str:
+    return f"one of these may be the reason: {', or '.join(explanations)}"
