@@ -12,6 +12,7 @@ to 100 frames), with a margin to the largest value seen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ SPREAD = (5.0, 7.0)
 """The same, in robust standard deviations of the logarithm of that difference over all frames."""
 LOCAL_SPREAD = (5.0, 6.0)
 """The same, of its ratio to the median of near frames."""
+DISAGREEMENT = (3.5, 4.5)
+"""The same, of the difference in units of the largest one between the models: 2.7 at most in sound data."""
 ENERGY_SPREAD = (5.0, 8.0)
 """The same, of energy residuals in units of what is expected of the frame (`_energy_evidence`)."""
 ENERGY_SHARE = (0.2, 0.4)
@@ -187,6 +190,7 @@ def _judge_forces(
     local_spread = (local - local_centre) / local_scale
     whole = np.minimum(_scale(difference, CONTRADICTION), _scale(spread, SPREAD))
     scores = np.minimum(whole, _scale(local_spread, LOCAL_SPREAD))
+    scores = np.minimum(scores, _scale(_size(best - forces) / _disagreement(predicted), DISAGREEMENT))
     usual = np.exp(centre + EXPLAINED * scale)
     reasons = [""] * len(forces)
     suspects = np.flatnonzero((whole >= 1) | ~forces.any(axis=(1, 2)))
@@ -286,6 +290,14 @@ def _contradiction(forces: FloatArray, predicted: FloatArray, typical: float) ->
     model = np.nanargmin(difference, axis=0)
     rows = np.arange(len(forces))
     return difference[model, rows], predicted[model, rows]
+
+
+def _disagreement(predicted: FloatArray) -> FloatArray:
+    """Measure the largest difference between the forces of two models, (n,) in eV/Å; almost zero for a single one."""
+    largest = np.full(predicted.shape[1], 1e-12)
+    for one, other in combinations(predicted, 2):
+        largest = np.fmax(largest, _size(one - other))  # NaN where one of them was trained on the frame
+    return largest
 
 
 def _size(forces: FloatArray) -> FloatArray:
