@@ -207,6 +207,10 @@ def train(
         Path | None, typer.Option(help="TOML file with settings of a run; options here go before it.")
     ] = None,
     subset: Subset = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(help="Set frames with contradicted labels aside: on, off, or a FILE that lists frames [on]."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap, schnet).")
     ] = None,
@@ -239,7 +243,7 @@ def train(
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
         base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset,
-        trainer={**base.trainer, **_settings(setting, preset)},
+        quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
@@ -345,6 +349,13 @@ def _changed(base: Any, **changes: Any) -> Any:
     from dataclasses import replace
 
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _quarantine(asked: str | None) -> str | tuple[int, ...] | None:
+    """Read a list of frames where neither on nor off is asked for."""
+    from ase_flatten.quarantine import read_frame_list
+
+    return asked if asked in (None, "on", "off") else read_frame_list(Path(asked))
 
 
 def _settings(pairs: list[str] | None, preset: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ase_flatten.figures import FEW, KCAL, plot_comparison, plot_error_curves, p
 from ase_flatten.files import write_text
 from ase_flatten.md import verdict
 from ase_flatten.md.compare import comparisons
+from ase_flatten.quarantine_report import quarantine_section, quarantine_sentences
 from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
@@ -85,6 +86,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         clusters=_clusters(evaluation, units),
         structures=structures,
         history=_history(run, units),
+        quarantine=quarantine_section(run),
         temperatures=_temperatures(run.folder),
     )
     path = run.folder / "report.html"
@@ -130,7 +132,7 @@ def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
     if few:
         names = " and ".join(f"{place} ({evaluation.n_heldout[place]})" for place in few)
         sentences.append(f"Take the worst cluster with caution: fewer than {FEW} held-out frames in cluster {names}.")
-    return sentences
+    return sentences + quarantine_sentences(run, units)
 
 
 def _counted(evaluation: Evaluation, part: float) -> str:
