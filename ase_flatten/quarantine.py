@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import blocks, squared_distances
@@ -29,8 +28,11 @@ SOUND = "sound"
 LISTED = "listed"
 """The level of frames that the user set aside."""
 
-N_NEAR = 10
+N_NEAR = 16
 """Near frames that a model is asked about beside a frame that it judges."""
+
+N_EVERYWHERE = 300
+"""Frames from everywhere that it is asked about besides."""
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
@@ -152,16 +154,16 @@ def first_look(
         Labels that are wrong beyond doubt.
     """
     judgement = check_labels(dataset, descriptors, rng=rng, progress=progress)
-    wrong = judgement.frames[judgement.levels == "wrong"]
+    wrong = judgement.with_level("wrong")
     if len(wrong):
-        reason = judgement.reasons[int(np.argmax(judgement.levels == "wrong"))]
+        reason = judgement.reasons[judgement.levels.index("wrong")]
         shown = ", ".join(map(str, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")
         raise InputError(
             f"labels must agree with those of near frames, found {len(wrong)} of {dataset.n_frames} frames that are "
-            f"wrong beyond doubt (frames {shown}; the first: {reason}); remove them with: ase-flatten clean DATASET -o "
-            "CLEAN, or train on them all the same with --quarantine off"
+            f"wrong beyond doubt (frames {shown}; of the first, {reason}); remove them with: ase-flatten clean DATASET "
+            "-o CLEAN, or train on them all the same with --quarantine off"
         )
-    return Quarantine(_looks(judgement, BEFORE_TRAINING, judgement.levels != SOUND))
+    return Quarantine(contradictions(judgement, BEFORE_TRAINING))
 
 
 def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
@@ -188,7 +190,7 @@ def judge_by_model(
     """Judge the labels of frames by a model that was not trained on them.
 
     The model is asked about near frames as well: where it is wrong about all of them, it has not
-    learnt this region, and no label is to blame.
+    learnt this region, and no label is to blame. Frames from everywhere show what it can do.
 
     Parameters
     ----------
@@ -197,21 +199,18 @@ def judge_by_model(
     others : int array
         Frames to compare with, none of which the model was trained on.
     """
+    everywhere = others[np.linspace(0, len(others) - 1, min(N_EVERYWHERE, len(others))).astype(np.int64)]
     near = near_frames(descriptors, frames, others, N_NEAR)
-    asked = np.union1d(frames, near)
+    asked = np.unique(np.concatenate([frames, near.ravel(), everywhere]))
     judgement = judge_labels(dataset, asked, [model.predict(dataset.positions[asked])], descriptors)
     rows = np.searchsorted(asked, frames)
-    return LabelJudgement(
-        judgement.frames[rows],
-        judgement.scores[rows],
-        judgement.levels[rows],
-        tuple(judgement.reasons[row] for row in rows),
-    )
+    levels, reasons = (tuple(values[row] for row in rows) for values in (judgement.levels, judgement.reasons))
+    return LabelJudgement(frames, judgement.scores[rows], levels, reasons)
 
 
 def contradictions(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
     """Return the looks at the frames whose labels are contradicted."""
-    return _looks(judgement, step, judgement.levels != SOUND)
+    return tuple(look for look in _looks(judgement, step) if look.level != SOUND)
 
 
 def look_again(
@@ -223,7 +222,7 @@ def look_again(
     if not len(frames):
         return ()
     judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
-    return _looks(judgement, step, np.ones(len(frames), dtype=bool))
+    return _looks(judgement, step)
 
 
 def alarms(
@@ -281,12 +280,9 @@ def _force_rmse(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
     return np.sqrt(np.mean(error**2, axis=(1, 2)))
 
 
-def _looks(judgement: LabelJudgement, step: int, chosen: NDArray[np.bool_]) -> tuple[Look, ...]:
-    return tuple(
-        Look(step, int(judgement.frames[row]), str(judgement.levels[row]), float(judgement.scores[row]),
-             judgement.reasons[row])
-        for row in np.flatnonzero(chosen)
-    )  # fmt: skip
+def _looks(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
+    found = zip(judgement.frames.tolist(), judgement.levels, judgement.scores, judgement.reasons, strict=True)
+    return tuple(Look(step, frame, level, round(float(score), 3), why) for frame, level, score, why in found)
 
 
 def read_frame_list(path: Path) -> tuple[int, ...]:
