@@ -133,6 +133,27 @@ def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[Int
     return found[rows, best].astype(np.int64), lengths[rows, best]
 
 
+def neighbours(descriptors: FloatArray, n_neighbours: int) -> IntArray:
+    """Find frames near each frame, by the leading principal components of the descriptors.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+    n_neighbours : int
+        At most the number of other frames.
+
+    Returns
+    -------
+    (n_frames, n_neighbours) int array
+        Nearest first, without the frame itself.
+    """
+    components = _leading_components(descriptors)
+    _, found = cKDTree(components).query(components, k=n_neighbours + 1)
+    # Among duplicates the frame itself need not come first, nor at all.
+    others = np.argsort(found == np.arange(len(found))[:, None], axis=1, kind="stable")[:, :n_neighbours]
+    return np.take_along_axis(found, others, axis=1).astype(np.int64)
+
+
 def _leading_components(descriptors: FloatArray) -> FloatArray:
     centred = descriptors - descriptors.mean(axis=0)
     # Subspace iteration: any orthonormal basis is right, a leading one is fast; all eigenvectors would take long.
