@@ -60,6 +60,21 @@ _FACTORS = {
 }
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Say from where on forces are doubtful and wrong; all three must be passed.
+
+    Parameters
+    ----------
+    contradiction, spread, local_spread : (float, float)
+        See `CONTRADICTION`, `SPREAD` and `LOCAL_SPREAD`.
+    """
+
+    contradiction: tuple[float, float] = CONTRADICTION
+    spread: tuple[float, float] = SPREAD
+    local_spread: tuple[float, float] = LOCAL_SPREAD
+
+
 @dataclass(frozen=True, eq=False)
 class LabelJudgement:
     """Say how far the labels of each frame can be believed.
@@ -120,7 +135,12 @@ def check_labels(
 
 
 def judge_labels(
-    dataset: Dataset, frames: IntArray, predictions: Sequence[Prediction], descriptors: FloatArray
+    dataset: Dataset,
+    frames: IntArray,
+    predictions: Sequence[Prediction],
+    descriptors: FloatArray,
+    *,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008  (it is frozen)
 ) -> LabelJudgement:
     """Judge labels by predictions of models of any kind.
 
@@ -132,6 +152,8 @@ def judge_labels(
         Each over `frames`; NaN where the model was trained on the frame. Energies may be off by a constant.
     descriptors : (n_frames, n_pairs) array, Å
         The pair distances of all frames of the data set.
+    thresholds : Thresholds
+        Of the forces.
     """
     energies = np.array([one.energies for one in predictions]) - dataset.energies[frames]
     known = np.isfinite(energies).any(axis=0)
@@ -142,7 +164,7 @@ def judge_labels(
     near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
-    force_scores, force_reasons = _judge_forces(part.forces, predicted, near, typical)
+    force_scores, force_reasons = _judge_forces(part.forces, predicted, near, typical, thresholds)
     energy_scores, energy_reasons = _judge_energies(part.energies, energies[:, rows], part.forces, predicted, near)
     scores = np.full(len(frames), np.nan)
     scores[rows] = np.maximum(force_scores, energy_scores)
@@ -157,7 +179,7 @@ def judge_labels(
 
 
 def _judge_forces(
-    forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float
+    forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
 ) -> tuple[FloatArray, list[str]]:
     """Score forces and say what contradicts or explains them.
 
@@ -176,8 +198,8 @@ def _judge_forces(
     local = logarithm - np.median(logarithm[near], axis=1)
     local_centre, local_scale = _centre_and_scale(local)
     local_spread = (local - local_centre) / local_scale
-    whole = np.minimum(_scale(difference, CONTRADICTION), _scale(spread, SPREAD))
-    scores = np.minimum(whole, _scale(local_spread, LOCAL_SPREAD))
+    whole = np.minimum(_scale(difference, thresholds.contradiction), _scale(spread, thresholds.spread))
+    scores = np.minimum(whole, _scale(local_spread, thresholds.local_spread))
     usual = np.exp(centre + EXPLAINED * scale)
     reasons = [""] * len(forces)
     suspects = np.flatnonzero((whole >= 1) | ~forces.any(axis=(1, 2)))

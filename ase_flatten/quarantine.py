@@ -16,13 +16,16 @@ import numpy as np
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import blocks, squared_distances
 from ase_flatten.exceptions import InputError
-from ase_flatten.label_checks import LabelJudgement, check_labels, judge_labels
+from ase_flatten.label_checks import LabelJudgement, Thresholds, check_labels, judge_labels
 from ase_flatten.models import Model
 from ase_flatten.progress import SILENT, Progress
 
 FORMAT = 1
 BEFORE_TRAINING = -1
 """The step of looks that were taken before the initial model."""
+
+GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0))
+"""Doubt begins earlier than where data are judged as a whole: to set a sound frame aside for some steps costs little."""
 
 SOUND = "sound"
 LISTED = "listed"
@@ -83,13 +86,13 @@ class Quarantine:
     @property
     def last_looks(self) -> dict[int, Look]:
         """The last look at each frame, by frame."""
-        return dict(sorted((look.frame, look) for look in self.looks))
+        return {look.frame: look for look in self.looks}
 
     @property
     def frames(self) -> IntArray:
         """The frames in quarantine, ascending."""
         inside = [frame for frame, look in self.last_looks.items() if look.level != SOUND]
-        return np.array(inside, dtype=np.int64)
+        return np.array(sorted(inside), dtype=np.int64)
 
     def up_to(self, step: int) -> "Quarantine":
         """Return what was known when a step was done."""
@@ -202,7 +205,8 @@ def judge_by_model(
     everywhere = others[np.linspace(0, len(others) - 1, min(N_EVERYWHERE, len(others))).astype(np.int64)]
     near = near_frames(descriptors, frames, others, N_NEAR)
     asked = np.unique(np.concatenate([frames, near.ravel(), everywhere]))
-    judgement = judge_labels(dataset, asked, [model.predict(dataset.positions[asked])], descriptors)
+    predictions = [model.predict(dataset.positions[asked])]
+    judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=GUARD)
     rows = np.searchsorted(asked, frames)
     levels, reasons = (tuple(values[row] for row in rows) for values in (judgement.levels, judgement.reasons))
     return LabelJudgement(frames, judgement.scores[rows], levels, reasons)
@@ -222,7 +226,7 @@ def look_again(
     if not len(frames):
         return ()
     judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
-    return _looks(judgement, step)
+    return tuple(look for look in _looks(judgement, step) if np.isfinite(look.score))
 
 
 def alarms(
