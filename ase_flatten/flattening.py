@@ -182,7 +182,8 @@ def flatten(
         clock.lap("train")
         if guard:
             others = left()
-            known = known.joined(look_again(known, number, model, dataset, descriptors, others))
+            looks = look_again(known, number, model, len(train_frames), dataset, descriptors, others)
+            known = known.joined(looks)
             if previous is not None:
                 known = known.joined(alarms=alarms(number, added, previous, model, dataset, descriptors, others))
             _tell(known, number)

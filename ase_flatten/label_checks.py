@@ -103,7 +103,12 @@ class LabelJudgement:
 
 
 def check_labels(
-    dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
+    dataset: Dataset,
+    descriptors: FloatArray,
+    *,
+    rng: np.random.Generator,
+    thresholds: Thresholds = Thresholds(),
+    progress: Progress = SILENT,
 ) -> LabelJudgement:
     """Judge all frames by quick sGDML models, trained on disjoint random sets of frames.
 
@@ -124,11 +129,11 @@ def check_labels(
         return _nothing_to_say(frames)
     with progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
         predictions, trained = _cross_predictions(dataset, frames, rng, advance)
-        found = judge_labels(dataset, frames, predictions, descriptors)
+        found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
         suspect = found.scores >= 1
         if suspect[trained].any() and np.sum(~suspect) >= MIN_FRAMES:
             predictions, _ = _cross_predictions(dataset, np.flatnonzero(~suspect), rng, advance)
-            found = judge_labels(dataset, frames, predictions, descriptors)
+            found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
         else:
             advance(_N_MODELS)
     return found
@@ -140,7 +145,7 @@ def judge_labels(
     predictions: Sequence[Prediction],
     descriptors: FloatArray,
     *,
-    thresholds: Thresholds = Thresholds(),  # noqa: B008  (it is frozen)
+    thresholds: Thresholds = Thresholds(),
 ) -> LabelJudgement:
     """Judge labels by predictions of models of any kind.
 
@@ -314,12 +319,16 @@ def _scale(evidence: FloatArray, thresholds: tuple[float, float]) -> FloatArray:
     return np.asarray(1 + np.log(np.maximum(evidence, 1e-12) / doubtful) / np.log(wrong / doubtful))
 
 
+def quick_training_size(n_atoms: int) -> int:
+    """Return how many frames a quick model is trained on, where there are enough."""
+    return min(_MAX_TRAIN, max(_MIN_TRAIN, _UNKNOWNS // n_modes_of(n_atoms)))
+
+
 def _cross_predictions(
     dataset: Dataset, pool: IntArray, rng: np.random.Generator, advance: Any
 ) -> tuple[list[Prediction], NDArray[np.int64]]:
     """Train on disjoint random frames of the pool and predict all; give the training frames as well."""
-    n_modes = n_modes_of(dataset.n_atoms)
-    n_train = min(_MAX_TRAIN, max(_MIN_TRAIN, _UNKNOWNS // n_modes), len(pool) // _N_MODELS)
+    n_train = min(quick_training_size(dataset.n_atoms), len(pool) // _N_MODELS)
     sets = rng.permutation(pool)[: _N_MODELS * n_train].reshape(_N_MODELS, n_train)
     predictions = []
     for frames in sets:

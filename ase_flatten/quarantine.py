@@ -16,7 +16,7 @@ import numpy as np
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import blocks, squared_distances
 from ase_flatten.exceptions import InputError
-from ase_flatten.label_checks import LabelJudgement, Thresholds, check_labels, judge_labels
+from ase_flatten.label_checks import LabelJudgement, Thresholds, check_labels, judge_labels, quick_training_size
 from ase_flatten.models import Model
 from ase_flatten.progress import SILENT, Progress
 
@@ -39,7 +39,7 @@ N_EVERYWHERE = 300
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
-"""An alarm: the errors of near frames grew by this factor, or a frame is this much worse than what is near it."""
+"""The factor of errors that makes an alarm; on sound data those of near frames grow by 1.04 times at most."""
 
 _SHOWN = 10
 
@@ -151,15 +151,23 @@ def first_look(
 ) -> Quarantine:
     """Judge the labels of all frames before any training, by quick models.
 
+    Data are refused for what the usual thresholds call wrong, as by `ase-flatten check`; what the
+    stricter ones of the guard doubt is set aside.
+
     Raises
     ------
     InputError
         Labels that are wrong beyond doubt.
     """
-    judgement = check_labels(dataset, descriptors, rng=rng, progress=progress)
+    state = rng.bit_generator.state
+    judgement = check_labels(dataset, descriptors, rng=rng, thresholds=GUARD, progress=progress)
     wrong = judgement.with_level("wrong")
     if len(wrong):
-        reason = judgement.reasons[judgement.levels.index("wrong")]
+        rng.bit_generator.state = state
+        usual = check_labels(dataset, descriptors, rng=rng, progress=progress)
+        wrong = usual.with_level("wrong")
+    if len(wrong):
+        reason = usual.reasons[usual.levels.index("wrong")]
         shown = ", ".join(map(str, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")
         raise InputError(
             f"labels must agree with those of near frames, found {len(wrong)} of {dataset.n_frames} frames that are "
@@ -218,9 +226,25 @@ def contradictions(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
 
 
 def look_again(
-    quarantine: Quarantine, step: int, model: Model, dataset: Dataset, descriptors: FloatArray, others: IntArray
+    quarantine: Quarantine,
+    step: int,
+    model: Model,
+    n_train: int,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    others: IntArray,
 ) -> tuple[Look, ...]:
-    """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are."""
+    """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
+
+    A model of fewer frames than the quick ones had could only know less.
+
+    Parameters
+    ----------
+    n_train : int
+        Frames that the model was trained on.
+    """
+    if n_train < quick_training_size(dataset.n_atoms):
+        return ()
     last = quarantine.last_looks
     frames = np.array([frame for frame in quarantine.frames if last[frame].level != LISTED], dtype=np.int64)
     if not len(frames):
@@ -240,8 +264,9 @@ def alarms(
 ) -> tuple[Alarm, ...]:
     """Find frames whose labels look wrong once a model was trained on them.
 
-    A label that fits the others lowers the errors of near frames. A wrong one is either not
-    reproduced, or, by a model that interpolates, reproduced at the cost of what is near it.
+    A label that fits the others lowers the errors of near frames. A wrong one, which the last model
+    contradicted more than those of near frames, is either not reproduced, or, by a model that interpolates,
+    reproduced at the cost of what is near.
 
     Parameters
     ----------
@@ -253,19 +278,22 @@ def alarms(
     near = near_frames(descriptors, added, others, N_NEAR_ALARM)
     asked = np.unique(np.concatenate([added, near.ravel()]))
     old, new = (_force_rmse(model, dataset, asked) for model in (before, after))
-    own = new[np.searchsorted(asked, added)]
+    own_old, own_new = (rmse[np.searchsorted(asked, added)] for rmse in (old, new))
     near_old, near_new = (np.median(rmse[np.searchsorted(asked, near)], axis=1) for rmse in (old, new))
     typical = np.median(near_new)
-    found = []
-    for row, frame in enumerate(added.tolist()):
-        if near_new[row] > max(WORSE * near_old[row], typical):
-            reason = f"training on it raised the force error of near frames {near_new[row] / near_old[row]:.1f} times"
-        elif own[row] > WORSE * max(near_new[row], typical):
-            reason = f"its force error is {own[row] / near_new[row]:.1f} times that of near frames though trained on"
-        else:
-            continue
-        found.append(Alarm(step, frame, reason))
-    return tuple(found)
+    suspect = own_old > WORSE * near_old
+    spoils = suspect & (near_new > WORSE * near_old) & (near_new > typical)
+    misfits = suspect & (own_new > WORSE * np.maximum(near_new, typical))
+    return tuple(
+        Alarm(
+            step,
+            int(added[row]),
+            f"training on it raised the force error of near frames {near_new[row] / near_old[row]:.1f} times"
+            if spoils[row]
+            else f"its force error is {own_new[row] / near_new[row]:.1f} times that of near frames though trained on",
+        )
+        for row in np.flatnonzero(spoils | misfits)
+    )
 
 
 def near_frames(descriptors: FloatArray, frames: IntArray, others: IntArray, n_near: int) -> IntArray:
