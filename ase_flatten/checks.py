@@ -1,31 +1,36 @@
 """Look a data set over: what would spoil a model, in one sentence each.
 
 Reading errors (shapes, NaN, periodic cells, a changing composition) are InputErrors of `io` and `Dataset`.
-The bands below are set between the largest value that sound reference data show and the smallest that a mistake
-makes: MD17, Langevin trajectories and random subsets of them, down to 200 frames, pass.
+Faults of single frames carry their numbers, which `cleaning` leaves out; faults of the whole set are to be mended.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from itertools import permutations
-from typing import Literal
 
 import numpy as np
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import atomic_masses
 
-from ase_flatten.bonds import count_fragments, radius_sums, smallest_fragment
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import NEAR_IDENTICAL, nearest_frames, pair_distances
-from ase_flatten.energy_forces import TIGHT_RMSD, EnergySlope, close_pairs, energy_shift, energy_slope, explain_slope
+from ase_flatten.atom_order import atom_order
+from ase_flatten.dataset import Dataset, FloatArray
+from ase_flatten.descriptors import nearest_frames, pair_distances
+from ase_flatten.energy_forces import (
+    TIGHT_RMSD,
+    EnergySlope,
+    close_pairs,
+    energy_shift,
+    energy_slope,
+    explain_slope,
+    rank_correlation,
+)
+from ase_flatten.findings import Finding, as_frames, frame_numbers, some
+from ase_flatten.force_constants import energy_unit
+from ase_flatten.geometry_checks import IDENTICAL, broken_molecules, duplicates, length_unit
+from ase_flatten.label_checks import LabelJudgement, check_labels
 from ase_flatten.progress import SILENT, Progress
-from ase_flatten.units import LENGTH_UNITS
 
 USEFUL_FRAMES = 100
-IDENTICAL = 1e-5
-"""Frames are duplicates below this root-mean-square difference of their pair distances, Å."""
 NET_FORCE_BAND = (1e-3, 5e-2)
 """Net forces and torques are noted and refused above these parts of what random atomic forces would sum to."""
-BOND_BAND = (0.7, 1.45)
-"""The median nearest neighbour of an atom, in sums of covalent radii (0.91 to 1.01 in organic molecules)."""
 SLOPE_BAND = (0.8, 1.25)
 """The slope of ΔE on the work of the forces: unit mistakes are factors of 1.6 and more, or a sign."""
 MIN_PAIRS = 20
@@ -36,17 +41,34 @@ MIXED_ALIKE = 0.8
 """The part of that work above which one factor, and so another unit, explains the contradiction."""
 OUTLIER = 20.0
 """Robust standard deviations beyond which a frame is named."""
+SURE_CORRELATION = 0.95
+"""Energies that models of the forces predict with this correlation have the slope of these predictions."""
+WRONG_LABELS = "wrong labels"
+"""The key of the finding that names frames whose labels are wrong beyond doubt."""
+TWO_KINDS_SHARE = 0.1
+"""From this part of the frames on, labels that differ are another kind and no longer single mistakes."""
+TWO_KINDS_GAP = 6.0
+"""Two kinds of energies are apart by this many times the spread within each."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Say one thing that is wrong, or worth knowing, about a data set."""
+@dataclass(frozen=True, eq=False)
+class Checkup:
+    """Hold all that was found in a data set."""
 
-    level: Literal["refused", "note"]
-    what: str
-    """A short key, such as "duplicates"."""
-    message: str
-    """One sentence: what was expected, what was found, what to do."""
+    findings: list[Finding]
+    """Empty when all is well."""
+    labels: LabelJudgement | None
+    """The judgement of each frame; None where the whole set is at fault, so that single frames cannot be judged."""
+
+    @property
+    def refused(self) -> list[Finding]:
+        """The findings for which the data should not be trained on."""
+        return [finding for finding in self.findings if finding.level == "refused"]
+
+    @property
+    def whole_set(self) -> Finding | None:
+        """The first fault of the whole set, which no leaving out of frames mends."""
+        return next((finding for finding in self.refused if not finding.frames or finding.mend), None)
 
 
 def check_dataset(dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> list[Finding]:
@@ -57,25 +79,44 @@ def check_dataset(dataset: Dataset, *, rng: np.random.Generator, progress: Progr
     list of Finding
         Empty when all is well.
     """
+    return check_up(dataset, rng=rng, progress=progress).findings
+
+
+def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> Checkup:
+    """Look for what would spoil a model, and judge the labels of each frame."""
     with progress.task("looking the data set over", 5) as advance:
         distances = pair_distances(dataset.positions)
         advance(1)
         findings = _few_frames(dataset) + _outliers(dataset) + _net_forces(dataset)
         advance(1)
-        wrong_unit = _length_unit(dataset, distances, rng=rng)
-        if wrong_unit:
+        whole = length_unit(dataset, distances, rng=rng)
+        if whole:
             # Every other distance criterion would only repeat it.
-            return findings + wrong_unit
-        findings += _broken_molecules(dataset, distances)
+            advance(3)
+            return Checkup(findings + whole, None)
+        order = atom_order(dataset, distances)
+        # Frames whose bonds jump are not broken.
+        findings += order or broken_molecules(dataset, distances)
         advance(1)
         nearest, lengths = nearest_frames(distances)
         lengths /= np.sqrt(distances.shape[1])
-        findings += _duplicates(dataset, nearest, lengths)
+        findings += duplicates(dataset, distances, lengths)
         advance(1)
         pairs = close_pairs(distances, nearest, lengths, beyond=IDENTICAL, rng=rng)
-        findings += _energies(dataset, energy_slope(dataset, pairs), energy_shift(dataset, rng=rng))
         advance(1)
-    return findings
+    labels = check_labels(dataset, distances, rng=rng, progress=progress)
+    unsound = np.isin(labels.levels, ("wrong", "doubtful"))
+    about_labels = _two_kinds(labels, dataset) or _labels(labels)
+    kept = pairs[~unsound[pairs].any(axis=1)]
+    about_set = _energies(
+        dataset, energy_slope(dataset, kept), energy_shift(dataset, rng=rng), _predicted_slope(dataset, labels)
+    )
+    about_set = about_set or energy_unit(dataset, distances, rng=rng)
+    if any(finding.level == "refused" and not finding.frames for finding in about_set + order):
+        return Checkup(findings + about_set, None)
+    named = {frame for finding in about_labels for frame in finding.frames}
+    findings = [one for one in findings if not (one.what.endswith("outliers") and named.issuperset(one.frames))]
+    return Checkup(findings + about_labels + about_set, labels)
 
 
 def _few_frames(dataset: Dataset) -> list[Finding]:
@@ -95,9 +136,9 @@ def _outliers(dataset: Dataset) -> list[Finding]:
         if scale > 0 and far.any():
             message = (
                 f"the {what} must be of one size in all frames, found it more than {OUTLIER:g} robust standard "
-                f"deviations away in {_some(far)}, most in frame {np.argmax(deviation)}; look whether these converged"
+                f"deviations away in {some(far)}, most in frame {np.argmax(deviation)}; look whether these converged"
             )
-            findings.append(Finding("note", f"{what} outliers", message))
+            findings.append(Finding("note", f"{what} outliers", message, as_frames(far), (f"the {what} is far away",)))
     return findings
 
 
@@ -120,10 +161,13 @@ def _net_forces(dataset: Dataset) -> list[Finding]:
         expected = f"the net {what} on an isolated molecule must vanish"
         if bad.any():
             message = (
-                f"{expected}, found more than {refused:.0%} of what random forces would give in {_some(bad)}; look "
+                f"{expected}, found more than {refused:.0%} of what random forces would give in {some(bad)}; look "
                 "for an external field, constraints, or forces that belong to other frames"
             )
-            findings.append(Finding("refused", f"net {what}", message))
+            # Where it is most of the frames, none can be left out.
+            frames = as_frames(bad) if bad.mean() < 0.5 else ()
+            reason = f"the net {what} does not vanish: the forces may belong to another frame"
+            findings.append(Finding("refused", f"net {what}", message, frames, (reason,)))
         elif rms > noted:
             message = f"{expected}, found {rms:.1%} of what random forces would give; converge the forces more tightly"
             findings.append(Finding("note", f"net {what}", message))
@@ -136,92 +180,90 @@ def _cross_sum(positions: FloatArray, forces: FloatArray) -> FloatArray:
     return np.stack([virial[:, y, z] - virial[:, z, y] for y, z in ((1, 2), (2, 0), (0, 1))], axis=1)
 
 
-def _length_unit(dataset: Dataset, distances: FloatArray, *, rng: np.random.Generator) -> list[Finding]:
-    """Compare the distance of each atom's nearest neighbour with the covalent radii."""
-    frames = rng.permutation(dataset.n_frames)[:300]
-    i, j = np.tril_indices(dataset.n_atoms, -1)
-    ratios = np.full((len(frames), dataset.n_atoms, dataset.n_atoms), np.inf)
-    ratios[:, i, j] = ratios[:, j, i] = distances[frames] / radius_sums(dataset.numbers)
-    found = float(np.median(ratios.min(axis=2)))
-    if BOND_BAND[0] <= found <= BOND_BAND[1]:
+def _labels(labels: LabelJudgement) -> list[Finding]:
+    """Name the frames whose labels are wrong beyond doubt, and those that are doubtful."""
+    findings = []
+    expected = "labels must agree with models that were trained on other frames"
+    for level, found, advice in (
+        ("wrong", "contradict them beyond doubt", "leave these frames out or compute them again"),
+        ("doubtful", "are doubtful", "look at these frames, or compute some of them again"),
+    ):
+        frames = labels.with_level(level)
+        if not len(frames):
+            continue
+        reasons = tuple(reason for reason, one in zip(labels.reasons, labels.levels, strict=True) if one == level)
+        message = (
+            f"{expected}, found that those of {len(frames)} of {len(labels.frames)} frames {found} "
+            f"({frame_numbers(frames)}): {_summary(reasons)}; {advice}"
+        )
+        findings.append(
+            Finding(
+                "refused" if level == "wrong" else "note", f"{level} labels", message, tuple(frames.tolist()), reasons
+            )
+        )
+    return findings
+
+
+def _summary(reasons: tuple[str, ...]) -> str:
+    """Count the commonest reasons."""
+    if len(reasons) == 1:
+        return reasons[0]
+    counts = Counter(reasons).most_common()
+    shown = [f"{reason} in {count}" for reason, count in counts if count > 1][:3]
+    rest = len(reasons) - sum(count for _, count in counts[: len(shown)])
+    alone = next((reason for reason, count in counts[len(shown) :]), "")
+    return ", ".join([*shown, *([f"{alone}{f' (and {rest - 1} like it)' if rest > 1 else ''}"] if rest else [])])
+
+
+def _two_kinds(labels: LabelJudgement, dataset: Dataset) -> list[Finding]:
+    """Recognise two kinds of labels in one file: a step of the energies against all models, for many of the frames."""
+    residuals = labels.energy_residuals
+    if not np.isfinite(residuals).all():
         return []
-    options = [
-        (abs(np.log(max(found, 1e-9) * LENGTH_UNITS[true] / LENGTH_UNITS[declared])), true, declared)
-        for true, declared in permutations(LENGTH_UNITS, 2)
-    ]
-    mismatch, true, declared = min(options)
-    advice = (
-        f"the positions look like {true} where {declared} was declared; declare {true}"
-        if mismatch < 0.3
-        else "no unit explains this; check the positions and the order of the elements"
+    offset, high = _gap(residuals)
+    share = min(high.mean(), 1 - high.mean())
+    if share < TWO_KINDS_SHARE or abs(offset) < 0.05:
+        return []
+    step = int(np.argmax(high != high[0]))
+    in_order = np.mean(high[:step] == high[0]) + np.mean(high[step:] != high[0]) > 1.95
+    where = f"from frame {step} on" if in_order else "mixed through the file"
+    message = (
+        f"energies must be those of one method, found two kinds that are {offset:.3g} eV apart, {high.sum()} and "
+        f"{(~high).sum()} of {len(high)} frames, {where}: look for another method, basis set or zero of energy, and "
+        "keep one kind"
     )
-    message = f"neighbours must be about the sum of their covalent radii apart, found {found:.3g} times that: {advice}"
-    return [Finding("refused", "length unit", message)]
+    return [Finding("refused", "two methods", message)]
 
 
-def _broken_molecules(dataset: Dataset, distances: FloatArray) -> list[Finding]:
-    """Look for atoms that left the molecule or fell into each other."""
-    findings = []
-    close = 0.5 * radius_sums(dataset.numbers)
-    too_close = np.zeros(dataset.n_frames, dtype=bool)
-    for pair in np.flatnonzero(distances.min(axis=0) < close):
-        too_close |= distances[:, pair] < close[pair]
-    if too_close.any():
-        message = f"atoms must stay apart, found two nearer than half a bond in {_some(too_close)}; remove these frames"
-        findings.append(Finding("refused", "atoms too close", message))
-    n_fragments = count_fragments(dataset.numbers, distances)
-    # A complex of several molecules is sound when it is one all along.
-    usual = int(np.median(n_fragments))
-    broken = n_fragments > usual
-    if usual > 1:
-        _, size = smallest_fragment(dataset.numbers, distances[np.argmax(n_fragments == usual)])
-        if size == 1:  # lost early, and missing ever since
-            broken = n_fragments > 1
-        else:
-            message = f"one molecule was expected, found {usual} in most frames; go on if this complex is meant"
-            findings.append(Finding("note", "complex", message))
-    if broken.any():
-        first = int(np.argmax(broken))
-        atom, _ = smallest_fragment(dataset.numbers, distances[first])
-        message = (
-            f"all atoms must stay bonded to the molecule, found it fallen apart in {_some(broken)}, where atom {atom} "
-            f"({chemical_symbols[dataset.numbers[atom]]}) has left; remove these frames"
-        )
-        findings.append(Finding("refused", "broken molecules", message))
-    return findings
+def _gap(values: FloatArray) -> tuple[float, np.ndarray]:
+    """Cut values into two groups by the widest gap in units of their spread; give the distance and the lower group."""
+    order = np.sort(values)
+    n = len(order)
+    margin = max(2, int(TWO_KINDS_SHARE * n))
+    if n < 2 * margin + 1:
+        return 0.0, np.zeros(n, dtype=bool)
+    cuts = np.arange(margin, n - margin + 1)
+    cut = int(cuts[np.argmax(order[cuts] - order[cuts - 1])])
+    lower, upper = order[:cut], order[cut:]
+    distance = float(np.median(upper) - np.median(lower))
+    within = max(1.4826 * float(np.median(np.abs(group - np.median(group)))) for group in (lower, upper))
+    apart = distance > TWO_KINDS_GAP * max(within, 1e-12)
+    return (distance if apart else 0.0), values <= lower[-1] if apart else np.zeros(n, dtype=bool)
 
 
-def _duplicates(dataset: Dataset, nearest: IntArray, lengths: FloatArray) -> list[Finding]:
-    findings = []
-    same = lengths < IDENTICAL
-    if same.any():
-        frames = np.flatnonzero(same)
-        others = nearest[frames]
-        sizes = np.linalg.norm(dataset.forces, axis=2)
-        contradict = np.abs(dataset.energies[frames] - dataset.energies[others]) > 1e-3
-        contradict |= np.abs(sizes[frames] - sizes[others]).max(axis=1) > 1e-2
-        frame = int(np.argmax(contradict))
-        pair = sorted((frames[frame], others[frame]))
-        found = f"found {len(frames)} of {dataset.n_frames} frames that occur more than once"
-        message = (
-            f"a geometry must have one energy and one set of forces, {found}, some with other labels (such as frames "
-            f"{pair[0]} and {pair[1]}); find out which are right and keep those"
-            if contradict.any()
-            else f"every frame must be new, {found} (such as frames {pair[0]} and {pair[1]}); keep one of each"
-        )
-        findings.append(Finding("refused", "duplicates", message))
-    near = (lengths < NEAR_IDENTICAL) & ~same
-    if near.any():
-        # Counted by nearest neighbours: all pairs would not fit into memory where a trajectory stands still.
-        message = (
-            f"frames should be apart, found {near.sum()} of {dataset.n_frames} with another within {NEAR_IDENTICAL} Å; "
-            "they are kept on the same side of every split, sample less densely to make them useful"
-        )
-        findings.append(Finding("note", "near-identical", message))
-    return findings
+def _predicted_slope(dataset: Dataset, labels: LabelJudgement) -> float | None:
+    """Regress the energies on those that models of the forces predict, where these are sure of it."""
+    sound = np.array([level == "sound" for level in labels.levels]) & np.isfinite(labels.energy_residuals)
+    if sound.sum() < USEFUL_FRAMES / 2:
+        return None
+    energies = dataset.energies[sound]
+    predicted = energies + labels.energy_residuals[sound]
+    if rank_correlation(predicted, energies) < SURE_CORRELATION:
+        return None
+    return float(np.polyfit(predicted - predicted.mean(), energies - energies.mean(), 1)[0])
 
 
-def _energies(dataset: Dataset, slope: EnergySlope, shift: int) -> list[Finding]:
+def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float | None) -> list[Finding]:
     """Judge the slope, the correlation against what pairs at this distance must show, or neither."""
     expected = "energies and forces must agree"
     found = f"(correlation {slope.correlation:.2f} over {slope.n_pairs} pairs of close frames)"
@@ -231,6 +273,8 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int) -> list[Finding]
     )
     undecided = Finding("note", "energies undecided", message)
     notes: list[Finding] = []
+    if predicted is not None and SLOPE_BAND[0] < predicted < SLOPE_BAND[1]:
+        return []
     if slope.n_pairs < MIN_PAIRS:
         return [undecided]
     if shift:
@@ -269,8 +313,3 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int) -> list[Finding]
     advice = explained or "no single mistake of units or sign explains this; compute some of the labels again"
     message = f"{expected}, found that energies change {slope.high:.3g} times as much as the forces say: {advice}"
     return [Finding("refused", "energies and forces", message)]
-
-
-def _some(chosen: np.ndarray) -> str:
-    count = int(np.sum(chosen))
-    return f"{count} of {len(chosen)} frames (the first is frame {int(np.argmax(chosen))})"

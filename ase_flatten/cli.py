@@ -55,6 +55,7 @@ def _main(
 def check(
     dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
     data: Data = None,
+    scores: Annotated[Path | None, typer.Option(help="CSV file for the score of each frame's labels.")] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     seed: Seed = None,
@@ -62,21 +63,58 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Look a data set over; refuse or explain what is wrong."""
-    from ase_flatten.checks import check_dataset
+    from ase_flatten.cleaning import write_scores
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
-    content = _read(_one(dataset, data), energy_unit, length_unit)
-    console.say(
-        f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
-        + (f", {content.theory}" if content.theory else "")
-    )
-    findings = check_dataset(content, rng=np.random.default_rng(seed or 0), progress=console.progress(quiet))
-    for finding in findings:
+    path = _one(dataset, data)
+    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
-    refused = sum(finding.level == "refused" for finding in findings)
-    if refused:
-        raise InputError(f"expected data that agree with themselves, found {refused} reasons to refuse them; see above")
+        if verbose:
+            for row, frame in enumerate(finding.frames):
+                console.say(f"  frame {frame}: {finding.reason(row)}")
+    if scores is not None:
+        if found.labels is None:
+            raise InputError("expected data whose frames can be judged, found the whole set at fault; see above")
+        write_scores(scores, found.labels)
+        console.say(f"scores: {scores}")
+    if found.refused:
+        way_out = "" if found.whole_set else f"; leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        n = len(found.refused)
+        raise InputError(
+            f"expected data that agree with themselves, found {n} reason{'s' if n > 1 else ''} to refuse them, "
+            f"see above{way_out}"
+        )
     console.say("the data are fit to train on")
+
+
+@app.command(epilog="Example: ase-flatten clean examples/data/salicylic_gfn2_500K.npz -o runs/clean.npz")
+@console.user_errors
+def clean(
+    dataset: Annotated[Path | None, typer.Argument(help="The data set.")] = None,
+    data: Data = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write: .npz, .xyz or .extxyz.")] = ...,  # type: ignore[assignment]
+    doubtful: Annotated[bool, typer.Option(help="Leave out doubtful frames as well.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the data set without refused frames, and a list of what was left out and why."""
+    from ase_flatten.cleaning import check_output, choose_frames, write_clean
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    path = _one(dataset, data)
+    listed = check_output(path, output, overwrite=overwrite)
+    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    selection = choose_frames(content, found, doubtful=doubtful)
+    write_clean(output, listed, content, selection)
+    for reason, count in selection.summary:
+        console.say(f"left out: {count} frame{'s' if count > 1 else ''}: {reason}")
+    console.say(f"{len(selection.kept)} of {content.n_frames} frames kept: {output}")
+    console.say(f"list of what was left out: {listed}")
 
 
 @app.command(epilog="Example: ase-flatten cluster examples/data/salicylic_gfn2_500K.npz --out runs/clusters")
@@ -227,7 +265,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train the improved model, and the default model of equal size; report both on held-out frames."""
-    from ase_flatten.checks import check_dataset
+    from ase_flatten.checks import WRONG_LABELS, check_up
     from ase_flatten.report import verdict_sentences, write_report
     from ase_flatten.run import Run, RunSettings, read_protocol
     from ase_flatten.training import train as train_run
@@ -246,10 +284,11 @@ def train(
         quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
-    findings = check_dataset(content, rng=np.random.default_rng(settings.seed), progress=progress)
-    for finding in findings:
-        if finding.level == "refused":
-            raise InputError(finding.message)
+    found = check_up(content, rng=np.random.default_rng(settings.seed), progress=progress)
+    refused = [one for one in found.refused if settings.quarantine == "on" or one.what != WRONG_LABELS]
+    if refused:
+        way_out = "" if found.whole_set else f"; or leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        raise InputError(f"{refused[0].message}{way_out}")
 
     def tell(step: Any) -> None:
         if not quiet:
@@ -342,6 +381,18 @@ def _read(path: Path, energy_unit: str | None, length_unit: str | None) -> Any:
     from ase_flatten.io import read_dataset
 
     return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)
+
+
+def _check_up(path: Path, energy_unit: str | None, length_unit: str | None, *, seed: int | None, quiet: bool) -> Any:
+    """Read a data set, say what it is, and look it over."""
+    from ase_flatten.checks import check_up
+
+    content = _read(path, energy_unit, length_unit)
+    console.say(
+        f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
+        + (f", {content.theory}" if content.theory else "")
+    )
+    return content, check_up(content, rng=np.random.default_rng(seed or 0), progress=console.progress(quiet))
 
 
 def _changed(base: Any, **changes: Any) -> Any:

@@ -40,7 +40,7 @@ ENERGY_SPREAD = (5.0, 8.0)
 """The same, of energy residuals in units of what is expected of the frame (`_energy_evidence`)."""
 ENERGY_SHARE = (0.2, 0.4)
 """The same, in robust standard deviations of the energies themselves."""
-EXPLAINED = 2.5
+EXPLAINED = 4.0
 """An explanation holds where it brings the difference back within this many robust standard deviations."""
 
 _N_NEIGHBOURS = 16
@@ -90,12 +90,18 @@ class LabelJudgement:
         "wrong" means beyond doubt.
     reasons : tuple of str
         What contradicts the labels; empty where they are sound.
+    force_differences : (n,) array
+        Forces less the best prediction, in sizes of the larger of the two.
+    energy_residuals : (n,) array, eV
+        Predicted energies less those of the labels, less the median: the smallest of all models.
     """
 
     frames: IntArray
     scores: FloatArray
     levels: tuple[str, ...]
     reasons: tuple[str, ...]
+    force_differences: FloatArray
+    energy_residuals: FloatArray
 
     def with_level(self, level: str) -> IntArray:
         """List the frames of a level, ascending as in `frames`."""
@@ -169,10 +175,13 @@ def judge_labels(
     near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
-    force_scores, force_reasons = _judge_forces(part.forces, predicted, near, typical, thresholds)
-    energy_scores, energy_reasons = _judge_energies(part.energies, energies[:, rows], part.forces, predicted, near)
-    scores = np.full(len(frames), np.nan)
+    force_scores, force_reasons, difference = _judge_forces(part.forces, predicted, near, typical, thresholds)
+    energy_scores, energy_reasons, residuals = _judge_energies(
+        part.energies, energies[:, rows], part.forces, predicted, near
+    )
+    scores, force_differences, energy_residuals = (np.full(len(frames), np.nan) for _ in range(3))
     scores[rows] = np.maximum(force_scores, energy_scores)
+    force_differences[rows], energy_residuals[rows] = difference, residuals
     reasons = [""] * len(frames)
     for row, force, energy, about_forces, about_energy in zip(
         rows, force_scores, energy_scores, force_reasons, energy_reasons, strict=True
@@ -180,12 +189,12 @@ def judge_labels(
         told = (about_forces if force >= 1 else "", about_energy if energy >= 1 else "")
         reasons[row] = ", and ".join(reason for reason in told if reason)
     levels = tuple("wrong" if score >= 2 else "doubtful" if score >= 1 else "sound" for score in scores)
-    return LabelJudgement(frames, scores, levels, tuple(reasons))
+    return LabelJudgement(frames, scores, levels, tuple(reasons), force_differences, energy_residuals)
 
 
 def _judge_forces(
     forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
-) -> tuple[FloatArray, list[str]]:
+) -> tuple[FloatArray, list[str], FloatArray]:
     """Score forces and say what contradicts or explains them.
 
     Parameters
@@ -215,7 +224,7 @@ def _judge_forces(
             scores[row] = max(scores[row], 2.0)
         reasons[row] = explanation or f"the forces differ from those predicted by {difference[row]:.0%} of their size"
     _find_owners(forces, best, typical, usual, scores, reasons)
-    return scores, reasons
+    return scores, reasons, difference
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
@@ -251,7 +260,7 @@ def _find_owners(
 
 def _judge_energies(
     energies: FloatArray, residuals: FloatArray, forces: FloatArray, predicted: FloatArray, near: IntArray
-) -> tuple[FloatArray, list[str]]:
+) -> tuple[FloatArray, list[str], FloatArray]:
     """Score energies: residuals, (n_models, n) in eV, against what is expected of each frame."""
     residuals = residuals - np.nanmedian(residuals, axis=1, keepdims=True)
     rows = np.arange(residuals.shape[1])
@@ -264,7 +273,7 @@ def _judge_energies(
     reasons = [
         f"the energy is {abs(value):.3g} eV {'higher' if value < 0 else 'lower'} than predicted" for value in smallest
     ]
-    return scores, reasons
+    return scores, reasons, smallest
 
 
 def _energy_evidence(
@@ -355,4 +364,5 @@ def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
 
 def _nothing_to_say(frames: IntArray) -> LabelJudgement:
     n = len(frames)
-    return LabelJudgement(frames, np.full(n, np.nan), ("sound",) * n, ("",) * n)
+    unknown = np.full(n, np.nan)
+    return LabelJudgement(frames, unknown, ("sound",) * n, ("",) * n, unknown, unknown)

@@ -25,7 +25,7 @@ BEFORE_TRAINING = -1
 """The step of looks that were taken before the initial model."""
 
 GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0))
-"""Doubt begins earlier than where data are judged as a whole: to set a sound frame aside for some steps costs little."""
+"""Doubt begins earlier than where whole data sets are judged: a sound frame that is set aside for a while costs little."""
 
 SOUND = "sound"
 LISTED = "listed"
@@ -216,8 +216,14 @@ def judge_by_model(
     predictions = [model.predict(dataset.positions[asked])]
     judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=GUARD)
     rows = np.searchsorted(asked, frames)
-    levels, reasons = (tuple(values[row] for row in rows) for values in (judgement.levels, judgement.reasons))
-    return LabelJudgement(frames, judgement.scores[rows], levels, reasons)
+    return LabelJudgement(
+        frames,
+        judgement.scores[rows],
+        tuple(judgement.levels[row] for row in rows),
+        tuple(judgement.reasons[row] for row in rows),
+        judgement.force_differences[rows],
+        judgement.energy_residuals[rows],
+    )
 
 
 def contradictions(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:

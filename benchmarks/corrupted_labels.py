@@ -17,13 +17,13 @@ import numpy as np
 from corruption import corrupt
 
 from ase_flatten import console
+from ase_flatten.checks import check_up
+from ase_flatten.cleaning import choose_frames
 from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.descriptors import pair_distances
 from ase_flatten.errors import frame_errors
 from ase_flatten.files import write_json, write_text
 from ase_flatten.flattening import Schedule
 from ase_flatten.io import read_dataset
-from ase_flatten.label_checks import check_labels
 from ase_flatten.models.folder import load_model
 from ase_flatten.run import Run, RunSettings
 from ase_flatten.training import train
@@ -112,16 +112,13 @@ def one(
 
 
 def cleaned(data: Dataset, bad: IntArray) -> tuple[Dataset, IntArray, int]:
-    """Leave out what is wrong beyond doubt, until nothing is; return which bad frames are left, and how many sound went."""
-    is_bad = np.isin(np.arange(data.n_frames), bad)
-    n_false = 0
-    while True:
-        judgement = check_labels(data, pair_distances(data.positions), rng=np.random.default_rng(0))
-        keep = judgement.levels != "wrong"
-        n_false += int(np.sum(~keep & ~is_bad))
-        data, is_bad = data.take(np.flatnonzero(keep)), is_bad[keep]
-        if keep.all():
-            return data, np.flatnonzero(is_bad), n_false
+    """Leave out what is refused, until nothing is; return the bad frames that are left and the number of sound lost."""
+    is_bad, n_false = np.isin(np.arange(data.n_frames), bad), 0
+    while (found := check_up(data, rng=np.random.default_rng(0))).refused:
+        kept = choose_frames(data, found).kept
+        n_false += int(np.sum(~is_bad)) - int(np.sum(~is_bad[kept]))
+        data, is_bad = data.take(kept), is_bad[kept]
+    return data, np.flatnonzero(is_bad), n_false
 
 
 def counted(run: Run, bad: IntArray) -> dict[str, int]:

@@ -111,7 +111,7 @@ def _shuffled(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> D
 
 def _swapped(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Dataset:
     """Exchange two like atoms, positions and forces alike: a correct frame in another order of atoms."""
-    like = [atoms for atoms in map(np.flatnonzero, dataset.numbers == np.unique(dataset.numbers)[:, None])]
+    like = list(map(np.flatnonzero, dataset.numbers == np.unique(dataset.numbers)[:, None]))
     a, b = rng.choice(rng.permutation([atoms.tolist() for atoms in like if len(atoms) > 1][-1]), 2, replace=False)
     order = np.arange(dataset.n_atoms)
     order[[a, b]] = b, a

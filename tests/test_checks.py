@@ -274,10 +274,14 @@ def test_near_identical_frames_are_noted(ethanol_like, findings, rng):
 
 def test_outliers_are_named(ethanol_like, findings):
     found = findings(replace(ethanol_like, energies=changed(ethanol_like.energies, 33, 0.0)))
-    assert set(found) == {"energy outliers"}
-    assert "most in frame 33" in found["energy outliers"].message
+    assert set(found) == {"wrong labels"} and found["wrong labels"].frames == (33,)
     found = findings(replace(ethanol_like, forces=changed(ethanol_like.forces, 44, 500.0)))
-    assert "most in frame 44" in found["force outliers"].message
+    assert found["wrong labels"].frames == (44,) and "force outliers" not in found
+    few = ethanol_like.take(np.arange(120))
+    energies = few.energies.copy()
+    energies[:30] -= 40  # too many to be judged one by one
+    found = findings(replace(few, energies=energies))
+    assert "most in frame" in found["energy outliers"].message
 
 
 def test_same_seed_same_findings(ethanol_like):
@@ -289,11 +293,11 @@ def test_same_seed_same_findings(ethanol_like):
 def test_progress_is_told(ethanol_like, rng):
     class Recorder:
         def __init__(self):
-            self.done = 0
+            self.done = self.total = 0
 
         @contextmanager
         def task(self, what, total):
-            self.total = total
+            self.total += total
 
             def advance(done):
                 self.done += done

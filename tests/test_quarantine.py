@@ -82,7 +82,7 @@ def test_sound_data_are_trained_on_as_without_a_guard(sound, scene):
 
 
 def test_only_what_is_no_longer_contradicted_is_released(sound, scene):
-    descriptors, _, splits, bad = scene
+    _, _, splits, bad = scene
     fine = np.setdiff1d(splits.pool, bad)[:2]
     doubts = [Look(BEFORE_TRAINING, frame, "doubtful", 1.5, "for a test") for frame in [*bad.tolist(), *fine.tolist()]]
     steps = grown(flipped(sound, bad), scene, guard=True, quarantine=Quarantine(tuple(doubts)))
