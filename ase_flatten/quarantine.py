@@ -25,7 +25,7 @@ BEFORE_TRAINING = -1
 """The step of looks that were taken before the initial model."""
 
 GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0))
-"""Doubt begins earlier than where whole data sets are judged: a sound frame that is set aside for a while costs little."""
+"""Doubt begins earlier than where whole data sets are judged: a sound frame set aside for a while costs little."""
 
 SOUND = "sound"
 LISTED = "listed"
