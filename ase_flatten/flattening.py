@@ -14,7 +14,16 @@ from ase_flatten.errors import ClusterErrors
 from ase_flatten.exceptions import InputError
 from ase_flatten.models import Model, Trainer
 from ase_flatten.progress import SILENT, Progress
-from ase_flatten.quarantine import BEFORE_TRAINING, Quarantine, alarms, contradictions, judge_by_model, look_again
+from ase_flatten.quarantine import (
+    BEFORE_TRAINING,
+    Alarm,
+    Quarantine,
+    alarms,
+    contradictions,
+    judge_by_model,
+    look_again,
+    strained,
+)
 from ase_flatten.selection import SelectionRule, bad_clusters, select
 from ase_flatten.splits import Splits
 from ase_flatten.subset import Estimate, SubsetRule, complete, estimate_errors
@@ -151,6 +160,9 @@ def flatten(
         known = known.joined(looks)
         return np.isin(frames, [look.frame for look in looks])
 
+    def without_some(frames: IntArray) -> Model:
+        return trainer.fit(dataset, frames, valid, rng=np.random.default_rng([seed, number, 4]), previous=model)
+
     first = 0
     if done is not None:
         first, train_frames, model = done[0] + 1, *done[1:]
@@ -166,11 +178,14 @@ def flatten(
             )
             train_frames, previous = added, None
         else:
+            # What was found wrong of the last training set is replaced.
+            train_frames = train_frames[~np.isin(train_frames, known.frames)]
+            n_added = schedule.n_train(number) - len(train_frames)
             available = np.bincount(clustering.labels[rest], minlength=clustering.n_clusters)
-            bad = bad_clusters(found.clusters, available, schedule.step_size, schedule.rule.factor)
+            bad = bad_clusters(found.clusters, available, n_added, schedule.rule.factor)
             found = complete(found, model, dataset, clustering, rest, bad, progress=progress)
             selection = select(
-                found.errors, bad, clustering, descriptors, train_frames, schedule.step_size, schedule.rule,
+                found.errors, bad, clustering, descriptors, train_frames, n_added, schedule.rule,
                 rng=rng, contradicted=contradicted if guard else None, progress=progress,
             )  # fmt: skip
             added = selection.frames
@@ -182,10 +197,11 @@ def flatten(
         clock.lap("train")
         if guard:
             others = left()
-            looks = look_again(known, number, model, len(train_frames), dataset, descriptors, others)
-            known = known.joined(looks)
+            known = known.joined(look_again(known, number, model, train_frames, dataset, descriptors, others))
             if previous is not None:
                 known = known.joined(alarms=alarms(number, added, previous, model, dataset, descriptors, others))
+            doubts = strained(number, model, train_frames, without_some, dataset, descriptors, others)
+            known = known.joined(doubts, [Alarm(number, look.frame, look.reason) for look in doubts])
             _tell(known, number)
         rest = left()
         clock.lap("judge")

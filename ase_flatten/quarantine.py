@@ -6,10 +6,10 @@ while its last look is no "sound". Cut at a step, the series is what an interrup
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,9 @@ BEFORE_TRAINING = -1
 GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0))
 """Doubt begins earlier than where whole data sets are judged: a sound frame set aside for a while costs little."""
 
+GUARD_TRAINED = Thresholds(contradiction=(0.1, 0.6), spread=(2.75, 7.0), local_spread=(2.75, 6.0))
+"""Of training frames whose coefficients stand out already."""
+
 SOUND = "sound"
 LISTED = "listed"
 """The level of frames that the user set aside."""
@@ -41,7 +44,21 @@ N_NEAR_ALARM = 5
 WORSE = 2.0
 """The factor of errors that makes an alarm; on sound data those of near frames grow by 1.04 times at most."""
 
+STRAINED = 3.5
+"""Coefficients of a training frame this many times as large as their median make it a suspect."""
+
+MAX_SUSPECTS = 20
+
 _SHOWN = 10
+
+
+@runtime_checkable
+class KernelModel(Protocol):
+    """What a `Model` may offer besides, whose coefficients belong to training frames."""
+
+    @property
+    def coefficient_sizes(self) -> FloatArray:
+        """The sizes of the coefficients, (n_train,), in the order of the training frames, in any unit."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +213,13 @@ def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
 
 
 def judge_by_model(
-    model: Model, dataset: Dataset, descriptors: FloatArray, frames: IntArray, others: IntArray
+    model: Model,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    frames: IntArray,
+    others: IntArray,
+    *,
+    thresholds: Thresholds = GUARD,
 ) -> LabelJudgement:
     """Judge the labels of frames by a model that was not trained on them.
 
@@ -214,7 +237,7 @@ def judge_by_model(
     near = near_frames(descriptors, frames, others, N_NEAR)
     asked = np.unique(np.concatenate([frames, near.ravel(), everywhere]))
     predictions = [model.predict(dataset.positions[asked])]
-    judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=GUARD)
+    judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=thresholds)
     rows = np.searchsorted(asked, frames)
     return LabelJudgement(
         frames,
@@ -235,7 +258,7 @@ def look_again(
     quarantine: Quarantine,
     step: int,
     model: Model,
-    n_train: int,
+    train_frames: IntArray,
     dataset: Dataset,
     descriptors: FloatArray,
     others: IntArray,
@@ -243,16 +266,12 @@ def look_again(
     """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
 
     A model of fewer frames than the quick ones had could only know less.
-
-    Parameters
-    ----------
-    n_train : int
-        Frames that the model was trained on.
     """
-    if n_train < quick_training_size(dataset.n_atoms):
+    if len(train_frames) < quick_training_size(dataset.n_atoms):
         return ()
     last = quarantine.last_looks
     frames = np.array([frame for frame in quarantine.frames if last[frame].level != LISTED], dtype=np.int64)
+    frames = np.setdiff1d(frames, train_frames)
     if not len(frames):
         return ()
     judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
@@ -300,6 +319,39 @@ def alarms(
         )
         for row in np.flatnonzero(spoils | misfits)
     )
+
+
+def strained(
+    step: int,
+    model: Model,
+    train_frames: IntArray,
+    fit: Callable[[IntArray], Model],
+    dataset: Dataset,
+    descriptors: FloatArray,
+    others: IntArray,
+) -> tuple[Look, ...]:
+    """Find training frames whose labels a model contradicts that was trained without them.
+
+    A kernel model that interpolates reproduces a wrong label by large coefficients. Where some stand
+    out, one more model is trained without these frames and judges them; other models find nothing here.
+
+    Parameters
+    ----------
+    fit : callable
+        Trains as `model` was trained, on given frames.
+    others : int array
+        Frames of the pool that the model was not trained on.
+    """
+    if not isinstance(model, KernelModel):
+        return ()
+    sizes = model.coefficient_sizes
+    largest = np.argsort(-sizes, kind="stable")[:MAX_SUSPECTS]
+    suspects = np.sort(train_frames[largest[sizes[largest] > STRAINED * np.median(sizes)]])
+    if not len(suspects):
+        return ()
+    without = fit(train_frames[~np.isin(train_frames, suspects)])
+    judgement = judge_by_model(without, dataset, descriptors, suspects, others, thresholds=GUARD_TRAINED)
+    return contradictions(judgement, step)
 
 
 def near_frames(descriptors: FloatArray, frames: IntArray, others: IntArray, n_near: int) -> IntArray:

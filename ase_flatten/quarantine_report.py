@@ -23,23 +23,27 @@ LABEL, MODEL = "#c1121f", "#1f78b4"
 def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
     """Say how many frames are in quarantine, what they do to the held-out errors, and which raised an alarm."""
     quarantine, n_frames = run.quarantine, run.info["dataset"]["n_frames"]
-    n_inside, sentences = len(quarantine.frames), []
-    if n_inside:
-        are, labels = ("frame is", "its label") if n_inside == 1 else ("frames are", "their labels")
+    trained = np.asarray(run.history[-1]["train_frames"], dtype=np.int64)
+    inside, sentences = np.setdiff1d(quarantine.frames, trained), []
+    if len(inside):
+        one = len(inside) == 1
         why = (
-            f"{labels} contradict{'s' if n_inside == 1 else ''} near frames and the models"
+            f"{'its label contradicts' if one else 'their labels contradict'} near frames and the models"
             if run.settings.quarantine == "on"
             else "as the list that was given says"
         )
-        sentences.append(f"{n_inside} of {n_frames:,} {are} in quarantine: {why}; no model was trained on them.")
+        sentences.append(
+            f"{len(inside)} of {n_frames:,} {'frame is' if one else 'frames are'} in quarantine: {why}; "
+            "the final models were not trained on them."
+        )
     if heldout := _heldout(run, units):
         sentences.append(heldout)
-    if quarantine.alarms:
-        frames = sorted({alarm.frame for alarm in quarantine.alarms})
-        shown = ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
+    alarmed = np.intersect1d([alarm.frame for alarm in quarantine.alarms], trained).astype(np.int64)
+    if len(alarmed):
+        shown = ", ".join(map(str, alarmed[:10])) + (", ..." if len(alarmed) > 10 else "")
         sentences.append(
-            f"The labels of {len(frames)} training frames may be wrong (alarm after training on them: {shown}); "
-            "look at them, and compute them again where in doubt."
+            f"The labels of {len(alarmed)} of the improved model's training frames may be wrong ({shown}): they "
+            "contradict what it learnt from the others; look at them, and compute them again where in doubt."
         )
     return sentences
 

@@ -36,7 +36,7 @@ _DASH = {"stretched": (0.17, 0.12), "contact": (0.07, 0.13)}
 _INSIDE = 0.9
 """A bond begins at this part of an atom's radius, that it may not lie across the atom."""
 
-_LONGEST_ARROW = 1.3
+_LONGEST_ARROW = 1.0
 """Length of the longest force that is drawn, Å."""
 
 _FOG = 0.35
@@ -179,6 +179,8 @@ def draw_forces(axes: Axes, atoms: Atoms, forces: Mapping[str, FloatArray]) -> N
             *atoms.positions[:, :2].T, *shafts.T, color=colour, angles="xy", scale_units="xy", scale=1,
             width=0.012, headwidth=3.2, headlength=3.6, headaxislength=3.2, minlength=0, zorder=1000,
         )  # fmt: skip
+        axes.update_datalim(atoms.positions[:, :2] + shafts)
+    axes.autoscale_view()
 
 
 def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) -> bytes:

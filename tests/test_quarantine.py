@@ -75,6 +75,16 @@ def test_frames_with_wrong_labels_are_not_chosen_and_go_to_quarantine(sound, sce
     assert "the forces have the wrong sign" in reasons and all(reasons)
 
 
+def test_wrong_labels_of_the_initial_set_are_found_once_a_model_knows_more_and_replaced(sound, scene):
+    initial = grown(sound, scene)[0].train_frames
+    bad = np.sort(initial[[5, 20]])
+    steps = grown(flipped(sound, bad), scene, guard=True)
+    assert np.isin(bad, steps[0].train_frames).all() and not np.isin(bad, steps[-1].train_frames).any()
+    assert [len(step.train_frames) for step in steps] == [45, 60, 75]
+    assert set(bad.tolist()) == {alarm.frame for alarm in steps[-1].quarantine.alarms}
+    assert np.array_equal(steps[-1].quarantine.frames, bad)
+
+
 def test_sound_data_are_trained_on_as_without_a_guard(sound, scene):
     guarded, unguarded = grown(sound, scene, guard=True)[-1], grown(sound, scene)[-1]
     assert not len(guarded.quarantine.frames)
