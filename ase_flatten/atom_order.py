@@ -90,8 +90,8 @@ def _exchanged_atoms(dataset: Dataset, distances: FloatArray, typical: FloatArra
             break
         order = identity.copy()
         order[[a, b]] = b, a
-        other = distances[np.ix_(pending, pair_permutation(order))]
-        restored = np.all(other[:, bonded] < RESTORED * sums[bonded], axis=1)
+        reordered = distances[np.ix_(pending, pair_permutation(order))]
+        restored = np.all(reordered[:, bonded] < RESTORED * sums[bonded], axis=1)
         if restored.any():
             exchanged[pending[restored]] = True
             first = first or (a, b)
@@ -102,7 +102,7 @@ def _exchanged_atoms(dataset: Dataset, distances: FloatArray, typical: FloatArra
     chosen = as_frames(exchanged)
     message = (
         f"the atoms must be in the same order in all frames, found two of them exchanged in {len(chosen)} of "
-        f"{dataset.n_frames} frames, such as atoms {one} and {other} ({frame_numbers(np.array(chosen))}): their bonds jump, "
-        "and are sound after the exchange; reorder positions and forces there, the frames can stay"
+        f"{dataset.n_frames} frames, such as atoms {one} and {other} ({frame_numbers(np.array(chosen))}): their bonds "
+        "jump, and are sound after the exchange; reorder positions and forces there, the frames can stay"
     )
     return [Finding("refused", "order of atoms", message, chosen, ("two atoms are exchanged",), mend=True)]

@@ -4,7 +4,6 @@ Reading errors (shapes, NaN, periodic cells, a changing composition) are InputEr
 Faults of single frames carry their numbers, which `cleaning` leaves out; faults of the whole set are to be mended.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ from ase_flatten.energy_forces import (
     explain_slope,
     rank_correlation,
 )
-from ase_flatten.findings import Finding, as_frames, frame_numbers, some
+from ase_flatten.findings import Finding, as_frames, count_reasons, frame_numbers, some
 from ase_flatten.force_constants import energy_unit
 from ase_flatten.geometry_checks import IDENTICAL, broken_molecules, duplicates, length_unit
 from ase_flatten.label_checks import LabelJudgement, check_labels
@@ -106,7 +105,11 @@ def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress =
         advance(1)
     labels = check_labels(dataset, distances, rng=rng, progress=progress)
     unsound = np.isin(labels.levels, ("wrong", "doubtful"))
-    about_labels = _two_kinds(labels, dataset) or _labels(labels)
+    two_kinds = _two_kinds(labels)
+    if two_kinds:
+        # Every criterion of the energies would only repeat it.
+        return Checkup(findings + two_kinds, labels)
+    about_labels = _labels(labels)
     kept = pairs[~unsound[pairs].any(axis=1)]
     about_set = _energies(
         dataset, energy_slope(dataset, kept), energy_shift(dataset, rng=rng), _predicted_slope(dataset, labels)
@@ -205,17 +208,15 @@ def _labels(labels: LabelJudgement) -> list[Finding]:
 
 
 def _summary(reasons: tuple[str, ...]) -> str:
-    """Count the commonest reasons."""
+    """Name the commonest reasons, with the number of frames."""
     if len(reasons) == 1:
         return reasons[0]
-    counts = Counter(reasons).most_common()
-    shown = [f"{reason} in {count}" for reason, count in counts if count > 1][:3]
-    rest = len(reasons) - sum(count for _, count in counts[: len(shown)])
-    alone = next((reason for reason, count in counts[len(shown) :]), "")
-    return ", ".join([*shown, *([f"{alone}{f' (and {rest - 1} like it)' if rest > 1 else ''}"] if rest else [])])
+    counts = count_reasons(reasons)
+    others = sum(count for _, count in counts[3:])
+    return "; ".join(f"{reason} in {count}" for reason, count in counts[:3]) + (f"; {others} others" if others else "")
 
 
-def _two_kinds(labels: LabelJudgement, dataset: Dataset) -> list[Finding]:
+def _two_kinds(labels: LabelJudgement) -> list[Finding]:
     """Recognise two kinds of labels in one file: a step of the energies against all models, for many of the frames."""
     residuals = labels.energy_residuals
     if not np.isfinite(residuals).all():
@@ -252,15 +253,16 @@ def _gap(values: FloatArray) -> tuple[float, np.ndarray]:
 
 
 def _predicted_slope(dataset: Dataset, labels: LabelJudgement) -> float | None:
-    """Regress the energies on those that models of the forces predict, where these are sure of it."""
+    """Compare the energies' size and sign with those that models of the forces predict, where these are sure of it."""
     sound = np.array([level == "sound" for level in labels.levels]) & np.isfinite(labels.energy_residuals)
     if sound.sum() < USEFUL_FRAMES / 2:
         return None
     energies = dataset.energies[sound]
     predicted = energies + labels.energy_residuals[sound]
-    if rank_correlation(predicted, energies) < SURE_CORRELATION:
+    correlation = rank_correlation(predicted, energies)
+    if abs(correlation) < SURE_CORRELATION:
         return None
-    return float(np.polyfit(predicted - predicted.mean(), energies - energies.mean(), 1)[0])
+    return float(np.sign(correlation) * np.std(energies) / np.std(predicted))
 
 
 def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float | None) -> list[Finding]:
@@ -309,7 +311,18 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
     margin = np.exp(2 * slope.spread)
     if low > 0 and low / margin < SLOPE_BAND[1] and high * margin > SLOPE_BAND[0]:
         return notes
+    # A slope within a factor of four of one is uncertain where frames are far apart; models may confirm that it is off.
+    if not tight and low > 0.25 and high < 4:
+        options = {explain_slope(value, dataset.n_atoms) for value in np.geomspace(low / margin, high * margin, 20)}
+        named = sorted(option for option in options if option)
+        advice = "no single mistake explains this" if not named else named[0] if len(named) == 1 else _one_of(named)
+        message = f"{expected}, found that energies seem to change {high:.2g} times as much as the forces say: {advice}"
+        return [Finding("note" if predicted is None else "refused", "energies and forces", message)]
     explained = explain_slope(slope.high, dataset.n_atoms) or explain_slope(slope.low, dataset.n_atoms)
     advice = explained or "no single mistake of units or sign explains this; compute some of the labels again"
     message = f"{expected}, found that energies change {slope.high:.3g} times as much as the forces say: {advice}"
     return [Finding("refused", "energies and forces", message)]
+
+
+def _one_of(explanations: list[str]) -> str:
+    return f"one of these may be the reason: {', or '.join(explanations)}"

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ase_flatten.checks import Checkup
 from ase_flatten.dataset import Dataset, IntArray
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import write_text
+from ase_flatten.findings import count_reasons
 from ase_flatten.io import write_dataset
 from ase_flatten.label_checks import LabelJudgement
 from ase_flatten.units import KCAL_PER_MOL
@@ -36,8 +37,8 @@ class CleanSelection:
 
     @property
     def summary(self) -> list[tuple[str, int]]:
-        """Reasons with the number of frames, the commonest first; numbers within reasons are not told apart."""
-        return Counter(reason.split(";")[0] for reason in self.left_out.values()).most_common()
+        """Reasons with the number of frames, the commonest first."""
+        return count_reasons(self.left_out.values())
 
 
 def choose_frames(dataset: Dataset, found: Checkup, *, doubtful: bool = False) -> CleanSelection:
@@ -57,7 +58,8 @@ def choose_frames(dataset: Dataset, found: Checkup, *, doubtful: bool = False) -
     """
     fault = found.whole_set
     if fault is not None:
-        raise InputError(f"the fault is one of the whole set, which leaving out frames does not mend: {fault.message}")
+        why = "these frames are sound once they are mended" if fault.frames else "the fault is one of the whole set"
+        raise InputError(f"leaving out frames is no remedy, since {why}: {fault.message}")
     reasons: dict[int, list[str]] = {}
     for finding in found.findings:
         if finding.level == "refused" or (doubtful and finding.what == "doubtful labels"):
@@ -115,7 +117,7 @@ def write_scores(path: Path, labels: LabelJudgement) -> None:
     write_text(path, _csv(columns, rows))
 
 
-def _csv(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def _csv(columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

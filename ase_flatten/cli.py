@@ -67,7 +67,7 @@ def check(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = _one(dataset, data)
-    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    _, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
     for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
         if verbose:

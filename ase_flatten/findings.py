@@ -1,5 +1,8 @@
 """What a check of a data set can find, and how it names frames."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,3 +51,8 @@ def as_frames(chosen: np.ndarray) -> tuple[int, ...]:
 def some(chosen: np.ndarray) -> str:
     """Say how many of the frames a mask has, and which is the first."""
     return f"{int(np.sum(chosen))} of {len(chosen)} frames (the first is frame {int(np.argmax(chosen))})"
+
+
+def count_reasons(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Count reasons, the commonest first; the numbers in parentheses are left away."""
+    return Counter(re.sub(r" \([^)]*\)", "", reason) for reason in reasons).most_common()

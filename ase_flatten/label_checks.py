@@ -222,7 +222,7 @@ def _judge_forces(
         explanation = _explain_forces(forces[row], prediction, typical, usual, difference[row])
         if explanation:
             scores[row] = max(scores[row], 2.0)
-        reasons[row] = explanation or f"the forces differ from those predicted by {difference[row]:.0%} of their size"
+        reasons[row] = explanation or f"the forces differ from those predicted (by {difference[row]:.0%} of their size)"
     _find_owners(forces, best, typical, usual, scores, reasons)
     return scores, reasons, difference
 
@@ -262,7 +262,9 @@ def _judge_energies(
     energies: FloatArray, residuals: FloatArray, forces: FloatArray, predicted: FloatArray, near: IntArray
 ) -> tuple[FloatArray, list[str], FloatArray]:
     """Score energies: residuals, (n_models, n) in eV, against what is expected of each frame."""
-    residuals = residuals - np.nanmedian(residuals, axis=1, keepdims=True)
+    # Models are aligned with each other, since two zeros of energy in the labels may leave none in the middle.
+    residuals = residuals - np.nanmedian(residuals - residuals[:1], axis=1, keepdims=True)
+    residuals -= np.nanmedian(residuals)
     rows = np.arange(residuals.shape[1])
     smallest = residuals[np.nanargmin(np.abs(residuals), axis=0), rows]
     excess, expected = _energy_evidence(smallest, residuals, forces, predicted, near)
@@ -271,7 +273,8 @@ def _judge_energies(
         _scale(np.abs(excess) / expected, ENERGY_SPREAD), _scale(np.abs(smallest) / natural, ENERGY_SHARE)
     )
     reasons = [
-        f"the energy is {abs(value):.3g} eV {'higher' if value < 0 else 'lower'} than predicted" for value in smallest
+        f"the energy is {'higher' if value < 0 else 'lower'} than predicted (by {abs(value):.3g} eV)"
+        for value in smallest
     ]
     return scores, reasons, smallest
 

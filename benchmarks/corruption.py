@@ -122,8 +122,9 @@ def _swapped(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Da
 
 
 def _duplicate(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Dataset:
-    """Replace each bad frame by a copy of a good one."""
-    source = rng.choice(np.setdiff1d(np.arange(dataset.n_frames), frames), len(frames), replace=False)
+    """Replace each bad frame by a copy of the last good one before it."""
+    good = np.setdiff1d(np.arange(dataset.n_frames), frames)
+    source = good[np.maximum(np.searchsorted(good, frames) - 1, 0)]
     positions = dataset.positions.copy()
     positions[frames] = positions[source]
     copied = replace(dataset, positions=positions)

@@ -124,12 +124,14 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("energy", "force", "words"), MISTAKES, ids=[words[:60] for *_, words in MISTAKES])
 @pytest.mark.parametrize("stride", [1, 6])
-def test_mistakes_of_units_and_sign_are_named(ethanol_like, refused, energy, force, words, stride):
+def test_mistakes_of_units_and_sign_are_named(ethanol_like, findings, energy, force, words, stride):
     wrong = replace(ethanol_like, energies=ethanol_like.energies * energy, forces=ethanol_like.forces * force)
-    found = refused(wrong.take(np.arange(0, 300, stride)))
-    assert set(found) == {"energies and forces"}
-    assert words in found["energies and forces"]
-    assert "times as much as the forces say" in found["energies and forces"]
+    found = findings(wrong.take(np.arange(0, 300, stride)))["energies and forces"]
+    assert words in found.message
+    if stride == 1 or not 0.25 < energy / force < 4:
+        assert found.level == "refused" and "times as much as the forces say" in found.message
+    else:  # with 50 frames far apart, several mistakes may explain it
+        assert "energies seem to change" in found.message
 
 
 def test_a_slope_that_nothing_explains(ethanol_like, refused):

@@ -56,7 +56,7 @@ def trained(run, water_file, tmp_path):
 
 def test_version_and_help_with_examples(run):
     assert run("--version")[1].strip() == f"ase-flatten {ase_flatten.__version__}"
-    for command in ("check", "cluster", "errors", "train", "report", "sample"):
+    for command in ("check", "clean", "cluster", "errors", "train", "report", "sample"):
         status, out, _ = run(command, "--help")
         assert status == 0 and f"Example: ase-flatten {command}" in out
 
@@ -66,8 +66,27 @@ def test_check(run, mistake, water, water_file, tmp_path):
     assert status == 0 and "416 frames of H2O" in out and "fit to train on" in out
     content = dict(np.load(water_file))
     np.savez(tmp_path / "gradients.npz", **{**content, "F": -content["F"]})
-    assert "reasons to refuse" in mistake("check", "gradients.npz")
+    assert "1 reason to refuse" in mistake("check", "gradients.npz")
     assert "gradients" in run("check", "gradients.npz")[1]
+
+
+def test_clean(run, mistake, water, water_file, tmp_path):
+    status, out, _ = run("check", water_file, "--scores", "scores.csv")
+    assert status == 0 and len((tmp_path / "scores.csv").read_text().splitlines()) == 417
+    content = dict(np.load(water_file))
+    content["F"][[30, 31]] = 0
+    np.savez(tmp_path / "zeros.npz", **content)
+    assert "leave those frames out with: ase-flatten clean zeros.npz -o CLEAN" in mistake("check", "zeros.npz")
+    assert "ase-flatten clean zeros.npz -o CLEAN" in mistake("train", "zeros.npz", *TRAIN)
+    assert "frame 31: all forces are zero" in run("check", "zeros.npz", "-v")[1]
+    status, out, _ = run("clean", "zeros.npz", "-o", "clean.npz")
+    assert status == 0 and "414 of 416 frames kept" in out and "2 frames: all forces are zero" in out
+    assert (tmp_path / "clean_left_out.csv").read_text().splitlines()[0] == "frame,reason"
+    assert run("check", "clean.npz")[0] == 0
+    assert "--overwrite" in mistake("clean", "zeros.npz", "-o", "clean.npz")
+    content["F"] = -np.load(water_file)["F"]
+    np.savez(tmp_path / "gradients.npz", **content)
+    assert "leaving out frames is no remedy" in mistake("clean", "gradients.npz", "-o", "new.npz")
 
 
 def test_cluster(run, water_file, tmp_path):
