@@ -14,7 +14,7 @@ from ase_flatten.clustering import cluster
 from ase_flatten.descriptors import pair_distances
 from ase_flatten.exceptions import InputError
 from ase_flatten.flattening import Schedule, flatten
-from ase_flatten.io import read_dataset
+from ase_flatten.io import read_dataset, write_dataset
 from ase_flatten.models import family
 from ase_flatten.models.folder import load_model
 from ase_flatten.quarantine import BEFORE_TRAINING, Alarm, Look, Quarantine, alarms, read_frame_list
@@ -132,6 +132,16 @@ def test_data_with_wrong_labels_are_refused_before_anything_is_written(sound, sc
     with pytest.raises(InputError, match=r"wrong beyond doubt .*ase-flatten clean"):
         train(data, tmp_path / "run", RunSettings(schedule=SCHEDULE))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_refuses_wrong_labels_unless_told_otherwise(sound, scene, tmp_path):
+    write_dataset(tmp_path / "bad.npz", flipped(sound, scene[-1]))
+    command = ["train", str(tmp_path / "bad.npz"), "-n", "0", "-i", "10", "--set", "sigma=20", "-q"]
+    refused = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "on")])
+    assert refused.exit_code == 2 and not (tmp_path / "on").exists()
+    trained = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "off"), "--quarantine", "off"])
+    assert trained.exit_code == 0, trained.output
+    assert not (tmp_path / "off" / "quarantine.json").exists()
 
 
 @pytest.fixture(scope="module")
