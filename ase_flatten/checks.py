@@ -42,6 +42,8 @@ OUTLIER = 20.0
 """Robust standard deviations beyond which a frame is named."""
 SURE_CORRELATION = 0.95
 """Energies that models of the forces predict with this correlation have the slope of these predictions."""
+WRONG_LABELS = "wrong labels"
+"""The key of the finding that names frames whose labels are wrong beyond doubt."""
 TWO_KINDS_SHARE = 0.1
 """From this part of the frames on, labels that differ are another kind and no longer single mistakes."""
 TWO_KINDS_GAP = 6.0

@@ -251,6 +251,10 @@ def train(
         Path | None, typer.Option(help="TOML file with settings of a run; options here go before it.")
     ] = None,
     subset: Subset = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(help="Set frames with contradicted labels aside: on, off, or a FILE that lists frames [on]."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Settings of the family under one name: small suits a laptop (gap, schnet).")
     ] = None,
@@ -273,7 +277,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train the improved model, and the default model of equal size; report both on held-out frames."""
-    from ase_flatten.checks import check_up
+    from ase_flatten.checks import WRONG_LABELS, check_up
     from ase_flatten.claims import BETTER
     from ase_flatten.report import verdict_sentences, write_report
     from ase_flatten.run import Run, RunSettings, read_protocol
@@ -290,13 +294,14 @@ def train(
     schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
     settings = _changed(
         base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset, default_draws=default_draws,
-        trainer={**base.trainer, **_settings(setting, preset)},
+        quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
     content = _read(path, energy_unit, length_unit)
     found = check_up(content, rng=np.random.default_rng(settings.seed), progress=progress)
-    if found.refused:
+    refused = [one for one in found.refused if settings.quarantine == "on" or one.what != WRONG_LABELS]
+    if refused:
         way_out = "" if found.whole_set else f"; or leave those frames out with: ase-flatten clean {path} -o CLEAN"
-        raise InputError(f"{found.refused[0].message}{way_out}")
+        raise InputError(f"{refused[0].message}{way_out}")
 
     def tell(step: Any) -> None:
         if not quiet:
@@ -407,6 +412,13 @@ def _changed(base: Any, **changes: Any) -> Any:
     from dataclasses import replace
 
     return replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _quarantine(asked: str | None) -> str | tuple[int, ...] | None:
+    """Read a list of frames where neither on nor off is asked for."""
+    from ase_flatten.quarantine import read_frame_list
+
+    return asked if asked in (None, "on", "off") else read_frame_list(Path(asked))
 
 
 def _settings(pairs: list[str] | None, preset: str | None) -> dict[str, Any]:

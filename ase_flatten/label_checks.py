@@ -63,6 +63,22 @@ _FACTORS = {
 }
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """Say from where on forces are doubtful and wrong; all must be passed.
+
+    Parameters
+    ----------
+    contradiction, spread, local_spread, disagreement : (float, float)
+        See `CONTRADICTION`, `SPREAD`, `LOCAL_SPREAD` and `DISAGREEMENT`.
+    """
+
+    contradiction: tuple[float, float] = CONTRADICTION
+    spread: tuple[float, float] = SPREAD
+    local_spread: tuple[float, float] = LOCAL_SPREAD
+    disagreement: tuple[float, float] = DISAGREEMENT
+
+
 @dataclass(frozen=True, eq=False)
 class LabelJudgement:
     """Say how far the labels of each frame can be believed.
@@ -97,7 +113,12 @@ class LabelJudgement:
 
 
 def check_labels(
-    dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
+    dataset: Dataset,
+    descriptors: FloatArray,
+    *,
+    rng: np.random.Generator,
+    thresholds: Thresholds = Thresholds(),
+    progress: Progress = SILENT,
 ) -> LabelJudgement:
     """Judge all frames by quick sGDML models, trained on disjoint random sets of frames.
 
@@ -118,18 +139,23 @@ def check_labels(
         return _nothing_to_say(frames)
     with progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
         predictions, trained = _cross_predictions(dataset, frames, rng, advance)
-        found = judge_labels(dataset, frames, predictions, descriptors)
+        found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
         suspect = found.scores >= 1
         if suspect[trained].any() and np.sum(~suspect) >= MIN_FRAMES:
             predictions, _ = _cross_predictions(dataset, np.flatnonzero(~suspect), rng, advance)
-            found = judge_labels(dataset, frames, predictions, descriptors)
+            found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
         else:
             advance(_N_MODELS)
     return found
 
 
 def judge_labels(
-    dataset: Dataset, frames: IntArray, predictions: Sequence[Prediction], descriptors: FloatArray
+    dataset: Dataset,
+    frames: IntArray,
+    predictions: Sequence[Prediction],
+    descriptors: FloatArray,
+    *,
+    thresholds: Thresholds = Thresholds(),
 ) -> LabelJudgement:
     """Judge labels by predictions of models of any kind.
 
@@ -141,6 +167,8 @@ def judge_labels(
         Each over `frames`; NaN where the model was trained on the frame. Energies may be off by a constant.
     descriptors : (n_frames, n_pairs) array, Å
         The pair distances of all frames of the data set.
+    thresholds : Thresholds
+        Of the forces.
     """
     energies = np.array([one.energies for one in predictions]) - dataset.energies[frames]
     known = np.isfinite(energies).any(axis=0)
@@ -151,7 +179,7 @@ def judge_labels(
     near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
-    force_scores, force_reasons, difference = _judge_forces(part.forces, predicted, near, typical)
+    force_scores, force_reasons, difference = _judge_forces(part.forces, predicted, near, typical, thresholds)
     energy_scores, energy_reasons, residuals = _judge_energies(
         part.energies, energies[:, rows], part.forces, predicted, near
     )
@@ -169,7 +197,7 @@ def judge_labels(
 
 
 def _judge_forces(
-    forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float
+    forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
 ) -> tuple[FloatArray, list[str], FloatArray]:
     """Score forces and say what contradicts or explains them.
 
@@ -188,9 +216,10 @@ def _judge_forces(
     local = logarithm - np.median(logarithm[near], axis=1)
     local_centre, local_scale = _centre_and_scale(local)
     local_spread = (local - local_centre) / local_scale
-    whole = np.minimum(_scale(difference, CONTRADICTION), _scale(spread, SPREAD))
-    scores = np.minimum(whole, _scale(local_spread, LOCAL_SPREAD))
-    scores = np.minimum(scores, _scale(_size(best - forces) / _disagreement(predicted), DISAGREEMENT))
+    whole = np.minimum(_scale(difference, thresholds.contradiction), _scale(spread, thresholds.spread))
+    scores = np.minimum(whole, _scale(local_spread, thresholds.local_spread))
+    disagreement = _size(best - forces) / _disagreement(predicted)
+    scores = np.minimum(scores, _scale(disagreement, thresholds.disagreement))
     usual = np.exp(centre + EXPLAINED * scale)
     reasons = [""] * len(forces)
     suspects = np.flatnonzero((whole >= 1) | ~forces.any(axis=(1, 2)))
@@ -316,12 +345,16 @@ def _scale(evidence: FloatArray, thresholds: tuple[float, float]) -> FloatArray:
     return np.asarray(1 + np.log(np.maximum(evidence, 1e-12) / doubtful) / np.log(wrong / doubtful))
 
 
+def quick_training_size(n_atoms: int) -> int:
+    """Return how many frames a quick model is trained on, where there are enough."""
+    return min(_MAX_TRAIN, max(_MIN_TRAIN, _UNKNOWNS // n_modes_of(n_atoms)))
+
+
 def _cross_predictions(
     dataset: Dataset, pool: IntArray, rng: np.random.Generator, advance: Any
 ) -> tuple[list[Prediction], NDArray[np.int64]]:
     """Train on disjoint random frames of the pool and predict all; give the training frames as well."""
-    n_modes = n_modes_of(dataset.n_atoms)
-    n_train = min(_MAX_TRAIN, max(_MIN_TRAIN, _UNKNOWNS // n_modes), len(pool) // _N_MODELS)
+    n_train = min(quick_training_size(dataset.n_atoms), len(pool) // _N_MODELS)
     sets = rng.permutation(pool)[: _N_MODELS * n_train].reshape(_N_MODELS, n_train)
     predictions = []
     for frames in sets:

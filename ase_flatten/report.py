@@ -21,6 +21,7 @@ from ase_flatten.md.words import measured
 from ase_flatten.md.words import table as md_table
 from ase_flatten.models import convergence_note
 from ase_flatten.models.folder import CARD, read_card
+from ase_flatten.quarantine_report import quarantine_section, quarantine_sentences
 from ase_flatten.run import Run
 from ase_flatten.structures import scene, structure_png, superposed, upright
 from ase_flatten.units import KCAL_PER_MOL, OutputUnits
@@ -76,6 +77,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         clusters=_clusters(evaluation, units),
         structures=structures,
         history=_history(run, units),
+        quarantine=quarantine_section(run),
         temperatures=_temperatures(run.folder),
     )
     path = run.folder / "report.html"
@@ -101,7 +103,7 @@ def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
         card = read_card(folder) if (folder / CARD).is_file() else {}
         if (note := convergence_note(card.get("hyper_parameters", {}))) is not None:
             sentences.append(f"The {scheme} model is {note}.")
-    return sentences
+    return sentences + quarantine_sentences(run, units)
 
 
 def _flatness(curve: Curve) -> float:

@@ -20,6 +20,7 @@ from ase_flatten.exceptions import InputError, nearest
 from ase_flatten.files import reading_npz, write_npz
 from ase_flatten.flattening import Schedule
 from ase_flatten.groups import merge_clusters
+from ase_flatten.quarantine import BEFORE_TRAINING, Quarantine
 from ase_flatten.selection import SelectionRule
 from ase_flatten.splits import Splits
 from ase_flatten.subset import SubsetRule
@@ -53,6 +54,13 @@ class RunSettings:
         not given, four, or one where training or prediction takes long. It may change on resuming.
     n_geometry, n_energy, n_ward, assignment
         See `ase_flatten.clustering.cluster`.
+    quarantine : {"on", "off"} or tuple of int
+        Whether labels are judged, and frames with contradicted ones set aside; or the frames to set aside.
+
+    Raises
+    ------
+    InputError
+        A quarantine that is none of these.
     """
 
     family: str = "sgdml"
@@ -67,14 +75,23 @@ class RunSettings:
     n_energy: int = 5
     n_ward: int = N_WARD
     assignment: str = "average"
+    quarantine: str | tuple[int, ...] = "on"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.quarantine, str) and self.quarantine not in ("on", "off"):
+            raise InputError(f"quarantine must be on, off or a list of frames, got {self.quarantine!r}")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "RunSettings":
-        """Rebuild settings from what `dataclasses.asdict` made of them."""
+        """Rebuild settings from what `dataclasses.asdict` made of them; earlier runs had no quarantine."""
         schedule = dict(content["schedule"])
         schedule["rule"] = SelectionRule(**schedule["rule"])
         subset_rule = SubsetRule(**content.get("subset_rule", {}))
-        return cls(**{**content, "schedule": Schedule(**schedule), "subset_rule": subset_rule})
+        quarantine = content.get("quarantine", "off")
+        if not isinstance(quarantine, str):
+            quarantine = tuple(quarantine)
+        changed = {"schedule": Schedule(**schedule), "subset_rule": subset_rule, "quarantine": quarantine}
+        return cls(**{**content, **changed})
 
 
 def read_protocol(path: Path) -> RunSettings:
@@ -149,6 +166,29 @@ class Run:
         """Train pool, validation and held-out frames."""
         arrays = _read_npz(self.folder / "splits.npz")
         return Splits(arrays["pool"], arrays["valid"], arrays["heldout"])
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Frames with contradicted labels; none in runs without a guard."""
+        path = self.folder / "quarantine.json"
+        if not path.exists():
+            return Quarantine()
+        try:
+            return Quarantine.from_json(_read_json(path, "ase-flatten train DATASET --out RUN"))
+        except (TypeError, KeyError) as error:
+            raise InputError(f"could not read {path}: {error}; the run folder is damaged") from error
+
+    def trainable(self, step: int) -> Splits:
+        """Return the splits without the frames that could not be trained on after a step.
+
+        The held-out frames stay: a choice among them would favour a model.
+        """
+        quarantine, splits = self.quarantine, self.splits
+        return Splits(
+            np.setdiff1d(splits.pool, quarantine.up_to(step).frames),
+            np.setdiff1d(splits.valid, quarantine.up_to(BEFORE_TRAINING).frames),
+            splits.heldout,
+        )
 
     @property
     def history(self) -> list[dict[str, Any]]:

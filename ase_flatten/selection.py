@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ase_flatten.clustering import Clustering, fine_clusters
 from ase_flatten.dataset import FloatArray, IntArray
@@ -16,6 +17,9 @@ from ase_flatten.progress import SILENT, Progress
 from ase_flatten.strata import proportional_counts
 
 log = logging.getLogger(__name__)
+
+
+Judge = Callable[[IntArray], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def select(
     rule: SelectionRule,
     *,
     rng: np.random.Generator,
+    contradicted: Judge | None = None,
     progress: Progress = SILENT,
 ) -> Selection:
     """Choose the frames of one step.
@@ -89,6 +94,7 @@ def select(
     The bad clusters are merged and clustered finely by distance alone; the fine
     clusters are ordered by force RMSE, and frames are taken from the worse half.
     No frame is near-identical to another or to a training frame.
+    The next frame of its fine cluster takes the place of one whose label is contradicted.
 
     Parameters
     ----------
@@ -101,6 +107,9 @@ def select(
         Of the whole data set.
     n_added : int
         How many frames to choose.
+    contradicted : callable, optional
+        Tells which of the frames that are about to be chosen, (n,) int array, have labels that
+        cannot be right, as (n,) bool array; it is asked about every frame once.
 
     Raises
     ------
@@ -115,20 +124,41 @@ def select(
     populations = np.bincount(fine)
     order = np.argsort(-np.bincount(fine, weights=mse) / populations, kind="stable")
     queues = PICKS[rule.pick](candidates, fine, mse, descriptors, rng)
-    frames = np.empty(0, dtype=np.int64)
-    # The worse half comes first; the other half only where the worse has too few different frames.
-    middle = (n_fine + 1) // 2
-    for part in (order[:middle], order[middle:]):
-        rest = n_added - len(frames)
-        quotas = SHARES[rule.share](populations[part], rest)
-        known = np.concatenate([train_frames, frames])
-        frames = np.concatenate([frames, _take([queues[label] for label in part], quotas, rest, descriptors, known)])
+    judged = np.empty(0, dtype=np.int64)
+    while True:
+        frames = _from_worst(queues, order, populations, n_added, rule, descriptors, train_frames)
+        fresh = np.setdiff1d(frames, judged)
+        if contradicted is None or not len(fresh):
+            break
+        judged = np.concatenate([judged, fresh])
+        refused = fresh[contradicted(fresh)]
+        queues = [queue[~np.isin(queue, refused)] for queue in queues]
     if len(frames) < n_added:
         raise InputError(
             f"{n_added} frames were to be added, only {len(frames)} different ones are left to choose from; "
             "ask for fewer steps or a smaller step size"
         )
     return Selection(frames, bad, candidates, fine)
+
+
+def _from_worst(
+    queues: list[IntArray],
+    order: IntArray,
+    populations: IntArray,
+    n_added: int,
+    rule: SelectionRule,
+    descriptors: FloatArray,
+    train_frames: IntArray,
+) -> IntArray:
+    """Take frames from the worse half of the fine clusters, and from the others only where these have too few."""
+    frames = np.empty(0, dtype=np.int64)
+    middle = (len(order) + 1) // 2
+    for part in (order[:middle], order[middle:]):
+        rest = n_added - len(frames)
+        quotas = SHARES[rule.share](populations[part], rest)
+        known = np.concatenate([train_frames, frames])
+        frames = np.concatenate([frames, _take([queues[label] for label in part], quotas, rest, descriptors, known)])
+    return frames
 
 
 def bad_clusters(clusters: ClusterErrors, available: IntArray, n_added: int, factor: float) -> IntArray:

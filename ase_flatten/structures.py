@@ -1,5 +1,6 @@
 """Pictures of molecules: a flat one for print, and the numbers behind a turning one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -34,6 +35,9 @@ _WIDTH = {"bond": 0.15, "stretched": 0.11, "contact": 0.06}
 _DASH = {"stretched": (0.17, 0.12), "contact": (0.07, 0.13)}
 _INSIDE = 0.9
 """A bond begins at this part of an atom's radius, that it may not lie across the atom."""
+
+_LONGEST_ARROW = 1.0
+"""Length of the longest force that is drawn, Å."""
 
 _FOG = 0.35
 _FLAT = 1.0
@@ -153,13 +157,47 @@ def draw_structure(axes: Axes, atoms: Atoms) -> None:
     axes.autoscale_view()
 
 
-def structure_png(atoms: Atoms) -> bytes:
-    """Draw a molecule alone, without a frame, and give the picture's bytes."""
+def turned_vectors(vectors: FloatArray, before: Atoms, after: Atoms) -> FloatArray:
+    """Turn vectors on atoms, (n_atoms, 3), as the molecule was turned between two configurations."""
+    old, new = (atoms.positions - atoms.positions.mean(axis=0) for atoms in (before, after))
+    u, _, vt = np.linalg.svd(old.T @ new)
+    u[:, 2] *= np.linalg.det(u @ vt)  # no mirror image
+    return np.asarray(vectors @ u @ vt)
+
+
+def draw_forces(axes: Axes, atoms: Atoms, forces: Mapping[str, FloatArray]) -> None:
+    """Draw forces on atoms as arrows on one scale, the longest of them of a fixed length.
+
+    Parameters
+    ----------
+    forces : dict of (n_atoms, 3) arrays, by colour
+    """
+    longest = max(float(np.linalg.norm(vectors, axis=1).max()) for vectors in forces.values())
+    for colour, vectors in forces.items():
+        shafts = vectors[:, :2] * (_LONGEST_ARROW / max(longest, 1e-12))
+        axes.quiver(
+            *atoms.positions[:, :2].T, *shafts.T, color=colour, angles="xy", scale_units="xy", scale=1,
+            width=0.012, headwidth=3.2, headlength=3.6, headaxislength=3.2, minlength=0, zorder=1000,
+        )  # fmt: skip
+        axes.update_datalim(atoms.positions[:, :2] + shafts)
+    axes.autoscale_view()
+
+
+def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) -> bytes:
+    """Draw a molecule alone, without a frame, and give the picture's bytes.
+
+    Parameters
+    ----------
+    forces : dict of (n_atoms, 3) arrays, by colour, optional
+        Drawn on the atoms as arrows.
+    """
     figure = Figure(figsize=(2.4, 1.8))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     draw_structure(axes, atoms)
+    if forces:
+        draw_forces(axes, atoms, forces)
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=200)
     return stream.getvalue()

@@ -20,15 +20,20 @@ from ase_flatten.evaluation import evaluate
 from ase_flatten.exceptions import InputError
 from ase_flatten.files import is_empty, write_json, write_npz, write_text
 from ase_flatten.flattening import Schedule, Step, flatten
+from ase_flatten.io import write_frames
 from ase_flatten.known_molecule import reference_arrays
 from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
 from ase_flatten.models.folder import load_model, read_card, save_model, versions
 from ase_flatten.progress import SILENT, Progress
+from ase_flatten.quarantine import BEFORE_TRAINING, Quarantine, first_look, set_aside
 from ase_flatten.run import FORMAT, Run, RunSettings, write_clusters
 from ase_flatten.splits import split
 
 N_DEFAULT_DRAWS = 4
 """Default training sets of the final size that are drawn where training is cheap."""
+
+MAX_FRAMES_WRITTEN = 1000
+"""Frames in quarantine that are written for viewers."""
 
 
 def train(
@@ -58,9 +63,11 @@ def train(
     ------
     InputError
         A run that is there already without `resume`; one of other data or settings;
-        more frames asked for than there are; a folder that cannot be written.
+        more frames asked for than there are; labels that are wrong beyond doubt;
+        a folder that cannot be written.
     """
     run = Run(Path(folder))
+    settings = _without_guard_if_begun_so(run, settings)
     unfinished = run.folder / "unfinished"
     made_by = family(settings.family)
     if settings.subset is None:
@@ -69,15 +76,20 @@ def train(
     if settings.default_draws is None:
         costly = made_by.expensive or isinstance(trainer, LongTrainer)
         settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
-    begun = _begin(run, dataset, settings, made_by, trainer, resume, source)
+    content = _checked(run, dataset, settings, made_by, trainer, resume, source)
+    descriptors = pair_distances(dataset.positions)
+    quarantine = _first_quarantine(run, dataset, descriptors, settings, progress)
+    write_json(run.folder / "run.json", content)
     if isinstance(trainer, LongTrainer):
         trainer = trainer.within(Workplace(unfinished, progress))
-    descriptors = pair_distances(dataset.positions)
-    if not begun:
+    if not all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz")):
         _lay_out(run, dataset, descriptors, settings, progress)
+    if quarantine is not None and not (run.folder / "quarantine.json").exists():
+        write_json(run.folder / "quarantine.json", quarantine.to_json())
     _grow(run, dataset, descriptors, settings, made_by, trainer, on_step, progress)
     _default_models(run, dataset, settings, made_by, trainer, progress)
     _settle(run, dataset, settings, made_by, trainer, progress)
+    _write_quarantined(run, dataset)
     draws = _other_default_draws(run, dataset, settings, made_by, trainer, progress)
     models = _sizes(run, settings.schedule)
     evaluate(run.folder, dataset, run.clustering, run.splits, models, default_draws=draws, progress=progress)
@@ -85,7 +97,28 @@ def train(
     return Run(run.folder)
 
 
-def _begin(
+def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
+    """Go on with runs of before there was a quarantine as they were begun."""
+    if (run.folder / "run.json").exists() and "quarantine" not in run.info["settings"]:
+        return replace(settings, quarantine="off")
+    return settings
+
+
+def _first_quarantine(
+    run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunSettings, progress: Progress
+) -> Quarantine | None:
+    """Judge all labels, unless the run has done so or the user decided; raise InputError where some are wrong."""
+    if settings.quarantine == "off":
+        return None
+    if (run.folder / "quarantine.json").exists():
+        return run.quarantine
+    if isinstance(settings.quarantine, tuple):
+        return set_aside(settings.quarantine, dataset)
+    # No seed of the run: whether data are refused depends on the data alone.
+    return first_look(dataset, descriptors, rng=np.random.default_rng(0), progress=progress)
+
+
+def _checked(
     run: Run,
     dataset: Dataset,
     settings: RunSettings,
@@ -93,9 +126,8 @@ def _begin(
     trainer: Trainer,
     resume: bool,
     source: str,
-) -> bool:
-    """Write run.json, or hold it against what is asked for; tell whether the layout is there."""
-    laid_out = all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz"))
+) -> dict[str, Any]:
+    """Return the content of run.json, once what is there already was held against what is asked for."""
     content = {
         "format": FORMAT,
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -118,8 +150,7 @@ def _begin(
         content["versions"] = {**run.info["versions"], "resumed_with": content["versions"]}
     elif run.folder.is_dir() and not is_empty(run.folder):
         raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
-    write_json(run.folder / "run.json", content)
-    return laid_out
+    return content
 
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
@@ -183,10 +214,14 @@ def _grow(
         done = last["step"], frames, load_model(run.step_folder(last["step"])).model
     steps = flatten(
         dataset, trainer, run.clustering, run.splits, descriptors, settings.schedule,
-        seed=settings.seed, subset=settings.subset_rule if settings.subset else None, done=done, progress=progress,
+        seed=settings.seed, subset=settings.subset_rule if settings.subset else None,
+        quarantine=run.quarantine.up_to(done[0] if done else BEFORE_TRAINING), guard=settings.quarantine == "on",
+        done=done, progress=progress,
     )  # fmt: skip
     for step in steps:
         save_model(run.step_folder(step.number), step.model, made_by, dataset, step.train_frames)
+        if settings.quarantine != "off":
+            write_json(run.folder / "quarantine.json", step.quarantine.to_json())
         history.append(_history_entry(step))
         lines = (json.dumps(entry, default=_plain, allow_nan=False) + "\n" for entry in history)
         write_text(run.folder / "history.jsonl", "".join(lines))
@@ -203,6 +238,7 @@ def _history_entry(step: Step) -> dict[str, Any]:
         "n_predicted": int(step.errors.counts.sum()),
         "bad_clusters": step.bad_clusters.tolist(),
         "hyper_parameters": dict(step.model.hyper_parameters),
+        **step.quarantine.changes(step.number),
         "seconds": step.seconds,
     }
 
@@ -236,10 +272,11 @@ def _default_models(
         if folder.exists():
             continue
         rng = np.random.default_rng([settings.seed, number, 1])
-        frames = trainer.default_frames(dataset, run.splits.pool, schedule.n_train(number), rng=rng)
+        splits = run.trainable(number)
+        frames = trainer.default_frames(dataset, splits.pool, schedule.n_train(number), rng=rng)
         improved = load_model(run.step_folder(number)).model
         with progress.task(f"training the default model on {len(frames)} frames", 1) as advance:
-            model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=improved)
+            model = trainer.fit(dataset, frames, splits.valid, rng=rng, previous=improved)
             advance(1)
         save_model(folder, model, made_by, dataset, frames)
 
@@ -255,9 +292,10 @@ def _settle(
         return
     sources = [run.step_folder(last), run.step_folder(last, scheme="default" if last else "improved")]
     saved = [load_model(source) for source in sources]
+    valid = run.trainable(last).valid
     trained: list[tuple[IntArray, Model]] = [(one.train_frames, one.model) for one in saved]
     with progress.task("checking the hyper-parameters once more", 1) as advance:
-        models = trainer.settle(dataset, trained, run.splits.valid, rng=np.random.default_rng([settings.seed, last, 2]))
+        models = trainer.settle(dataset, trained, valid, rng=np.random.default_rng([settings.seed, last, 2]))
         advance(1)
     for target, (frames, _), model in zip(targets, trained, models, strict=True):
         save_model(target, model, made_by, dataset, frames)
@@ -278,8 +316,9 @@ def _other_default_draws(
             if not _is_draw_of(folder, run.folder / "default"):
                 rng = np.random.default_rng([settings.seed, last, 3, number])
                 n_train = settings.schedule.n_train(last)
-                frames = trainer.default_frames(dataset, run.splits.pool, n_train, rng=rng)
-                model = trainer.fit(dataset, frames, run.splits.valid, rng=rng, previous=default)
+                splits = run.trainable(last)
+                frames = trainer.default_frames(dataset, splits.pool, n_train, rng=rng)
+                model = trainer.fit(dataset, frames, splits.valid, rng=rng, previous=default)
                 save_model(folder, model, made_by, dataset, frames)
             advance(1)
     return folders
@@ -293,6 +332,19 @@ def _is_draw_of(folder: Path, default: Path) -> bool:
     return len(card["training_frames"]) == len(wanted["training_frames"]) and (
         card["hyper_parameters"] == wanted["hyper_parameters"]
     )
+
+
+def _write_quarantined(run: Run, dataset: Dataset) -> None:
+    """Write the frames in quarantine, and those that raised an alarm, with the improved model's forces."""
+    quarantine = run.quarantine
+    last, alarms = quarantine.last_looks, {alarm.frame: alarm.reason for alarm in quarantine.alarms}
+    listed = sorted(quarantine.frames.tolist(), key=lambda frame: -last[frame].score)
+    frames = np.array([*listed, *(frame for frame in alarms if frame not in listed)][:MAX_FRAMES_WRITTEN], dtype=int)
+    if not len(frames):
+        return
+    forces = load_model(run.folder / "improved").model.predict(dataset.positions[frames]).forces
+    reasons = np.array([alarms.get(frame) or last[frame].reason for frame in frames.tolist()])
+    write_frames(run.folder / "quarantine.extxyz", dataset, frames, arrays={"model_forces": forces}, reason=reasons)
 
 
 def _size(folder: Path) -> int:

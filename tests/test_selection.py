@@ -112,3 +112,28 @@ def test_too_few_different_frames_are_refused(scene, rng):
 def test_senseless_rules_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
         SelectionRule(**setting)
+
+
+def test_the_next_frame_of_its_fine_cluster_takes_the_place_of_a_contradicted_one(scene, rng):
+    errors, clustering, descriptors = scene
+    asked = []
+
+    def contradicted(frames):
+        asked.append(frames)
+        return frames % 3 == 0
+
+    seed = np.random.default_rng(1), np.random.default_rng(1)
+    before = choose(scene, 20, rng=seed[0])
+    bad = bad_clusters(by_cluster(errors, clustering), clustering.populations, 20, SelectionRule().factor)
+    after = select(
+        errors, bad, clustering, descriptors, np.empty(0, dtype=int), 20, SelectionRule(),
+        rng=seed[1], contradicted=contradicted,
+    )  # fmt: skip
+    assert len(after.frames) == 20 and not np.any(after.frames % 3 == 0)
+    assert np.isin(before.frames[before.frames % 3 != 0], after.frames).all()
+    judged = np.concatenate(asked)
+    assert len(set(judged.tolist())) == len(judged)
+    fine = dict(zip(after.candidates.tolist(), after.fine_labels.tolist(), strict=True))
+    populated = {label for label in fine.values() if sum(fine[f] == label and f % 3 for f in fine) > 0}
+    wanted = {fine[frame] for frame in before.frames.tolist()} & populated
+    assert wanted <= {fine[frame] for frame in after.frames.tolist()}

@@ -60,6 +60,11 @@ class SGDMLModel:
             "n_permutations": len(self.permutations),
         }
 
+    @property
+    def coefficient_sizes(self) -> FloatArray:
+        """The norm of each training frame's coefficients, (n_train,): a label that fits no others needs large ones."""
+        return np.linalg.norm(np.asarray(self.content["R_d_desc_alpha"]), axis=1)
+
     def predict(self, positions: FloatArray) -> Prediction:
         """Predict energies and forces.
 
