@@ -24,7 +24,7 @@ FORMAT = 1
 BEFORE_TRAINING = -1
 """The step of looks that were taken before the initial model."""
 
-GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0))
+GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0), disagreement=(1.5, 3.0))
 """Doubt begins earlier than where whole data sets are judged: a sound frame set aside for a while costs little."""
 
 GUARD_TRAINED = Thresholds(contradiction=(0.1, 0.6), spread=(2.75, 7.0), local_spread=(2.75, 6.0))
