@@ -99,7 +99,11 @@ def one(
         data, bad, n_false = cleaned(data, bad)
     schedule = Schedule(n_steps=given.steps, n_initial=given.initial, step_size=given.step_size)
     settings = RunSettings(
-        trainer={"sigma": given.sigma} if given.sigma else {}, schedule=schedule, seed=seed, quarantine=guard
+        default_draws=1,
+        trainer={"sigma": given.sigma} if given.sigma else {},
+        schedule=schedule,
+        seed=seed,
+        quarantine=guard,
     )
     run = train(data, given.out / name, settings, resume=True)
     result = {"n_bad": n_bad, "n_bad_left": len(bad), "n_false": n_false, **counted(run, bad)}

@@ -213,7 +213,7 @@ def main(given: argparse.Namespace) -> None:
     limits = distances.min(axis=0), distances.max(axis=0)
     found: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for seed in range(given.first_seed, given.first_seed + given.seeds):
-        settings = RunSettings(family=given.model, schedule=schedule, seed=seed, trainer=trainer)
+        settings = RunSettings(family=given.model, schedule=schedule, seed=seed, trainer=trainer, default_draws=1)
         run = train(
             dataset, given.out / f"{given.dataset.stem}-seed{seed}", settings, resume=True, progress=progress,
             source=given.dataset.name,
