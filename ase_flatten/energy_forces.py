@@ -24,6 +24,8 @@ TOLERANCE = np.log(1.15)
 SAME_FACTOR = 0.2
 
 _MAX_SHIFTED = 2000
+_DISTANCE_BINS = 20
+_SMALLEST_SCALE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,44 @@ def trapezoid(dataset: Dataset, pairs: IntArray) -> tuple[FloatArray, FloatArray
     forces = dataset.forces[pairs[:, 0]] @ rotation + dataset.forces[pairs[:, 1]]
     work = -0.5 * np.einsum("pax,pax->p", forces, displacement)
     return work, np.sqrt(np.mean(np.sum(displacement**2, axis=2), axis=1))
+
+
+def work_residuals(dataset: Dataset, near: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Measure how far the energy of each frame is from what those of near frames and the work of the forces make it.
+
+    Pairs are those of a frame with `near` and with its neighbours in file order, where they superpose. The one
+    that agrees best counts, so that a wrong energy does not condemn the frames near it.
+
+    Parameters
+    ----------
+    near : (n_frames, n_near) int array
+        Frames near each frame.
+
+    Returns
+    -------
+    ratios : (n_frames,) array
+        The residual in robust standard deviations of pairs as far apart; 0 for a frame with fewer than two pairs.
+    residuals : (n_frames,) array, eV
+        The smallest one of each frame; 0 as well.
+    """
+    frames = np.arange(dataset.n_frames)
+    ahead = np.column_stack([frames[:-1], frames[1:]])
+    pairs = np.vstack([np.column_stack([np.repeat(frames, near.shape[1]), near.ravel()]), ahead, ahead[:, ::-1]])
+    work, rmsd = np.empty((2, len(pairs)))
+    for block in blocks(len(pairs), 8 * 30 * dataset.n_atoms):
+        work[block], rmsd[block] = trapezoid(dataset, pairs[block])
+    kept = rmsd < MAX_RMSD
+    pairs, work, rmsd = pairs[kept], work[kept], rmsd[kept]
+    found = np.abs(dataset.energies[pairs[:, 1]] - dataset.energies[pairs[:, 0]] - work)
+    scales = np.ones(len(found))
+    for alike in np.array_split(np.argsort(rmsd, kind="stable"), _DISTANCE_BINS):
+        if len(alike):
+            scales[alike] = max(1.4826 * float(np.median(found[alike])), _SMALLEST_SCALE)
+    ratios, residuals = np.full((2, dataset.n_frames), np.inf)
+    np.minimum.at(ratios, pairs[:, 0], found / scales)
+    np.minimum.at(residuals, pairs[:, 0], found)
+    judged = np.bincount(pairs[:, 0], minlength=dataset.n_frames) >= 2
+    return np.where(judged, ratios, 0.0), np.where(judged, residuals, 0.0)
 
 
 def explain_slope(slope: float, n_atoms: int) -> str | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ase_flatten.dataset import Dataset, FloatArray, IntArray
 from ase_flatten.descriptors import neighbours
+from ase_flatten.energy_forces import work_residuals
 from ase_flatten.models import Prediction
 from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import KernelFactor, TrainingGeometries
@@ -43,10 +44,17 @@ ENERGY_SPREAD = (5.0, 8.0)
 """The same, of energy residuals in units of what is expected of the frame (`_energy_evidence`)."""
 ENERGY_SHARE = (0.2, 0.4)
 """The same, in robust standard deviations of the energies themselves."""
+ENERGY_WORK = (8.0, 14.0)
+"""The same, of what remains of the energy difference to the near frame that agrees best, less the work of the forces,
+in robust standard deviations of pairs as far apart: 7.0 at most in sound data."""
 EXPLAINED = 4.0
-"""An explanation holds where it brings the difference back within this many robust standard deviations."""
+"""An explanation holds where it brings the difference back within this many robust standard deviations ..."""
+REMAINS = 0.65
+"""... and leaves at most this part of it: the wrong sign leaves 0.4 to 0.59 for the poor quick models of a peptide, and
+forces of the right sign, taken for wrong, 1.5 times as much."""
 
 _N_NEIGHBOURS = 16
+_N_CLOSE = 4
 _N_MODELS = 3
 _SIGMA = 20.0
 _REGULARISATION = 1e-10
@@ -146,7 +154,27 @@ def check_labels(
             found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
         else:
             advance(_N_MODELS)
-    return found
+    return _with_work(found, dataset, descriptors)
+
+
+def _with_work(found: LabelJudgement, dataset: Dataset, descriptors: FloatArray) -> LabelJudgement:
+    """Hold energies against the work of the forces as well: where frames are close, no model knows them better."""
+    ratios, residuals = work_residuals(dataset, neighbours(descriptors, _N_CLOSE))
+    _, natural = _centre_and_scale(dataset.energies)
+    by_work = np.minimum(_scale(ratios, ENERGY_WORK), _scale(residuals / natural, ENERGY_SHARE))
+    worse = by_work > np.nan_to_num(found.scores, nan=-np.inf)
+    scores = np.where(worse, by_work, found.scores)
+    reasons = [
+        f"the energy differs from those of near frames and the work of the forces (by {residual:.3g} eV)"
+        if worse[frame] and score >= 1 and not reason
+        else reason
+        for frame, (score, residual, reason) in enumerate(zip(scores, residuals, found.reasons, strict=True))
+    ]
+    return replace(found, scores=scores, levels=_levels(scores), reasons=tuple(reasons))
+
+
+def _levels(scores: FloatArray) -> tuple[str, ...]:
+    return tuple("wrong" if score >= 2 else "doubtful" if score >= 1 else "sound" for score in scores)
 
 
 def judge_labels(
@@ -192,8 +220,7 @@ def judge_labels(
     ):
         told = (about_forces if force >= 1 else "", about_energy if energy >= 1 else "")
         reasons[row] = ", and ".join(reason for reason in told if reason)
-    levels = tuple("wrong" if score >= 2 else "doubtful" if score >= 1 else "sound" for score in scores)
-    return LabelJudgement(frames, scores, levels, tuple(reasons), force_differences, energy_residuals)
+    return LabelJudgement(frames, scores, _levels(scores), tuple(reasons), force_differences, energy_residuals)
 
 
 def _judge_forces(
@@ -244,7 +271,7 @@ def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, 
         for words, factor in options.items()
     }
     words = min(found, key=lambda one: found[one])
-    return words if found[words] < min(usual, 0.5 * difference) else ""
+    return words if found[words] < min(usual, REMAINS * difference) else ""
 
 
 def _find_owners(
