@@ -4,7 +4,7 @@ DATA := examples/data/salicylic_gfn2_500K.npz
 RUN := runs/demo
 SCHNETPACK := schnetpack==2.1.1  # it wants a SymPy that no recent PyTorch takes, hence --no-deps
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench results clean
 
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,18 @@ bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those o
 	$(BIN)/python benchmarks/bench_schnet.py $(DATA) --rows step batch
 	$(if $(MD17),$(BIN)/python benchmarks/bench_sgdml.py --data $(MD17))
 	$(if $(MD17),$(BIN)/python benchmarks/bench_schnet.py $(MD17)/md17_ethanol.npz)
+
+results: .venv/installed  ## the tables of docs/results.rst from DIR with the data sets: make results DIR=...; about 4 hours
+	$(BIN)/python examples/seeds.py $(DIR)/salicylic_gfn2_500K.npz -n 3 -i 40 -s 20 --seeds 5 --out runs/salicylic
+	cp runs/salicylic/seeds.rst docs/salicylic.rst
+	$(BIN)/python benchmarks/corrupted_labels.py $(DIR)/md17_ethanol.npz --sigma 20 --rst docs/corrupted_ethanol.rst
+	$(BIN)/python benchmarks/corrupted_labels.py $(DATA) --sigma 20 -n 3 -i 60 -s 20 --rst docs/corrupted_salicylic.rst
+	$(BIN)/python benchmarks/data_checks.py --data $(DIR) --out runs/data_checks.jsonl
+	$(BIN)/python benchmarks/data_checks.py --table runs/data_checks.jsonl
+	$(BIN)/python examples/table1.py --data $(DIR) --out runs/table1
+	$(BIN)/python examples/stability.py $(DIR)/acala3nhme_gfn2_500K.npz -n 6 -i 50 -s 25 --sigma 20 --first-seed 1 --seeds 3 \
+		--T 300 400 500 --ps 20 --data-temperature 500 --out runs/peptide
+	for table in stability findings claims; do cp runs/peptide/$$table.rst docs/peptide_$$table.rst; done
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

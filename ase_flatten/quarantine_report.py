@@ -33,7 +33,7 @@ def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
             else "as the list that was given says"
         )
         sentences.append(
-            f"{len(inside)} of {n_frames:,} {'frame is' if one else 'frames are'} in quarantine: {why}; "
+            f"{len(inside)} of {n_frames:,} frames {'is' if one else 'are'} in quarantine: {why}; "
             "the final models were not trained on them."
         )
     if heldout := _heldout(run, units):

@@ -92,7 +92,10 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
         for summary in summaries:
             if verdict_of(summary) == kind:
-                sentences.append(f"{summary['model']}: {'; '.join(_why(summary))}.")
+                why = _why(summary)
+                # Of a stable model, its survival and its mean energy; the table has the rest.
+                told = why if kind != STABLE else list(dict.fromkeys([why[0], why[-1]]))
+                sentences.append(f"{summary['model']}: {'; '.join(told)}.")
     more = _differences(summaries)
     if comparison is not None:
         more += _survival(comparison) + _temperatures(summaries, comparison)
