@@ -213,7 +213,7 @@ def test_subsets_that_hold_everything_change_nothing(steps):
 def test_a_run_on_subsets_says_so_and_is_not_continued_otherwise(water, tmp_path):
     from ase_flatten.training import train
 
-    settings = replace(WATER_SETTINGS, subset=True, subset_rule=SubsetRule(n_first=4))
+    settings = replace(WATER_SETTINGS, subset=True, subset_rule=SubsetRule(n_first=4), default_draws=1)
     settings = replace(settings, schedule=replace(settings.schedule, n_steps=1))
     run = train(water, tmp_path / "run", settings)
     assert run.settings == settings and run.info["settings"]["subset"] is True
