@@ -219,7 +219,7 @@ def _drift(statistics: Mapping[str, Any], duration_ps: float) -> Finding:
         return Finding(STABLE, f"{found}, within {allowed}")
     if abs(change) > max(tolerance, SIGNIFICANT * noise):
         return Finding(UNSTABLE, f"{found}, more than {allowed}")
-    return Finding(CANNOT_TELL, f"{found}: whether that is less than {allowed}, takes a longer run")
+    return Finding(CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {allowed}")
 
 
 def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> list[int]:
@@ -258,7 +258,9 @@ def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
     if abs(shift) > tolerance + SIGNIFICANT * noise:
         left = "it has left for conformations that are not visited there" if shift < 0 else "its energies are too high"
         return Finding(UNSTABLE, f"{found}: {left}")
-    return Finding(CANNOT_TELL, f"{found}: whether that is less than {tolerance:.2g} kcal/mol, takes a longer run")
+    return Finding(
+        CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {tolerance:.2g} kcal/mol"
+    )
 
 
 def _in_kcal(expected: ExpectedEnergy | None, zero_energy_eV: float) -> dict[str, Any] | None:
