@@ -219,4 +219,4 @@ def test_few_seeds_cannot_make_a_small_p():
     assert sign_flip_test([1.0, 2.0, 3.0]) == 0.25
     assert sign_flip_test([1.0, 2.0, 3.0, 0.5, 2.0, 3.0]) == pytest.approx(2 / 2**6)
     assert sign_flip_test([1.0, -2.0, 0.5]) == 1
-    assert sign_flip_test([]) == 1
+    assert sign_flip_test([]) == sign_flip_test([2.0]) == 1

@@ -143,10 +143,10 @@ def sign_flip_test(differences: Sequence[float]) -> float:
     Returns
     -------
     float
-        The two-sided p-value, 1 for no seeds.
+        The two-sided p-value, 1 for fewer than two seeds.
     """
     found = np.asarray(differences, dtype=np.float64)
-    if not len(found):
+    if len(found) < 2:
         return 1.0
     return float(permutation_test((found,), np.mean, permutation_type="samples", n_resamples=10_000, rng=0).pvalue)
 
