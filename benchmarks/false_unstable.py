@@ -2,7 +2,7 @@
 
     python benchmarks/false_unstable.py examples/data/salicylic_gfn2_500K.npz --seeds 3 --dynamics 5
 
-Trains default and improved models (100 frames, from 40 by 3 steps of 20) for several seeds, and runs each of them by the
+Trains default and improved models (100 frames, from 40 by 3 steps of 20) for several seeds and runs each by the
 quick protocol at 300, 400 and 500 K with several seeds of starting velocities and noise. Prints every verdict that is
 not "stable" with its reasons, and how many there were of each.
 """
