@@ -34,7 +34,7 @@ def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
         )
         sentences.append(
             f"{len(inside)} of {n_frames:,} frames {'is' if one else 'are'} in quarantine: {why}; "
-            "the final models were not trained on them."
+            f"the final models were not trained on {'it' if one else 'them'}."
         )
     if heldout := _heldout(run, units):
         sentences.append(heldout)
