@@ -11,13 +11,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Dataset": "dataset",
-    "read_dataset": "io",
-    "write_dataset": "io",
-    "Clustering": "clustering",
-    "cluster": "clustering",
-    "cluster_errors": "errors",
-    "flatten": "flattening",
+    "Dataset": "data.dataset",
+    "read_dataset": "data.io",
+    "write_dataset": "data.io",
+    "Clustering": "clustering.clusters",
+    "cluster": "clustering.clusters",
+    "cluster_errors": "selection.cluster_errors",
+    "flatten": "selection.flattening",
     "load_calculator": "calculators",
     "FlattenedGAP": "calculators",
     "FlattenedSGDML": "calculators",

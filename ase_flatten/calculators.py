@@ -8,11 +8,12 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from ase_flatten.dataset import FloatArray, formula
-from ase_flatten.exceptions import InputError
-from ase_flatten.extrapolation import QUANTILE, training_region
+from ase_flatten.data.dataset import formula
+from ase_flatten.geometry.extrapolation import QUANTILE, training_region
 from ase_flatten.models import Prediction
-from ase_flatten.models.folder import load_model
+from ase_flatten.models.model_folder import load_model
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class FlattenedCalculator(Calculator):
 
     Energies are in eV and forces in eV/Å. After each calculation `extrapolation` is the
     geometry's extrapolation, a float: above 1 the geometry lies outside the model's training
-    geometries (see `ase_flatten.extrapolation`). The first above `WARN_ABOVE` is logged as a
+    geometries (see `ase_flatten.geometry.extrapolation`). The first above `WARN_ABOVE` is logged as a
     warning. It is None for a model without its training geometries, or with only one.
 
     Parameters

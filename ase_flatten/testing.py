@@ -9,8 +9,8 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator
 from scipy.spatial.transform import Rotation
 
-from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.models import Model
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def check_model(model: Model, positions: FloatArray, *, reload: Callable[[Path], Model], folder: Path) -> None:

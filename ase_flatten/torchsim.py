@@ -11,8 +11,8 @@ import torch
 from torch_sim.models.interface import ModelInterface
 
 from ase_flatten.calculators import load_calculator
-from ase_flatten.dataset import formula
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import formula
+from ase_flatten.utils.exceptions import InputError
 
 
 class FlattenedTorchSim(ModelInterface):

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from ase_flatten.assignment import ASSIGNMENTS, assign
-from ase_flatten.clustering import N_WARD, cluster, fine_clusters, representatives
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances
+from ase_flatten.clustering.assignment import ASSIGNMENTS, assign
+from ase_flatten.clustering.clusters import N_WARD, cluster, fine_clusters, representatives
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.geometry.pair_distances import pair_distances
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 NUMBERS = np.array([6, 6, 6, 6, 6, 6, 6, 8, 8, 1, 1, 1, 1, 1, 8, 1])
 N_TIMED = 300

@@ -1,4 +1,4 @@
-"""Measure how often the 95 % intervals of `ase_flatten.claims` hold the true value.
+"""Measure how often the 95 % intervals of `ase_flatten.evaluation.claims` hold the true value.
 
     python benchmarks/bench_coverage.py [RUN DATASET ...] [--simulations 400]
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_flatten import console
-from ase_flatten.claims import MEASURES, make_claims
-from ase_flatten.errors import frame_errors
-from ase_flatten.evaluation import SCHEMES, HeldoutErrors
-from ase_flatten.groups import Groups
-from ase_flatten.io import read_dataset
-from ase_flatten.models.folder import load_model
-from ase_flatten.run import Run
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.evaluation.claims import MEASURES, make_claims
+from ase_flatten.evaluation.frame_groups import Groups
+from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
+from ase_flatten.models.model_folder import load_model
+from ase_flatten.selection.cluster_errors import frame_errors
+from ase_flatten.utils import console
+from ase_flatten.workflow.run_folder import Run
 
 Population = list[np.ndarray]
 """For each group, force RMSE and energy error of both models on its frames, (n_frames, 4)."""

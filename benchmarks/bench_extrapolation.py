@@ -28,22 +28,23 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata, spearmanr
 
-from ase_flatten import console
-from ase_flatten.bonds import bonded_pairs
 from ase_flatten.calculators import load_calculator
-from ase_flatten.clustering import Clustering
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances, pair_permutation, squared_distances
-from ase_flatten.errors import frame_errors
-from ase_flatten.extrapolation import training_region
-from ase_flatten.io import read_dataset
+from ase_flatten.clustering.clusters import Clustering
+from ase_flatten.clustering.splits import split
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.bonds import bonded_pairs
+from ase_flatten.geometry.extrapolation import training_region
+from ase_flatten.geometry.pair_distances import pair_distances, pair_permutation, squared_distances
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.models import Model, family
-from ase_flatten.models.folder import save_model
-from ase_flatten.reference import reference_calculator
-from ase_flatten.splits import split
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.models.model_folder import save_model
+from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.selection.cluster_errors import frame_errors
+from ase_flatten.utils import console
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 N_TESTED, N_STRETCHED = 2000, 20
 STRETCHES = (("X-H by 0.3 Å", 0.3, True), ("X-H by 0.5 Å", 0.5, True), ("others by 0.3 Å", 0.3, False))

@@ -18,17 +18,17 @@ from ase import Atoms
 from bench_clustering import print_machine
 
 from ase_flatten.calculators import FlattenedSGDML
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.io import read_dataset
-from ase_flatten.known_molecule import KnownMolecule
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.known_molecule import KnownMolecule
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.engines.batched import BatchedEngine
-from ase_flatten.md.langevin import draw_momenta, langevin
+from ase_flatten.md.integrators.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
 from ase_flatten.models import Prediction
-from ase_flatten.models.folder import save_model
+from ase_flatten.models.model_folder import save_model
 from ase_flatten.models.sgdml import FAMILY
 
 REPEATS = 5

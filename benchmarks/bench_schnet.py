@@ -28,18 +28,18 @@ from ase.units import fs
 from bench_clustering import print_machine
 
 from ase_flatten.calculators import FlattenedSchNet
-from ase_flatten.clustering import cluster
-from ase_flatten.dataset import Dataset
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.errors import frame_errors
-from ase_flatten.flattening import Schedule, flatten
-from ase_flatten.io import read_dataset
+from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.splits import split
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md import Protocol
 from ase_flatten.md.engines import make_engine
-from ase_flatten.models.folder import save_model
+from ase_flatten.models.model_folder import save_model
 from ase_flatten.models.schnet import FAMILY, SchNetModel, as_schnetpack
-from ase_flatten.splits import split
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.selection.cluster_errors import frame_errors
+from ase_flatten.selection.flattening import Schedule, flatten
 
 CUTOFF = 5.0
 N_TRAIN, N_VALID = 800, 200

@@ -25,21 +25,22 @@ from ase import Atoms
 from bench_clustering import peak_GB, print_machine
 
 from ase_flatten.calculators import FlattenedSGDML
-from ase_flatten.clustering import cluster
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.errors import frame_errors
-from ase_flatten.flattening import Schedule, flatten
-from ase_flatten.io import read_dataset
-from ase_flatten.models.folder import save_model
+from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.splits import split
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.pair_distances import pair_distances
+from ase_flatten.models.model_folder import save_model
 from ase_flatten.models.sgdml import FAMILY, SGDMLModel
-from ase_flatten.models.sgdml.package import find_permutations
-from ase_flatten.models.sgdml.package import package as load_package
-from ase_flatten.models.sgdml.package import train as train_by_package
-from ase_flatten.models.sgdml.task import Task
-from ase_flatten.splits import split
-from ase_flatten.threads import n_cores
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.models.sgdml.sgdml_package import find_permutations
+from ase_flatten.models.sgdml.sgdml_package import package as load_package
+from ase_flatten.models.sgdml.sgdml_package import train as train_by_package
+from ase_flatten.models.sgdml.training import Task
+from ase_flatten.selection.cluster_errors import frame_errors
+from ase_flatten.selection.flattening import Schedule, flatten
+from ase_flatten.utils.cores import n_cores
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 SIGMA = 20
 LAMBDA = 1e-10

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_flatten import console
-from ase_flatten.clustering import cluster
-from ase_flatten.errors import by_cluster, frame_errors
-from ase_flatten.io import read_dataset
+from ase_flatten.clustering.clusters import cluster
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.models import family
-from ase_flatten.selection import SelectionRule
-from ase_flatten.subset import SubsetRule, estimate_errors
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.selection.cluster_errors import by_cluster, frame_errors
+from ase_flatten.selection.frame_selection import SelectionRule
+from ase_flatten.selection.sampled_errors import SubsetRule, estimate_errors
+from ase_flatten.utils import console
 
 N_VALID = 500
 

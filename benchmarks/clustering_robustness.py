@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from ase_flatten.clustering import Clustering, cluster
-from ase_flatten.dataset import Dataset
-from ase_flatten.io import read_dataset
-from ase_flatten.run import Run
+from ase_flatten.clustering.clusters import Clustering, cluster
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.workflow.run_folder import Run
 
 LEAST = 20
 """Held-out frames that a cluster needs to be judged."""

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 from corruption import corrupt
 
-from ase_flatten import console
-from ase_flatten.checks import check_up
-from ase_flatten.cleaning import choose_frames
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.errors import frame_errors
-from ase_flatten.files import write_json, write_text
-from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset
-from ase_flatten.models.folder import load_model
-from ase_flatten.run import Run, RunSettings
-from ase_flatten.training import train
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.checking.check import check_up
+from ase_flatten.checking.cleaning import choose_frames
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.models.model_folder import load_model
+from ase_flatten.selection.cluster_errors import frame_errors
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils import console
+from ase_flatten.utils.atomic_files import write_json, write_text
+from ase_flatten.utils.typing import IntArray
+from ase_flatten.workflow.run_folder import Run, RunSettings
+from ase_flatten.workflow.train_run import train
 
 SOUND = "sound"
 N_TEST = 2000

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.reference import reference_calculator
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 Change = Callable[[Dataset, IntArray, np.random.Generator], Dataset]
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from corruption import KINDS, corrupt
 
-from ase_flatten import console
-from ase_flatten.checks import Checkup, check_up
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.io import read_dataset
+from ase_flatten.checking.check import Checkup, check_up
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.utils import console
+from ase_flatten.utils.typing import IntArray
 
 FILES = {
     "ethanol": "md17_ethanol",

@@ -12,14 +12,14 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ase_flatten import console
-from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset
+from ase_flatten.data.io import read_dataset
 from ase_flatten.md import load_protocol
-from ase_flatten.md.stability import STABLE
+from ase_flatten.md.analysis.stability import STABLE
 from ase_flatten.md.validate import Subject, validate
-from ase_flatten.run import RunSettings
-from ase_flatten.training import train
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils import console
+from ase_flatten.workflow.run_folder import RunSettings
+from ase_flatten.workflow.train_run import train
 
 TEMPERATURES_K = (300.0, 400.0, 500.0)
 

@@ -15,13 +15,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from seeds import as_rst
 
-from ase_flatten import cluster, cluster_errors, console, read_dataset
-from ase_flatten.clustering import Clustering
-from ase_flatten.dataset import Dataset
-from ase_flatten.errors import ClusterErrors
-from ase_flatten.files import write_text, writing
+from ase_flatten import cluster, cluster_errors, read_dataset
+from ase_flatten.clustering.clusters import Clustering
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.models import family
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.selection.cluster_errors import ClusterErrors
+from ase_flatten.utils import console
+from ase_flatten.utils.atomic_files import write_text, writing
 
 COLOURS = {"sgdml": "#d95f02", "schnet": "#7570b3", "gap": "#1b9e77"}
 NAMES = {"sgdml": "sGDML", "schnet": "SchNet", "gap": "GAP"}

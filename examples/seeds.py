@@ -11,14 +11,14 @@ logarithms of improved/default); and writes them as a table for the documentatio
 import argparse
 from pathlib import Path
 
-from ase_flatten import console
-from ase_flatten.claims import Claims
-from ase_flatten.files import write_text
-from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset
-from ase_flatten.over_runs import OverRuns, mean_and_spread, over_runs
-from ase_flatten.run import RunSettings
-from ase_flatten.training import train
+from ase_flatten.data.io import read_dataset
+from ase_flatten.evaluation.claims import Claims
+from ase_flatten.evaluation.several_runs import OverRuns, mean_and_spread, over_runs
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils import console
+from ase_flatten.utils.atomic_files import write_text
+from ase_flatten.workflow.run_folder import RunSettings
+from ase_flatten.workflow.train_run import train
 
 MEASURES = {
     "worst_group": "worst group", "quantile_99": "99 % quantile", "worst_tenth": "worst tenth", "median": "median",

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_flatten import console
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.errors import by_cluster, frame_errors
-from ase_flatten.io import read_dataset
-from ase_flatten.models.folder import load_model
-from ase_flatten.run import Run
-from ase_flatten.selection import bad_clusters, select
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.pair_distances import pair_distances
+from ase_flatten.models.model_folder import load_model
+from ase_flatten.selection.cluster_errors import by_cluster, frame_errors
+from ase_flatten.selection.frame_selection import bad_clusters, select
+from ase_flatten.utils import console
+from ase_flatten.utils.typing import IntArray
+from ase_flatten.workflow.run_folder import Run
 
 SHARED = 0.3
 """The proton is shared where its distances to donor and acceptor differ by less, Å."""

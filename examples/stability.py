@@ -21,24 +21,25 @@ from typing import Any
 import numpy as np
 from seeds import as_rst
 
-from ase_flatten import console
-from ase_flatten.dataset import Dataset, FloatArray
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.files import write_text
-from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md import load_protocol
-from ase_flatten.md.analysis import block_error
-from ase_flatten.md.compare import analyse, comparisons, lifetimes_of
-from ase_flatten.md.saved import SavedRun, saved_runs
-from ase_flatten.md.stability import STABLE, verdict_of
-from ase_flatten.md.survival import lived, sign_flip_test, stratified_log_rank
-from ase_flatten.md.temperatures import configurational_temperature, mean_and_error
+from ase_flatten.md.analysis.comparison import analyse, comparisons, lifetimes_of
+from ase_flatten.md.analysis.stability import STABLE, verdict_of
+from ase_flatten.md.analysis.survival import lived, sign_flip_test, stratified_log_rank
+from ase_flatten.md.analysis.temperatures import configurational_temperature, mean_and_error
+from ase_flatten.md.analysis.time_series import block_error
+from ase_flatten.md.analysis.verdict import measured
+from ase_flatten.md.saved_run import SavedRun, saved_runs
 from ase_flatten.md.validate import Subject, validate
-from ase_flatten.md.words import measured
-from ase_flatten.run import RunSettings
-from ase_flatten.training import train
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils import console
+from ase_flatten.utils.atomic_files import write_text
+from ase_flatten.utils.typing import FloatArray
+from ase_flatten.workflow.run_folder import RunSettings
+from ase_flatten.workflow.train_run import train
 
 HEADS = [
     "T, K",

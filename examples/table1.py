@@ -13,10 +13,10 @@ from pathlib import Path
 
 from seeds import HEADS, as_rst, compare, rows
 
-from ase_flatten import console
-from ase_flatten.exceptions import InputError
-from ase_flatten.files import write_text
-from ase_flatten.flattening import Schedule
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils import console
+from ase_flatten.utils.atomic_files import write_text
+from ase_flatten.utils.exceptions import InputError
 
 PAPER = {
     "sgdml": {

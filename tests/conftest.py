@@ -17,11 +17,11 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.md.verlet import VelocityVerlet
 
-from ase_flatten.dataset import Dataset
-from ase_flatten.flattening import Schedule
-from ase_flatten.io import read_dataset, write_dataset
-from ase_flatten.run import Run, RunSettings
-from ase_flatten.training import train
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.io import read_dataset, write_dataset
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.workflow.run_folder import Run, RunSettings
+from ase_flatten.workflow.train_run import train
 
 
 def needs(package: str, *, extra: str) -> None:

@@ -12,8 +12,8 @@ from ase.vibrations import Vibrations
 
 from ase_flatten import FlattenedSGDML, load_calculator
 from ase_flatten.calculators import FlattenedCalculator
-from ase_flatten.exceptions import InputError
 from ase_flatten.testing import check_calculator
+from ase_flatten.utils.exceptions import InputError
 
 
 @pytest.fixture

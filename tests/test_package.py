@@ -33,7 +33,7 @@ def test_the_wheel_holds_the_protocols_and_the_template(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     for protocol in protocol_names():
         assert f"ase_flatten/md/protocols/{protocol}.toml" in names
-    assert {"ase_flatten/templates/report.html", "ase_flatten/py.typed", "ase_flatten/cli.py"} <= set(names)
+    assert {"ase_flatten/report/templates/report.html", "ase_flatten/py.typed", "ase_flatten/cli/app.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
 
 

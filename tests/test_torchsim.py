@@ -8,7 +8,7 @@ from ase import Atoms
 from conftest import needs
 
 from ase_flatten import load_calculator
-from ase_flatten.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError
 
 needs("torch_sim", extra="torchsim")
 

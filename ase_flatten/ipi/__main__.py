@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from ase_flatten import console
+from ase_flatten.utils import console
 
 log = logging.getLogger("ase_flatten.ipi")
 
@@ -45,9 +45,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     from ase.data import chemical_symbols
 
-    from ase_flatten.exceptions import InputError
     from ase_flatten.ipi.model import load_answer
-    from ase_flatten.ipi.protocol import Address, connect, serve, unix_address
+    from ase_flatten.ipi.socket_protocol import Address, connect, serve, unix_address
+    from ase_flatten.utils.exceptions import InputError
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     address: Address = unix_address(given.unix, given.sockets_prefix) if given.unix else (given.host, given.port)

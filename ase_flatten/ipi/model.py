@@ -8,11 +8,11 @@ from ase.io import read
 from ase.io.formats import UnknownFileTypeError
 
 from ase_flatten.calculators import load_calculator
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
-from ase_flatten.ipi.protocol import Answer
+from ase_flatten.ipi.socket_protocol import Answer
 from ase_flatten.models import MODEL_ERRORS
-from ase_flatten.reference import is_reference, reference_calculator
+from ase_flatten.models.reference_methods import is_reference, reference_calculator
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:

@@ -12,9 +12,9 @@ import numpy as np
 from ase import units
 from ipi.pes import Dummy_driver
 
-from ase_flatten.dataset import FloatArray
 from ase_flatten.ipi.model import load_answer
-from ase_flatten.ipi.protocol import check_count
+from ase_flatten.ipi.socket_protocol import check_count
+from ase_flatten.utils.typing import FloatArray
 
 __DRIVER_NAME__ = "ase_flatten"
 __DRIVER_CLASS__ = "FlattenDriver"

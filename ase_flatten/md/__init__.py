@@ -7,9 +7,9 @@ _HOME = {
     "Criteria": "criteria",
     "Protocol": "protocol",
     "load_protocol": "protocol",
-    "plot_total_energy": "figure",
-    "run_md": "run",
-    "verdict": "words",
+    "plot_total_energy": "analysis.figure",
+    "run_md": "dynamics",
+    "verdict": "analysis.verdict",
 }
 
 __all__ = sorted(_HOME)

@@ -5,11 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ase_flatten import console
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.engines import ENGINES
 from ase_flatten.md.protocol import THERMOSTATS, Protocol
-from ase_flatten.reference import is_reference
+from ase_flatten.models.reference_methods import is_reference
+from ase_flatten.utils import console
+from ase_flatten.utils.exceptions import InputError
 
 STARTS = ("clusters", "worst", "minimum")
 
@@ -64,11 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
-    from ase_flatten.md.compare import comparisons
-    from ase_flatten.md.stability import STABLE, verdict_of
+    from ase_flatten.md.analysis.comparison import comparisons
+    from ase_flatten.md.analysis.stability import STABLE, verdict_of
+    from ase_flatten.md.analysis.verdict import HEADS, table
     from ase_flatten.md.validate import Subject, validate
-    from ase_flatten.md.words import HEADS, table
-    from ase_flatten.run import open_run
+    from ase_flatten.workflow.run_folder import open_run
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     protocol = _changed(load_protocol(given.protocol), given)

@@ -11,13 +11,13 @@ from ase.data import atomic_masses, chemical_symbols
 from numpy.typing import NDArray
 from scipy.special import gammainccinv
 
-from ase_flatten.bonds import bonded_pairs, count_fragments, radius_sums
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.known_molecule import KnownMolecule
+from ase_flatten.data.known_molecule import KnownMolecule
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.geometry.bonds import bonded_pairs, count_fragments, radius_sums
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.engines import Frame
 from ase_flatten.md.expected_energy import ExpectedEnergy, expected_energy
-from ase_flatten.units import KCAL_PER_MOL
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 RULES = 2
 """The version of the criteria; runs made under other ones are made again."""

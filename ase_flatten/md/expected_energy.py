@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import units
 
-from ase_flatten.known_molecule import KnownMolecule
+from ase_flatten.data.known_molecule import KnownMolecule
 
 CANONICAL = (0.6, 1.7)
 """The data's heat capacity in terms of equipartition's; others are no canonical sample (NVE data have 0.5)."""

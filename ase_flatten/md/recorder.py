@@ -11,12 +11,12 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from ase_flatten.dataset import FloatArray
-from ase_flatten.files import write_json, write_npz
 from ase_flatten.md.criteria import WINDOW_PS, Criteria
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.md.saved import N_BEFORE_FAILURE, kept_records
+from ase_flatten.md.saved_run import N_BEFORE_FAILURE, kept_records
+from ase_flatten.utils.atomic_files import write_json, write_npz
+from ase_flatten.utils.typing import FloatArray
 
 _RECORDED = ("potential", "kinetic", "conserved")
 _DRAWN = ("positions", "momenta", "forces")

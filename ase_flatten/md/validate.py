@@ -11,19 +11,19 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.calculators import load_calculator
-from ase_flatten.dataset import FloatArray
-from ase_flatten.exceptions import InputError
-from ase_flatten.known_molecule import KnownMolecule
-from ase_flatten.md.compare import analyse, decided, judge, require_packages
+from ase_flatten.data.known_molecule import KnownMolecule
+from ase_flatten.md.analysis.comparison import analyse, decided, judge, require_packages
+from ase_flatten.md.analysis.figure import plot_total_energy
 from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.dynamics import discard_rest, run_md
 from ase_flatten.md.engines.batched import BatchedEngine
-from ase_flatten.md.figure import plot_total_energy
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.md.run import discard_rest, run_md
-from ase_flatten.models.folder import CARD, load_model, read_card
-from ase_flatten.progress import SILENT, Progress
-from ase_flatten.reference import reference_calculator
-from ase_flatten.run import Run
+from ase_flatten.models.model_folder import CARD, load_model, read_card
+from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.typing import FloatArray
+from ase_flatten.workflow.run_folder import Run
 
 log = logging.getLogger(__name__)
 

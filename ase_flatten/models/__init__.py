@@ -13,9 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError, nearest, not_installed
-from ase_flatten.progress import Progress
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.utils.exceptions import InputError, nearest, not_installed
+from ase_flatten.utils.progress import Progress
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 ENTRY_POINT_GROUP = "ase_flatten.models"
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Model, Prediction, check_settings
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 FILE = "ridge.npz"
 

@@ -6,12 +6,12 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 
 from ase_flatten.calculators import load_calculator
-from ase_flatten.dataset import Dataset
-from ase_flatten.errors import frame_errors
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import family
-from ase_flatten.models.folder import save_model
+from ase_flatten.models.model_folder import save_model
+from ase_flatten.selection.cluster_errors import frame_errors
 from ase_flatten.testing import check_calculator, check_model
+from ase_flatten.utils.exceptions import InputError
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.md.protocol import Protocol as MDProtocol
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 ENGINES = {"batched": "BatchedEngine", "ase": "ASEEngine", "ipi": "IPIEngine"}
 

@@ -12,11 +12,11 @@ from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
-from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.langevin import langevin, thermal_momenta
+from ase_flatten.md.integrators.langevin import langevin, thermal_momenta
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.models import MODEL_ERRORS
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 class ASEEngine:

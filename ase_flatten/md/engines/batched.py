@@ -16,10 +16,10 @@ from ase import units
 from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_masses
 
-from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.forces import evaluator
+from ase_flatten.md.engines.force_evaluation import evaluator
 from ase_flatten.md.protocol import Protocol
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 CHAIN = 3
 """Links of a Nosé-Hoover chain."""

@@ -1,7 +1,7 @@
 """An `i-pi` process integrates, and this process serves it with forces through a Unix socket.
 
 One process has all replicas, each a system of its own with momenta from its own child of the seed; i-PI draws
-the noise of all from one generator. See `ase_flatten.md.ipi_process` for how the two keep in step.
+the noise of all from one generator. See `ase_flatten.md.engines.ipi_process` for how the two keep in step.
 """
 
 import math
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.md.engines import Frame, State
-from ase_flatten.md.forces import evaluator
-from ase_flatten.md.ipi_files import first_input, next_input
-from ase_flatten.md.ipi_process import IPIProcess, ipi_command
-from ase_flatten.md.langevin import thermal_momenta
+from ase_flatten.md.engines.force_evaluation import evaluator
+from ase_flatten.md.engines.ipi_files import first_input, next_input
+from ase_flatten.md.engines.ipi_process import IPIProcess, ipi_command
+from ase_flatten.md.integrators.langevin import thermal_momenta
 from ase_flatten.md.protocol import Protocol
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 class IPIEngine:

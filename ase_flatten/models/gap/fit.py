@@ -17,10 +17,11 @@ import psutil
 from ase import Atoms
 from ase.io import write
 
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.descriptors import pair_distances
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, soap_dimensions, take_native
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 

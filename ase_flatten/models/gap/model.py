@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray
-from ase_flatten.descriptors import exchanges_of_like_atoms
+from ase_flatten.geometry.pair_distances import exchanges_of_like_atoms
 from ase_flatten.models import Prediction
 from ase_flatten.models.gap.native import NativeFiles, read_native
 from ase_flatten.models.gap.quip import QUIPPotential
 from ase_flatten.models.gap.workers import predict_elsewhere
-from ase_flatten.threads import n_cores
+from ase_flatten.utils.cores import n_cores
+from ase_flatten.utils.typing import FloatArray
 
 _FEW_FRAMES = 400
 """So many configurations take about as long as it takes to start other processes."""

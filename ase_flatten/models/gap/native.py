@@ -16,9 +16,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ase_flatten.dataset import IntArray
-from ase_flatten.exceptions import InputError
-from ase_flatten.files import writing
+from ase_flatten.utils.atomic_files import writing
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import IntArray
 
 MODEL_FILE = "model.xml"
 LOG_FILE = "gap_fit.log"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.models.gap.native import LABEL, MODEL_FILE
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 ATOMS_A_CALL = 150
 _WIDE = 1000.0

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Model, check_settings, check_whole_numbers
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import IntArray
 
 SPARSE_METHODS = ("CUR_POINTS", "RANDOM", "CLUSTER")
 

@@ -15,10 +15,10 @@ from selectors import EVENT_READ, DefaultSelector
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
 from ase_flatten.models.gap.native import NativeFiles
 from ase_flatten.models.gap.quip import QUIPPotential, blocks_of_frames
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def predict_elsewhere(files: NativeFiles, positions: FloatArray, n_processes: int) -> tuple[FloatArray, FloatArray]:

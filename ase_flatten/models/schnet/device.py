@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ase_flatten.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError
 
 ONE_THREAD_BELOW = 2**18
 """Numbers in the largest arrays of a computation, below which one thread does it best."""

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.descriptors import exchanges_of_like_atoms
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import energy_in_eV
+from ase_flatten.geometry.pair_distances import exchanges_of_like_atoms
 from ase_flatten.models import Prediction
 from ase_flatten.models.schnet.device import ONE_THREAD_BELOW, find_device, one_thread
 from ase_flatten.models.schnet.native import make_potential, offset_of, read_potential, read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
-from ase_flatten.threads import on_all_cores
-from ase_flatten.units import energy_in_eV
+from ase_flatten.utils.cores import on_all_cores
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 MODEL_FILE = "model.pt"
 ENERGY_UNIT = "kcal/mol"

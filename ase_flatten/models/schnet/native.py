@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import dataloader
 
-from ase_flatten.dataset import IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import IntArray
 
 if not hasattr(dataloader, "T_co"):  # a name that SchNetPack 2.1 imports and PyTorch 2.6 has renamed
     dataloader.T_co = dataloader._T_co  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ase_flatten.dataset import IntArray
+from ase_flatten.utils.typing import IntArray
 
 
 class MoleculeNetwork(nn.Module):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from ase_flatten.exceptions import InputError
 from ase_flatten.models import check_whole_numbers
 from ase_flatten.models.schnet.device import find_device
+from ase_flatten.utils.exceptions import InputError
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"small": {}, "large": {"n_features": 128, "n_interactions": 6}}

@@ -19,17 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ase_flatten.dataset import Dataset, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import energy_in_eV
 from ase_flatten.models import Model, Workplace, check_settings, convergence_note
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
 from ase_flatten.models.schnet.native import make_potential, offset_of
 from ase_flatten.models.schnet.network import MoleculeNetwork
+from ase_flatten.models.schnet.optimisation import STRETCH, Labels, Plan, train
 from ase_flatten.models.schnet.settings import NAMES, PRESETS, SchNetSettings
-from ase_flatten.models.schnet.training import STRETCH, Labels, Plan, train
-from ase_flatten.progress import SILENT
-from ase_flatten.units import energy_in_eV
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.progress import SILENT
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.linalg.blas import dtrsm, dtrsv
 from scipy.linalg.lapack import dpotrf
 
-from ase_flatten.dataset import FloatArray
-from ase_flatten.threads import on_all_cores, one_core
+from ase_flatten.utils.cores import on_all_cores, one_core
+from ase_flatten.utils.typing import FloatArray
 
 _STRIPE = 256
 """Rows that one core works on."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
 from ase_flatten.models.sgdml.cholesky import BlockCholesky
 from ase_flatten.models.sgdml.kernel import Geometries, assemble, image_distances, n_modes_of, pair_orders
-from ase_flatten.threads import one_core
+from ase_flatten.utils.cores import one_core
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 _BLOCK_ROWS = 2100
 """About how many unknowns make a block row."""

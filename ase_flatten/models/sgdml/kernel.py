@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.descriptors import pair_permutation
-from ase_flatten.threads import Scratch, on_all_cores
+from ase_flatten.geometry.pair_distances import pair_permutation
+from ase_flatten.utils.cores import Scratch, on_all_cores
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 _IMAGE_BYTES = 2**22
 """Memory of the permuted Jacobians at work: small enough to stay in a shared cache."""

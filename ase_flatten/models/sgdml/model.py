@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.exceptions import InputError
-from ase_flatten.files import reading_npz, write_npz
+from ase_flatten.data.units import energy_in_eV, length_in_angstrom
 from ase_flatten.models import Prediction
 from ase_flatten.models.sgdml.factor import KernelFactor
 from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.predictor import Predictor
-from ase_flatten.units import energy_in_eV, length_in_angstrom
+from ase_flatten.utils.atomic_files import reading_npz, write_npz
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 MODEL_FILE = "model.npz"
 _UNTESTED = {"mae": np.nan, "rmse": np.nan}

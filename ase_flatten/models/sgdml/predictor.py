@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import FloatArray, IntArray
-from ase_flatten.threads import Scratch, n_cores, on_all_cores, one_core
+from ase_flatten.utils.cores import Scratch, n_cores, on_all_cores, one_core
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 _TILE = 128
 """Configurations at once: with `_BLOCK` images, what is at work stays in a core's own cache."""

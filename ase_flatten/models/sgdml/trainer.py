@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.dataset import Dataset, FloatArray, IntArray
-from ase_flatten.exceptions import InputError
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
 from ase_flatten.models import Model, check_settings
-from ase_flatten.models.sgdml import package
+from ase_flatten.models.sgdml import sgdml_package
 from ase_flatten.models.sgdml.factor import KernelFactor
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
-from ase_flatten.models.sgdml.task import LARGEST_REGULARISATION, Task, fingerprint
-from ase_flatten.strata import energy_bins, stratified_sample
+from ase_flatten.models.sgdml.training import LARGEST_REGULARISATION, Task, fingerprint
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class SGDMLTrainer:
         if not self.symmetries:
             return np.arange(dataset.n_atoms)[None]
         some = frames if len(frames) <= _SYMMETRY_FRAMES else rng.choice(frames, _SYMMETRY_FRAMES, replace=False)
-        return package.find_permutations(dataset.positions[some], dataset.numbers)
+        return sgdml_package.find_permutations(dataset.positions[some], dataset.numbers)
 
 
 class SGDMLFamily:

@@ -1,0 +1,1 @@
+"""What is wrong with a data set: its units, labels, geometries and order of atoms."""

@@ -1,0 +1,1 @@
+"""Clusters of configurational space, and the splits of a data set that respect them."""

@@ -1,0 +1,1 @@
+"""Data sets: reading, units, sampling, and what they tell of their molecule."""

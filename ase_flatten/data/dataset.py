@@ -1,0 +1,113 @@
+"""The reference data of one molecule."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Hold the frames of one molecule, read-only.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int array
+        Atomic numbers, in the order of the atoms of every frame.
+    positions : (n_frames, n_atoms, 3) array, Å
+    energies : (n_frames,) array, eV
+    forces : (n_frames, n_atoms, 3) array, eV/Å
+    name, theory : str
+        The molecule and the method of the labels, as the file calls them.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not agree, or numbers that are not finite.
+    """
+
+    numbers: IntArray
+    positions: FloatArray
+    energies: FloatArray
+    forces: FloatArray
+    name: str = ""
+    theory: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("positions", "energies", "forces"):
+            object.__setattr__(self, field, _read_only(np.asarray(getattr(self, field), dtype=np.float64)))
+        object.__setattr__(self, "numbers", _read_only(np.asarray(self.numbers, dtype=np.int64)))
+        known = self.numbers.ndim == 1 and np.all((self.numbers > 0) & (self.numbers < len(chemical_symbols)))
+        if not known:
+            raise InputError(f"atomic numbers must be one for each atom, 1 to 118, found {self.numbers.tolist()}")
+        n_atoms = len(self.numbers)
+        if self.positions.ndim != 3 or self.positions.shape[1:] != (n_atoms, 3):
+            raise InputError(f"positions must have the shape (n_frames, {n_atoms}, 3), found {self.positions.shape}")
+        if n_atoms < 2:
+            raise InputError(f"a molecule must have at least 2 atoms, found {n_atoms}")
+        if not len(self.positions):
+            raise InputError("the data set must hold at least one frame, found none")
+        if self.forces.shape != self.positions.shape:
+            raise InputError(
+                f"forces must have the shape of the positions {self.positions.shape}, found {self.forces.shape}"
+            )
+        if self.energies.shape != (self.n_frames,):
+            raise InputError(f"energies must be one for each of {self.n_frames} frames, found {self.energies.shape}")
+        for field in ("positions", "energies", "forces"):
+            finite = np.isfinite(getattr(self, field)).reshape(self.n_frames, -1).all(axis=1)
+            if not finite.all():
+                raise InputError(
+                    f"{field} must be finite numbers, found NaN or infinity in {np.sum(~finite)} of {self.n_frames} "
+                    f"frames (the first is frame {np.argmin(finite)}); remove these frames or compute them again"
+                )
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.positions)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.numbers)
+
+    @property
+    def formula(self) -> str:
+        """The molecule's formula, such as C7H6O3."""
+        return formula(self.numbers)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over numbers, positions, energies and forces."""
+        digest = hashlib.sha256()
+        for array in (self.numbers, self.positions, self.energies, self.forces):
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def atoms(self, frame: int) -> Atoms:
+        """Give one frame as ASE atoms, without labels."""
+        return Atoms(self.numbers, self.positions[frame])
+
+    def take(self, frames: IntArray) -> "Dataset":
+        """Give a data set of some frames only."""
+        return Dataset(
+            self.numbers, self.positions[frames], self.energies[frames], self.forces[frames], self.name, self.theory
+        )
+
+
+def formula(numbers: IntArray) -> str:
+    """Give the formula of a molecule in Hill's order."""
+    return str(Formula.from_list([chemical_symbols[number] for number in numbers]).format("hill"))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

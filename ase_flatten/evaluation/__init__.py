@@ -1,0 +1,1 @@
+"""Errors on held-out frames, their intervals, and what may be claimed from them."""

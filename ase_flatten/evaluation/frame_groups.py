@@ -1,0 +1,92 @@
+"""Groups of broad clusters with enough held-out frames for a claim."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+N_LEAST = 20
+"""Held-out frames that a group has at least, unless there are fewer in all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Hold broad clusters that are judged together.
+
+    Parameters
+    ----------
+    members : tuple of tuple of int
+        The clusters of each group, in rising order.
+    n_heldout : (n_groups,) int array
+        Held-out frames of each group.
+    """
+
+    members: tuple[tuple[int, ...], ...]
+    n_heldout: IntArray
+
+    @property
+    def of_cluster(self) -> IntArray:
+        """The group of each cluster, (n_clusters,)."""
+        groups = np.empty(sum(map(len, self.members)), dtype=np.int64)
+        for group, clusters in enumerate(self.members):
+            groups[list(clusters)] = group
+        return groups
+
+    def name(self, group: int) -> str:
+        """Name a group by its clusters, such as "clusters 12-14"."""
+        clusters = self.members[group]
+        runs: list[list[int]] = []
+        for cluster in clusters:
+            if runs and cluster == runs[-1][1] + 1:
+                runs[-1][1] = cluster
+            else:
+                runs.append([cluster, cluster])
+        spans = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
+        return f"cluster{'s' * (len(clusters) > 1)} {spans}"
+
+
+def merge_clusters(
+    n_heldout: IntArray, geometry: IntArray, centres: FloatArray, populations: IntArray, *, n_least: int = N_LEAST
+) -> Groups:
+    """Merge broad clusters until each group has at least `n_least` held-out frames.
+
+    Within a geometric cluster, neighbours in energy are merged, the smallest first. A geometric cluster
+    that has too few frames as a whole joins the group of nearest centre. Errors play no part, so that a
+    group's error is no larger or smaller for its having been chosen.
+
+    Parameters
+    ----------
+    n_heldout, populations : (n_clusters,) int arrays
+        Held-out frames and all frames of each cluster.
+    geometry : (n_clusters,) int array
+        Geometric cluster that each belongs to; within one, clusters come by rising energy.
+    centres : (n_clusters, n_pairs) array, Å
+        Pair distances that stand for each cluster.
+    """
+    groups: list[list[int]] = []
+    for one in np.unique(geometry):
+        parts = [[int(cluster)] for cluster in np.flatnonzero(geometry == one)]
+        while len(parts) > 1 and (counts := _counts(parts, n_heldout)).min() < n_least:
+            smallest = int(counts.argmin())
+            beside = [place for place in (smallest - 1, smallest + 1) if 0 <= place < len(parts)]
+            first, second = sorted((smallest, beside[int(counts[beside].argmin())]))
+            parts[first : second + 1] = [parts[first] + parts[second]]
+        groups += parts
+    while len(groups) > 1 and (counts := _counts(groups, n_heldout)).min() < n_least:
+        small = groups.pop(int(counts.argmin()))
+        middle = np.array([_centre(group, centres, populations) for group in groups])
+        nearest = np.linalg.norm(middle - _centre(small, centres, populations), axis=1).argmin()
+        groups[nearest] = sorted(groups[nearest] + small)
+    groups.sort()
+    return Groups(tuple(map(tuple, groups)), _counts(groups, n_heldout))
+
+
+def _counts(groups: Sequence[Sequence[int]], n_heldout: IntArray) -> IntArray:
+    return np.array([n_heldout[list(group)].sum() for group in groups], dtype=np.int64)
+
+
+def _centre(group: Sequence[int], centres: FloatArray, populations: IntArray) -> FloatArray:
+    centre: FloatArray = np.average(centres[list(group)], axis=0, weights=populations[list(group)])
+    return centre

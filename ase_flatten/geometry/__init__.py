@@ -1,0 +1,1 @@
+"""Pair distances, bonds and what is made of them."""

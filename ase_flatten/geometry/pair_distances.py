@@ -1,0 +1,172 @@
+"""Pair distances: the descriptor of configurational space (Fonseca et al. 2021, eqs. 1-3)."""
+
+from collections.abc import Iterator
+from itertools import permutations, product
+from math import factorial, prod
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+NEAR_IDENTICAL = 0.01
+"""Frames are near-identical below this root-mean-square difference of their pair distances, Å."""
+
+BLOCK_BYTES = 2**27
+"""How much memory one block of a blocked computation takes."""
+
+_MOST_EXCHANGES = 120
+_TREE_DIMENSIONS = 8
+_TREE_ITERATIONS = 4
+
+
+def pair_distances(positions: FloatArray) -> FloatArray:
+    """Compute all pair distances of each frame (eqs. 1 and 2).
+
+    Parameters
+    ----------
+    positions : (n_frames, n_atoms, 3) array, Å
+
+    Returns
+    -------
+    (n_frames, n_atoms * (n_atoms - 1) / 2) array, Å
+        In the order of `np.tril_indices(n_atoms, -1)`.
+    """
+    n_frames, n_atoms, _ = positions.shape
+    i, j = np.tril_indices(n_atoms, -1)
+    distances = np.empty((n_frames, len(i)))
+    for block in blocks(n_frames, 8 * 4 * len(i)):
+        difference = positions[block][:, i] - positions[block][:, j]
+        np.sqrt(np.einsum("fpx,fpx->fp", difference, difference), out=distances[block])
+    return distances
+
+
+def pair_permutation(permutation: IntArray) -> IntArray:
+    """Turn an exchange of atoms, (n_atoms,), into that of the pair distances, (n_pairs,)."""
+    i, j = np.tril_indices(len(permutation), -1)
+    number = np.zeros((len(permutation), len(permutation)), dtype=np.int64)
+    number[i, j] = number[j, i] = np.arange(len(i))
+    return number[permutation[i], permutation[j]]
+
+
+def exchanges_of_like_atoms(numbers: IntArray) -> IntArray:
+    """Give all exchanges of atoms of the same element, (n_exchanges, n_atoms), the identity first.
+
+    Where these are more than 120, as in all but small molecules, it is the identity alone.
+    """
+    identity = np.arange(len(numbers))
+    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    if prod(factorial(len(group)) for group in groups) > _MOST_EXCHANGES:
+        return identity[None]
+    exchanges = []
+    for images in product(*(permutations(group) for group in groups)):
+        exchange = identity.copy()
+        for group, image in zip(groups, images, strict=True):
+            exchange[group] = image
+        exchanges.append(exchange)
+    return np.array(exchanges)
+
+
+def blocks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
+    """Cut `n_rows` into slices that take about `BLOCK_BYTES` each."""
+    step = max(1, BLOCK_BYTES // bytes_per_row)
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Compute |a_i - b_j|² by one matrix product.
+
+    Parameters
+    ----------
+    a : (n_a, n_features) array
+    b : (n_b, n_features) array
+
+    Returns
+    -------
+    (n_a, n_b) array
+    """
+    squared = a @ b.T
+    squared *= -2
+    squared += np.einsum("ij,ij->i", a, a)[:, None]
+    squared += np.einsum("ij,ij->i", b, b)
+    return np.maximum(squared, 0, out=squared)
+
+
+def near_identical_pairs(descriptors: FloatArray, *, tolerance: float = NEAR_IDENTICAL) -> IntArray:
+    """Find all pairs of frames whose descriptors differ by less than `tolerance` (root mean square).
+
+    A projection never lengthens a distance, so a search tree over the leading
+    principal components finds every pair, and few others, which are then measured.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+
+    Returns
+    -------
+    (n_found, 2) int array, the smaller frame first
+    """
+    radius = tolerance * np.sqrt(descriptors.shape[1])
+    pairs = cKDTree(_leading_components(descriptors)).query_pairs(radius, output_type="ndarray")
+    return pairs[_lengths(descriptors, pairs) < radius].astype(np.int64)
+
+
+def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[IntArray, FloatArray]:
+    """Find a near frame for each frame: the nearest of a few candidates of the search tree.
+
+    Returns
+    -------
+    frames : (n_frames,) int array
+    distances : (n_frames,) array, Å
+        Euclidean, in the full descriptor.
+    """
+    n_frames = len(descriptors)
+    components = _leading_components(descriptors)
+    _, found = cKDTree(components).query(components, k=min(candidates + 1, n_frames))
+    found = found.reshape(n_frames, -1)
+    pairs = np.column_stack([np.repeat(np.arange(n_frames), found.shape[1]), found.ravel()])
+    lengths = _lengths(descriptors, pairs).reshape(found.shape)
+    lengths[found == np.arange(n_frames)[:, None]] = np.inf
+    best = np.argmin(lengths, axis=1)
+    rows = np.arange(n_frames)
+    return found[rows, best].astype(np.int64), lengths[rows, best]
+
+
+def neighbours(descriptors: FloatArray, n_neighbours: int) -> IntArray:
+    """Find frames near each frame, by the leading principal components of the descriptors.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+    n_neighbours : int
+        At most the number of other frames.
+
+    Returns
+    -------
+    (n_frames, n_neighbours) int array
+        Nearest first, without the frame itself.
+    """
+    components = _leading_components(descriptors)
+    _, found = cKDTree(components).query(components, k=n_neighbours + 1)
+    # Among duplicates the frame itself need not come first, nor at all.
+    others = np.argsort(found == np.arange(len(found))[:, None], axis=1, kind="stable")[:, :n_neighbours]
+    return np.take_along_axis(found, others, axis=1).astype(np.int64)
+
+
+def _leading_components(descriptors: FloatArray) -> FloatArray:
+    centred = descriptors - descriptors.mean(axis=0)
+    # Subspace iteration: any orthonormal basis is right, a leading one is fast; all eigenvectors would take long.
+    start = np.random.default_rng(0).normal(size=(centred.shape[1], min(_TREE_DIMENSIONS, centred.shape[1])))
+    basis = np.linalg.qr(start)[0]
+    for _ in range(_TREE_ITERATIONS):
+        basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+    return np.asarray(centred @ basis)
+
+
+def _lengths(descriptors: FloatArray, pairs: IntArray) -> FloatArray:
+    lengths = np.empty(len(pairs))
+    for block in blocks(len(pairs), 8 * 2 * descriptors.shape[1]):
+        difference = descriptors[pairs[block, 0]] - descriptors[pairs[block, 1]]
+        lengths[block] = np.linalg.norm(difference, axis=1)
+    return lengths

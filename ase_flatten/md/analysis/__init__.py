@@ -1,0 +1,1 @@
+"""Analysis of saved dynamics: averages, stability, comparison and figures."""

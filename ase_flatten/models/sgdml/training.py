@@ -1,0 +1,209 @@
+"""One training of an sGDML model, from its frames to the content of a model file."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.models.sgdml import sgdml_package
+from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
+from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
+from ase_flatten.models.sgdml.kernel import pair_orders
+from ase_flatten.models.sgdml.predictor import Predictor
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.typing import IntArray
+
+log = logging.getLogger(__name__)
+
+LARGEST_REGULARISATION = 1e-6
+_LEAST_RAISED = 1e-12
+_MARGIN = 2**30
+"""Memory left to everything else, bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Hold all that decides one training.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    frames, valid : int arrays
+        Frames to train on, and frames that the length scale and the integration constant are chosen by.
+    permutations : (n_permutations, n_atoms) int array
+    sigma : float
+        Length scale.
+    regularisation : float
+        Added to the kernel's diagonal; raised tenfold where the matrix is not positive definite.
+    """
+
+    dataset: Dataset
+    frames: IntArray
+    valid: IntArray
+    permutations: IntArray
+    sigma: float
+    regularisation: float
+    _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
+
+    def at(self, *, sigma: float) -> "Task":
+        """Give the same task with another length scale; geometries and distances are computed once for all."""
+        return replace(self, sigma=sigma)
+
+    def part(self, n_frames: int) -> "Task":
+        """Give the task for so many of its frames, evenly spread, or itself where it has no more."""
+        if len(self.frames) <= n_frames:
+            return self
+        places = np.linspace(0, len(self.frames) - 1, n_frames).round().astype(np.int64)
+        return replace(self, frames=self.frames[places], _shared={})
+
+    def train(self, *, grown_from: KernelFactor | None = None) -> tuple[dict[str, Any], KernelFactor | None]:
+        """Train.
+
+        Parameters
+        ----------
+        grown_from : KernelFactor, optional
+            The factor of the leading frames, which is taken over and grows.
+
+        Returns
+        -------
+        content : dict
+            The entries of a model file of the `sgdml` package.
+        factor : KernelFactor or None
+            For a larger training set; none where it does not fit into memory.
+
+        Raises
+        ------
+        InputError
+            The kernel matrix is not positive definite, however regularised.
+        """
+        available = available_bytes() + (grown_from.nbytes if grown_from else 0)
+        needed = bytes_to_factorise(self.dataset.n_atoms, len(self.frames))
+        if needed > available:
+            if grown_from is not None:
+                grown_from.release()
+            log.warning(
+                "%d frames need %.1f GB of memory at once, %.1f GB are left: the sgdml package's iterative solver "
+                "trains instead, which takes longer and is less exact",
+                len(self.frames), needed / 1e9, available / 1e9,
+            )  # fmt: skip
+            content = sgdml_package.train(self.entries(self.regularisation), memory=available)
+            predictor = Predictor(
+                content["R_desc"].T,
+                content["R_d_desc_alpha"] * content["std"],
+                pair_orders(content["perms"]),
+                self.sigma,
+            )
+            return {**content, "c": self._integration_constant(predictor)}, None
+        factor = self._factorise(grown_from)
+        found = factor.solve(self.dataset.forces[self.frames] / KCAL_PER_MOL)
+        return self._content(factor, found), factor
+
+    def _factorise(self, grown_from: KernelFactor | None) -> KernelFactor:
+        regularisation = self.regularisation
+        while True:
+            try:
+                if grown_from is None:
+                    return KernelFactor(self._geometries, self.sigma, regularisation)
+                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]])
+                return grown_from
+            except NotPositiveDefiniteError as error:
+                if grown_from is not None:
+                    grown_from.release()
+                    grown_from = None
+                raised = max(10 * regularisation, _LEAST_RAISED)
+                if raised > LARGEST_REGULARISATION * 1.01:
+                    raise self._hopeless(regularisation) from error
+                log.warning(
+                    "the kernel matrix of %d frames is not positive definite: regularisation %g instead of %g",
+                    len(self.frames), raised, regularisation,
+                )  # fmt: skip
+                regularisation = raised
+            except np.linalg.LinAlgError as error:
+                raise self._hopeless(regularisation) from error
+
+    def _hopeless(self, regularisation: float) -> InputError:
+        return InputError(
+            f"expected a positive definite kernel matrix of {len(self.frames)} training frames, found none up to a "
+            f"regularisation of {regularisation:g}; look for atoms in one place or values that are not finite"
+        )
+
+    @property
+    def _geometries(self) -> TrainingGeometries:
+        if "all" not in self._shared:
+            self._shared["all"] = TrainingGeometries(self.dataset.positions[self.frames], self.permutations)
+        return self._shared["all"]
+
+    def entries(self, regularisation: float) -> dict[str, Any]:
+        """Give the entries of a task of the package."""
+        return {
+            "type": "t",
+            "code_version": version("sgdml"),
+            "dataset_name": np.array(self.dataset.name or "unnamed"),
+            "dataset_theory": np.array(self.dataset.theory or "unknown"),
+            "z": self.dataset.numbers.astype(np.uint8),
+            "R_train": self.dataset.positions[self.frames],
+            "F_train": self.dataset.forces[self.frames] / KCAL_PER_MOL,
+            "E_train": self.dataset.energies[self.frames] / KCAL_PER_MOL,
+            "idxs_train": self.frames,
+            "md5_train": fingerprint(self.dataset),
+            "idxs_valid": self.valid,
+            "md5_valid": fingerprint(self.dataset),
+            # A whole number stays one: the package writes it into file names.
+            "sig": int(self.sigma) if float(self.sigma).is_integer() else self.sigma,
+            "lam": regularisation,
+            "use_E": True,
+            "use_E_cstr": False,
+            "use_sym": len(self.permutations) > 1,
+            "perms": self.permutations,
+            "r_unit": "Ang",
+            "e_unit": "kcal/mol",
+        }
+
+    def _content(self, factor: KernelFactor, found: Coefficients) -> dict[str, Any]:
+        """Give the entries of a model file of the package."""
+        task = self.entries(factor.regularisation)
+        kept = (
+            "code_version", "dataset_name", "dataset_theory", "z", "idxs_train", "md5_train", "idxs_valid",
+            "md5_valid", "sig", "lam", "perms", "use_E", "r_unit", "e_unit",
+        )  # fmt: skip
+        descriptors, orders = factor.training.geometries.descriptors, factor.training.orders
+        predictor = Predictor(descriptors, found.descriptor_alphas * found.std, orders, self.sigma)
+        n_pairs = orders.shape[1]
+        return {
+            "type": "m",
+            **{key: task[key] for key in kept},
+            "solver_name": "analytic",
+            "n_test": 0,
+            "R_desc": descriptors.T,
+            "R_d_desc_alpha": found.descriptor_alphas,
+            "alphas_F": found.alphas.ravel(),
+            "std": found.std,
+            "c": self._integration_constant(predictor),
+            "tril_perms_lin": (orders + n_pairs * np.arange(len(orders))[:, None]).flatten("F"),
+        }
+
+    def _integration_constant(self, predictor: Predictor) -> float:
+        """Return the mean of reference minus predicted energy over the validation frames, kcal/mol.
+
+        The package takes it over the training frames. Those of improved training are no sample of the data:
+        the model errs most there. Without validation frames there is no other choice.
+        """
+        frames = self.valid if len(self.valid) else self.frames
+        return float(
+            np.mean(self.dataset.energies[frames] / KCAL_PER_MOL - predictor(self.dataset.positions[frames])[0])
+        )
+
+
+def available_bytes() -> int:
+    """Give the memory that a training may take."""
+    return max(0, psutil.virtual_memory().available - _MARGIN)
+
+
+def fingerprint(dataset: Dataset) -> bytes:
+    """Give what model files name a data set by."""
+    return dataset.digest[:32].encode()

@@ -1,0 +1,260 @@
+"""The report of a run: its figures and one HTML page that needs nothing beside itself."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.evaluation.conclusions import Format, conclude, format_of, table
+from ase_flatten.evaluation.frame_groups import N_LEAST
+from ase_flatten.evaluation.held_out import N_WORST, SCHEMES, Curve, Evaluation
+from ase_flatten.md import verdict
+from ase_flatten.md.analysis.comparison import comparisons
+from ase_flatten.md.analysis.verdict import measured
+from ase_flatten.md.analysis.verdict import table as md_table
+from ase_flatten.models import convergence_note
+from ase_flatten.models.model_folder import CARD, read_card
+from ase_flatten.report.figures import KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
+from ase_flatten.report.molecule_drawing import scene, structure_png, superposed, upright
+from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
+from ase_flatten.selection.cluster_errors import ClusterErrors
+from ase_flatten.utils.atomic_files import write_text
+from ase_flatten.workflow.run_folder import Run
+
+MD_PICTURES = ("total_energy", "survival", "distances")
+
+
+def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
+    """Write RUN/figures and RUN/report.html.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, or its folder cannot be written.
+    """
+    evaluation, structures, n_train = run.evaluation, _worst_structures(run, units), run.evaluation.final[0].n_train
+    claims, figures = run.claims, run.folder / "figures"
+    grouped = evaluation.grouped(claims.groups)
+    pictures = {
+        "outliers": plot_outliers(
+            _default_errors(grouped), figures / "outliers", units=units, structure=structures[1]["atoms"],
+            worst=f"worst group ({claims.groups.name(claims.worst('default'))})",
+            axis="groups of clusters, by rising error",
+        ),
+        "error_curves": plot_error_curves(grouped, figures / "error_curves", units=units),
+        "comparison": plot_comparison(grouped, claims, figures / "comparison", units=units),
+        "learning_curve": plot_learning_curve(grouped, claims, figures / "learning_curve", units=units),
+    }  # fmt: skip
+    environment = Environment(loader=PackageLoader("ase_flatten.report"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("report.html").render(
+        name=run.folder.resolve().name,
+        info=run.info,
+        settings=_flat(run.info["settings"]),
+        trainer=_flat(run.info["trainer"]),
+        versions=_flat(run.info["versions"]),
+        units=units,
+        few=N_LEAST,
+        n_frames=n_train,
+        n_heldout=int(evaluation.n_heldout.sum()),
+        n_clusters=len(evaluation.populations),
+        n_empty=int(np.sum(evaluation.n_heldout == 0)),
+        verdict=_error_sentences(run, units),
+        measures=table(claims, units),
+        n_draws=claims.n_draws,
+        n_groups=len(claims.groups.members),
+        pictures={name: _data_uri(paths[0].read_bytes()) for name, paths in pictures.items()},
+        sizes=_sizes(grouped, units),
+        clusters=_clusters(evaluation, units),
+        structures=structures,
+        history=_history(run, units),
+        quarantine=quarantine_section(run),
+        temperatures=_temperatures(run.folder),
+    )
+    path = run.folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
+    """Say in words what came of a run; the first sentence stands alone, those on molecular dynamics come last.
+
+    Raises
+    ------
+    InputError
+        The run is not finished.
+    """
+    return _error_sentences(run, units) + [temperature["verdict"] for temperature in _temperatures(run.folder)]
+
+
+def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
+    sentences = conclude(run.claims, run.evaluation.final[0].n_train, units, seed=run.settings.seed)
+    for scheme in SCHEMES:
+        folder = run.folder / scheme
+        card = read_card(folder) if (folder / CARD).is_file() else {}
+        if (note := convergence_note(card.get("hyper_parameters", {}))) is not None:
+            sentences.append(f"The {scheme} model is {note}.")
+    return sentences + quarantine_sentences(run, units)
+
+
+def _flatness(curve: Curve) -> float:
+    return curve.worst / curve.force_rmse if curve.force_rmse else float("nan")
+
+
+def _formats(evaluation: Evaluation, units: OutputUnits) -> tuple[Format, Format]:
+    """Give writers of forces and of energies: three digits of the smallest overall error, as many for all others."""
+    forces = min(curve.force_rmse for curve in evaluation.curves)
+    energies = min(curve.energy_rmse for curve in evaluation.curves)
+    return format_of(forces, units), format_of(energies, units)
+
+
+def _default_errors(evaluation: Evaluation) -> ClusterErrors:
+    """Give the default model's held-out errors in eV; mean absolute errors were not kept."""
+    curve = evaluation.final[0]
+    unknown = np.full(len(evaluation.populations), np.nan)
+    force, energy = curve.cluster_force_rmse * KCAL_PER_MOL, curve.cluster_energy_rmse * KCAL_PER_MOL
+    return ClusterErrors(
+        rmse=force, mae=unknown, energy_rmse=energy, energy_mae=unknown,
+        counts=evaluation.n_heldout, populations=evaluation.populations,
+        overall_rmse=curve.force_rmse * KCAL_PER_MOL, overall_mae=np.nan,
+        overall_energy_rmse=curve.energy_rmse * KCAL_PER_MOL, overall_energy_mae=np.nan,
+    )  # fmt: skip
+
+
+def _sizes(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
+    """Give a row a size: its number of frames, and for each scheme overall, worst, flatness and energy."""
+    force, energy = _formats(evaluation, units)
+    rows: dict[int, dict[str, Any]] = {}
+    for scheme in SCHEMES:
+        for curve in evaluation.of(scheme):
+            rows.setdefault(curve.n_train, {"n_train": curve.n_train})[scheme] = [
+                force(curve.force_rmse),
+                force(curve.worst),
+                f"{_flatness(curve):.2f}",
+                energy(curve.energy_rmse),
+            ]
+    return [{scheme: ["–"] * 4 for scheme in SCHEMES} | rows[n_train] for n_train in sorted(rows)]
+
+
+def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
+    """Give a row a cluster, the default model's worst one first and those without held-out frames last."""
+    default, improved = evaluation.final
+    force, energy = _formats(evaluation, units)
+    order = np.argsort(-default.cluster_force_rmse, kind="stable")
+    return [
+        {
+            "cluster": int(cluster),
+            "population": int(evaluation.populations[cluster]),
+            "n_heldout": int(evaluation.n_heldout[cluster]),
+            "force": [force(curve.cluster_force_rmse[cluster]) for curve in evaluation.final],
+            "energy": [energy(curve.cluster_energy_rmse[cluster]) for curve in evaluation.final],
+            "better": bool(improved.cluster_force_rmse[cluster] < default.cluster_force_rmse[cluster]),
+        }
+        for cluster in order
+    ]
+
+
+def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
+    """Draw the largest cluster of each of the default model's worst groups; the frame of lowest energy comes first."""
+    groups, reference = run.claims.groups, run.reference
+    evaluation, populations = run.evaluation.grouped(groups), run.evaluation.populations
+    force, _ = _formats(evaluation, units)
+    lowest = upright(Atoms(reference["numbers"], reference["lowest_positions"]))
+    pictures = [_picture(lowest, "lowest energy", "the frame of lowest energy, for comparison")]
+    for group in _default_errors(evaluation).ascending[::-1][:N_WORST]:
+        cluster = max(groups.members[group], key=lambda cluster: populations[cluster])
+        energy = (reference["energies"][cluster] - reference["lowest_energy"]) * units.scale
+        rmse = [force(curve.cluster_force_rmse[group]) for curve in evaluation.final]
+        words = f"{rmse[0]} → {rmse[1]} {units.force}; {energy:.3g} {units.energy} above the lowest frame"
+        atoms = superposed(Atoms(reference["numbers"], reference["positions"][cluster]), lowest)
+        pictures.append(_picture(atoms, groups.name(group), words))
+    return pictures
+
+
+def _picture(atoms: Atoms, title: str, words: str) -> dict[str, Any]:
+    image = _data_uri(structure_png(atoms))
+    return {"title": title, "words": words, "image": image, "scene": scene(atoms), "atoms": atoms}
+
+
+def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
+    """Give a row a step; its errors, in eV/Å, are over the frames left in the pool."""
+    rows = []
+    for line in run.history:
+        rmse = [value for value in line["cluster_rmse"] if value is not None]
+        rows.append(
+            {
+                "step": line["step"],
+                "n_train": len(line["train_frames"]),
+                "n_added": len(line["added_frames"]),
+                "bad_clusters": line["bad_clusters"],
+                "rmse": [f"{value * units.scale:#.3g}".rstrip(".") for value in (line["overall_rmse"], max(rmse))],
+                "seconds": line["seconds"],
+                "total": sum(line["seconds"].values()),
+            }
+        )
+    return rows
+
+
+def _temperatures(folder: Path) -> list[dict[str, Any]]:
+    """Read what molecular dynamics left at each temperature."""
+    found, read = [], comparisons(folder / "md")
+    for at in folder.glob("md/*K"):
+        summaries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(at.glob("*/summary.json"))]
+        if not summaries:
+            continue
+        compared = read.get(summaries[0]["temperature_K"], {})
+        found.append(
+            {
+                "temperature_K": summaries[0]["temperature_K"],
+                "summaries": summaries,
+                "rows": [
+                    (summary, measured(summary["mean_total_energy"], summary["standard_error"], 2), cells[2:])
+                    for summary, cells in zip(summaries, md_table(summaries), strict=True)
+                ],
+                "verdict": verdict(summaries, read),
+                "pictures": {
+                    name: _data_uri((at / f"{name}.png").read_bytes())
+                    for name in MD_PICTURES
+                    if (at / f"{name}.png").exists()
+                },
+                "models": [(name, _in_words(model)) for name, model in compared.get("models", {}).items()],
+            }
+        )
+    return sorted(found, key=lambda temperature: temperature["temperature_K"])
+
+
+def _in_words(model: dict[str, Any]) -> dict[str, str]:
+    """Write down what the comparison tells of a model."""
+    words = {
+        "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
+        "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",
+    }
+    for kind in ("kinetic", "configurational"):
+        words[kind] = measured(model[f"{kind}_temperature_K"], model[f"{kind}_temperature_error_K"], 0)
+    for target in ("data", "reference"):
+        error = model["distances"].get(target, {}).get("pairs", {"error": None, "standard_error": None})
+        words[f"distances_{target}"] = measured(error["error"], error["standard_error"], 3)
+    true = model["reference_errors"] or {"force_rmse": None, "energy_rmse": None}
+    words["force"], words["energy"] = (measured(true[f"{what}_rmse"], None, 2) for what in ("force", "energy"))
+    return words
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested settings by their path."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

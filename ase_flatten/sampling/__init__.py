@@ -1,0 +1,1 @@
+"""Sampling of data sets with a reference method."""

@@ -1,0 +1,296 @@
+"""Make a reference data set: Langevin dynamics of one molecule with a reference method.
+
+The run is cut into chunks of a fixed number of steps. Each chunk starts from a fresh
+calculator, since methods with a self-consistent field start each step from the result
+of the last, and is written down whole, with the state it ended in. So a run that
+was interrupted anywhere goes on from its last chunk to the very same data set.
+"""
+
+import hashlib
+import logging
+import math
+import os
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import CalculatorError
+from ase.optimize import LBFGS
+from threadpoolctl import threadpool_limits
+
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.geometry.bonds import count_fragments
+from ase_flatten.geometry.pair_distances import pair_distances
+from ase_flatten.md.engines.ipi_process import ipi_command
+from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep, draw_momenta
+from ase_flatten.md.protocol import Protocol
+from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
+from ase_flatten.sampling.trajectory import WALKS, WalkError
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+CHUNK_STEPS = 500
+"""Steps between two checkpoints; a part of what a run's numbers depend on."""
+
+RELAXED_FORCE = 0.01
+"""The largest force on an atom of the relaxed structure, eV/Å."""
+
+_RELAXATION_STEPS = 2000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """All that the data set depends on, as it is kept beside an unfinished run and in the data set."""
+
+    calculator: str
+    temperature_K: float  # noqa: N815
+    frames: int
+    stride: int
+    timestep_fs: float
+    friction_per_fs: float
+    equilibration_ps: float
+    seed: int
+    dtype: str
+    engine: str
+
+    def check(self, atoms: Atoms) -> None:
+        """Refuse settings that make no sense for this molecule; raise InputError."""
+        for name in ("frames", "stride"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}; raise it")
+        if not (math.isfinite(self.equilibration_ps) and self.equilibration_ps >= 0):
+            raise InputError(
+                f"the equilibration must be 0 ps or longer, got {self.equilibration_ps:g} ps; 2 ps is usual"
+            )
+        if self.seed < 0:
+            raise InputError(f"the seed must be 0 or a positive integer, got {self.seed}; choose another")
+        if self.dtype not in ("float32", "float64"):
+            raise InputError(f"dtype must be float32 or float64, got {self.dtype!r}; choose one of them")
+        if self.engine not in WALKS:
+            raise InputError(f"the engine must be one of {', '.join(WALKS)}, got {self.engine!r}; choose one of them")
+        if self.engine == "ipi":
+            ipi_command()
+        check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
+        check_timestep(self.timestep_fs, atoms.numbers)
+
+    @property
+    def first_step(self) -> int:
+        """The number of steps before sampling begins."""
+        return round(1000 * self.equilibration_ps / self.timestep_fs)
+
+    @property
+    def n_steps(self) -> int:
+        """The number of steps in all."""
+        return self.first_step + self.frames * self.stride
+
+    def is_frame(self, step: int) -> bool:
+        """Say whether the configuration after `step` steps belongs to the data set."""
+        return step > self.first_step and (step - self.first_step) % self.stride == 0
+
+    def chunk(self, step: int) -> Protocol:
+        """Give the protocol of the steps from one checkpoint, after `step` steps, to the next."""
+        n_steps = min(CHUNK_STEPS, self.n_steps - step)
+        interval = math.gcd(self.stride, self.first_step - step, n_steps)  # meets every frame, and the end
+        return Protocol(
+            "sample", self.temperature_K, self.timestep_fs, self.friction_per_fs, n_steps, n_replicas=1,
+            interval=interval,
+        )  # fmt: skip
+
+
+def sample(
+    structure: str | Path,
+    output: str | Path,
+    *,
+    calculator: str = "tblite:GFN2-xTB",
+    temperature_K: float = 500.0,
+    frames: int = 10_000,
+    stride: int = 10,
+    timestep_fs: float = 0.5,
+    friction_per_fs: float = 0.01,
+    equilibration_ps: float = 2.0,
+    seed: int = 0,
+    dtype: str = "float64",
+    engine: str = "ase",
+    resume: bool = True,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """Sample a molecule by Langevin dynamics and write a data set that `sgdml` reads as well.
+
+    The structure is relaxed, equilibrated, and then every `stride`-th step is kept with the
+    calculator's energy and forces. While it runs, what is done lies in the folder
+    ``<output>.partial``, from which the same call goes on. The same settings on the
+    same machine give the same data set, bit for bit, interrupted or not, as long as
+    the calculator is deterministic. Libraries run on one thread for that: on more, tblite
+    adds up in an order of its own choice.
+
+    Parameters
+    ----------
+    structure : str or Path
+        A file that ASE reads, or the name of a molecule that `ase.build.molecule` knows.
+    output : str or Path
+        The data set to write, npz. It must not exist.
+    calculator : str
+        See `reference_calculator`.
+    frames, stride : int
+        How many frames to keep, and every how many steps.
+    equilibration_ps : float
+        Time before the first frame is kept.
+    dtype : {"float64", "float32"}
+        Precision of the stored positions and forces. Labels belong to the unrounded
+        positions; rounding to float32 moves an atom by at most 3e-7 Å.
+    engine : {"ase", "ipi"}
+        What integrates: ASE, or an `i-pi` process that this one serves with forces.
+    resume : bool
+        Whether to go on from an unfinished run; if not, it is thrown away.
+
+    Returns
+    -------
+    Dataset
+        What the written file holds.
+
+    Raises
+    ------
+    InputError
+        Settings that make no sense, a package that the calculator or the engine needs is
+        missing, a structure that cannot be read or is periodic, an output that exists, an
+        unfinished run with other settings, or a molecule that comes apart; in the last
+        case the frames before that stay in the partial folder.
+    """
+    settings = SampleSettings(
+        calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype, engine
+    )
+    atoms = read_structure(structure)
+    settings.check(atoms)
+    reference_calculator(calculator)  # refuses a wrong one, and loads the libraries whose threads are limited
+    run = PartialRun(Path(output), atoms.numbers, _record(settings, atoms))
+    with threadpool_limits(limits=1):
+        _run(run, atoms, settings, run.open(resume=resume), progress)
+    return run.finish()
+
+
+def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State | None, progress: Progress) -> None:
+    """Go on from `state`, or from the structure, to the last step."""
+    if state is None:
+        state = _start(atoms, settings)
+        run.save(state, [])
+    pieces = _count_pieces(atoms.numbers, atoms.positions)
+    with progress.task("sampling", settings.n_steps) as advance:
+        advance(state.step)
+        while state.step < settings.n_steps:
+            done = state.step
+            state, chunk, failure = _run_chunk(atoms.numbers, settings, state, pieces=pieces)
+            if failure is not None:
+                raise InputError(
+                    f"expected a molecule that stays whole at {settings.temperature_K:g} K, but after "
+                    f"{state.step * settings.timestep_fs / 1000:.3f} ps {failure}; {run.keep(chunk)}; "
+                    "sample at a lower temperature or with a shorter time step"
+                )
+            run.save(state, chunk)
+            advance(state.step - done)
+
+
+def read_structure(structure: str | Path) -> Atoms:
+    """Read one molecule, centred on its mass, from a file or by its name in ASE's collection.
+
+    Raises
+    ------
+    InputError
+        Neither a readable file nor a known name, a periodic cell, or a single atom.
+    """
+    path = Path(structure)
+    try:
+        atoms = ase.io.read(path) if path.is_file() else molecule(str(structure))
+    except KeyError as error:
+        raise InputError(
+            f"expected a structure file or the name of a molecule that ASE knows, found no {structure}; check the path"
+        ) from error
+    except Exception as error:  # ASE's readers raise whatever their parsers do
+        raise InputError(f"expected a structure that ASE reads, could not read {path}: {error}") from error
+    if isinstance(atoms, list):
+        atoms = atoms[-1]
+    if atoms.pbc.any():
+        raise InputError(f"expected a molecule without a cell, found a periodic one in {path}; remove the cell")
+    if len(atoms) < 2:
+        raise InputError(f"expected a molecule of at least 2 atoms, found {len(atoms)} in {path}; give another one")
+    atoms = Atoms(atoms.numbers, atoms.positions)
+    atoms.positions -= atoms.get_center_of_mass()
+    return atoms
+
+
+def _start(atoms: Atoms, settings: SampleSettings) -> State:
+    """Relax the structure and draw the first momenta."""
+    atoms = atoms.copy()
+    atoms.calc = reference_calculator(settings.calculator)
+    try:
+        with LBFGS(atoms, logfile=os.devnull) as optimizer:
+            relaxed = optimizer.run(fmax=RELAXED_FORCE, steps=_RELAXATION_STEPS)
+    except CalculatorError as error:
+        raise InputError(
+            f"expected a structure that {settings.calculator} can relax, its calculation failed ({error}); "
+            "check the structure"
+        ) from error
+    if not relaxed:
+        _log.warning("the structure is not relaxed to %g eV/Å after %d steps", RELAXED_FORCE, _RELAXATION_STEPS)
+    atoms.positions -= atoms.get_center_of_mass()
+    rng = np.random.default_rng(settings.seed)
+    draw_momenta(atoms, settings.temperature_K, rng)
+    return State(0, atoms.get_positions(), atoms.get_momenta(), dict(rng.bit_generator.state))
+
+
+def _run_chunk(
+    numbers: IntArray, settings: SampleSettings, state: State, *, pieces: int
+) -> tuple[State, list[LabelledFrame], str | None]:
+    """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
+    chunk = settings.chunk(state.step)
+    stop = state.step + chunk.n_steps
+    walk = WALKS[settings.engine](reference_calculator(settings.calculator), numbers, state, chunk)
+    frames: list[LabelledFrame] = []
+    failure = None
+    with closing(walk):
+        try:
+            for state, atoms in walk:
+                is_frame, forces = settings.is_frame(state.step), atoms.get_forces(apply_constraint=False)
+                if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
+                    failure = "its positions or forces are no longer numbers"
+                elif (is_frame or state.step == stop) and _count_pieces(numbers, atoms.positions) > pieces:
+                    failure = "it came apart"
+                elif is_frame:
+                    frames.append(LabelledFrame(atoms.get_positions(), float(atoms.get_potential_energy()), forces))
+                if failure is not None:
+                    break
+        except WalkError as error:
+            failure = str(error)
+    return state, frames, failure
+
+
+def _count_pieces(numbers: IntArray, positions: FloatArray) -> int:
+    return int(count_fragments(numbers, pair_distances(positions[None]))[0])
+
+
+def _record(settings: SampleSettings, atoms: Atoms) -> dict[str, Any]:
+    """Gather all that the frames depend on."""
+    structure = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes() + atoms.positions.tobytes()).hexdigest()
+    return {**asdict(settings), "structure": structure, "versions": _versions(settings)}
+
+
+def _versions(settings: SampleSettings) -> dict[str, str]:
+    """Tell the versions of the packages that make the numbers."""
+    packages = ["ase-flatten", "ase", "numpy"]
+    packages += ["tblite"] if settings.calculator.startswith("tblite:") else []
+    packages += ["ipi"] if settings.engine == "ipi" else []
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,77 @@
+"""Walks: Langevin dynamics of one molecule from a state on, for who looks at it step by step.
+
+A walk begins with a calculator that has computed nothing yet and depends on the state alone. So a
+trajectory that is made of walks, each from the state that the one before ended in, is the same wherever it was
+interrupted. `by_ipi` starts an `i-pi` process for that, which takes about a second.
+"""
+
+from collections.abc import Callable, Generator
+from itertools import chain
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, CalculatorError
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from ase_flatten.md.engines import make_engine
+from ase_flatten.md.integrators.langevin import langevin
+from ase_flatten.md.protocol import Protocol
+from ase_flatten.sampling.partial_run import State
+from ase_flatten.utils.typing import IntArray
+
+Steps = Generator[tuple[State, Atoms], None, None]
+"""The states that follow one another, and the atoms with their energy and forces."""
+
+Walk = Callable[[BaseCalculator, IntArray, State, Protocol], Steps]
+"""Walk from a state as a protocol of one replica says, and stop at each `interval` of it, or at every step."""
+
+
+class WalkError(Exception):
+    """Say why the calculator gave no energy or forces."""
+
+
+def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
+    """Walk with ASE's Langevin dynamics; a `Walk`."""
+    atoms = Atoms(numbers, state.positions, momenta=state.momenta, calculator=calculator)
+    rng = _generator(state)
+    dynamics = langevin(
+        atoms, temperature_K=protocol.temperature_K, timestep_fs=protocol.timestep_fs,
+        friction_per_fs=protocol.friction_per_fs, rng=rng,
+    )  # fmt: skip
+    for step in range(state.step + 1, state.step + protocol.n_steps + 1):
+        try:
+            dynamics.step()
+        except CalculatorError as error:
+            raise WalkError(f"its calculation failed: {error}") from error
+        yield _state(step, atoms, rng), atoms
+
+
+def by_ipi(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
+    """Walk with i-PI's Langevin dynamics, whose noise has a seed drawn from the state's generator; a `Walk`."""
+    rng = _generator(state)
+    engine = make_engine("ipi", calculator, numbers, protocol, seed=int(rng.integers(2**63)))
+    alive = np.ones(1, dtype=bool)
+    later = (engine.advance(protocol.interval, alive) for _ in range(protocol.n_steps // protocol.interval))
+    try:
+        for frame in chain([engine.begin(state.positions[None], state.momenta[None])], later):
+            if frame.problems:
+                raise WalkError(frame.problems[0])
+            if frame.step > 0:
+                atoms = Atoms(numbers, frame.positions[0], momenta=frame.momenta[0])
+                atoms.calc = SinglePointCalculator(atoms, energy=frame.potential[0], forces=frame.forces[0])
+                yield _state(state.step + frame.step, atoms, rng), atoms
+    finally:
+        engine.close()
+
+
+WALKS: dict[str, Walk] = {"ase": by_ase, "ipi": by_ipi}
+
+
+def _generator(state: State) -> np.random.Generator:
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state.generator
+    return rng
+
+
+def _state(step: int, atoms: Atoms, rng: np.random.Generator) -> State:
+    return State(step, atoms.get_positions(), atoms.get_momenta(), dict(rng.bit_generator.state))

@@ -1,0 +1,405 @@
+"""Frames in quarantine: their labels contradict the model and their near frames, so they are not trained on.
+
+What was seen of a frame is a series of looks, each with the step that it belongs to. A frame is in quarantine
+while its last look is no "sound". Cut at a step, the series is what an interrupted run knew there.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ase_flatten.checking.labels import LabelJudgement, Thresholds, check_labels, judge_labels, quick_training_size
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.geometry.pair_distances import blocks, squared_distances
+from ase_flatten.models import Model
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+FORMAT = 1
+BEFORE_TRAINING = -1
+"""The step of looks that were taken before the initial model."""
+
+GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0), disagreement=(1.5, 3.0))
+"""Doubt begins earlier than where whole data sets are judged: a sound frame set aside for a while costs little."""
+
+GUARD_TRAINED = Thresholds(contradiction=(0.1, 0.6), spread=(2.75, 7.0), local_spread=(2.75, 6.0))
+"""Of training frames whose coefficients stand out already."""
+
+SOUND = "sound"
+LISTED = "listed"
+"""The level of frames that the user set aside."""
+
+N_NEAR = 16
+"""Near frames that a model is asked about beside a frame that it judges."""
+
+N_EVERYWHERE = 300
+"""Frames from everywhere that it is asked about besides."""
+
+N_NEAR_ALARM = 5
+WORSE = 2.0
+"""The factor of errors that makes an alarm; on sound data those of near frames grow by 1.04 times at most."""
+
+STRAINED = 3.5
+"""Coefficients of a training frame this many times as large as their median make it a suspect."""
+
+MAX_SUSPECTS = 20
+
+_SHOWN = 10
+
+
+@runtime_checkable
+class KernelModel(Protocol):
+    """What a `Model` may offer besides, whose coefficients belong to training frames."""
+
+    @property
+    def coefficient_sizes(self) -> FloatArray:
+        """The sizes of the coefficients, (n_train,), in the order of the training frames, in any unit."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Hold what was seen of the label of one frame.
+
+    Parameters
+    ----------
+    step : int
+        The step that it belongs to, `BEFORE_TRAINING` for the quick models that judge all frames at first.
+    frame : int
+    level : str
+        "sound", "doubtful" or "wrong" as in `LabelJudgement`, or "listed" where the user set the frame aside.
+    score : float
+        1 is doubtful, 2 beyond doubt.
+    reason : str
+    """
+
+    step: int
+    frame: int
+    level: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Hold a training frame whose label looks wrong after all, once a model was trained on it."""
+
+    step: int
+    frame: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Hold all looks of a run and its alarms, in the order in which they came."""
+
+    looks: tuple[Look, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+
+    @property
+    def last_looks(self) -> dict[int, Look]:
+        """The last look at each frame, by frame."""
+        return {look.frame: look for look in self.looks}
+
+    @property
+    def frames(self) -> IntArray:
+        """The frames in quarantine, ascending."""
+        inside = [frame for frame, look in self.last_looks.items() if look.level != SOUND]
+        return np.array(sorted(inside), dtype=np.int64)
+
+    def up_to(self, step: int) -> "Quarantine":
+        """Return what was known when a step was done."""
+        return Quarantine(
+            tuple(look for look in self.looks if look.step <= step),
+            tuple(alarm for alarm in self.alarms if alarm.step <= step),
+        )
+
+    def joined(self, looks: Iterable[Look] = (), alarms: Iterable[Alarm] = ()) -> "Quarantine":
+        """Return the quarantine with what came next."""
+        return Quarantine((*self.looks, *looks), (*self.alarms, *alarms))
+
+    def changes(self, step: int) -> dict[str, list[int]]:
+        """Name the frames that entered, that were released and that raised an alarm in a step."""
+        before, after = self.up_to(step - 1).frames, self.up_to(step).frames
+        return {
+            "quarantined_frames": np.setdiff1d(after, before).tolist(),
+            "released_frames": np.setdiff1d(before, after).tolist(),
+            "alarm_frames": [alarm.frame for alarm in self.alarms if alarm.step == step],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of quarantine.json: an entry a frame, with all looks at it, and the alarms."""
+        looks: dict[int, list[Look]] = {}
+        for look in self.looks:
+            looks.setdefault(look.frame, []).append(look)
+        return {
+            "format": FORMAT,
+            "frames": [_entry(frame, looks[frame]) for frame in sorted(looks)],
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Quarantine":
+        """Rebuild what `to_json` made."""
+        looks = [Look(frame=entry["frame"], **look) for entry in content["frames"] for look in entry["looks"]]
+        looks.sort(key=lambda look: look.step)
+        return cls(tuple(looks), tuple(Alarm(**alarm) for alarm in content["alarms"]))
+
+
+def _entry(frame: int, looks: Sequence[Look]) -> dict[str, Any]:
+    last = looks[-1]
+    bad = [look for look in looks if look.level != SOUND]
+    return {
+        "frame": frame,
+        "entered": bad[0].step if bad else None,
+        "released": last.step if last.level == SOUND else None,
+        "score": bad[-1].score if bad else last.score,
+        "reason": bad[-1].reason if bad else last.reason,
+        "looks": [{name: value for name, value in asdict(look).items() if name != "frame"} for look in looks],
+    }
+
+
+def first_look(
+    dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
+) -> Quarantine:
+    """Judge the labels of all frames before any training, by quick models.
+
+    Data are refused for what the usual thresholds call wrong, as by `ase-flatten check`; what the
+    stricter ones of the guard doubt is set aside.
+
+    Raises
+    ------
+    InputError
+        Labels that are wrong beyond doubt.
+    """
+    state = rng.bit_generator.state
+    judgement = check_labels(dataset, descriptors, rng=rng, thresholds=GUARD, progress=progress)
+    wrong = judgement.with_level("wrong")
+    if len(wrong):
+        rng.bit_generator.state = state
+        usual = check_labels(dataset, descriptors, rng=rng, progress=progress)
+        wrong = usual.with_level("wrong")
+    if len(wrong):
+        reason = usual.reasons[usual.levels.index("wrong")]
+        shown = ", ".join(map(str, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")
+        raise InputError(
+            f"labels must agree with those of near frames, found {len(wrong)} of {dataset.n_frames} frames that are "
+            f"wrong beyond doubt (frames {shown}; of the first, {reason}); remove them with: ase-flatten clean DATASET "
+            "-o CLEAN, or train on them all the same with --quarantine off"
+        )
+    return Quarantine(contradictions(judgement, BEFORE_TRAINING))
+
+
+def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
+    """Put frames that the user names in quarantine.
+
+    Raises
+    ------
+    InputError
+        A frame that the data set does not have.
+    """
+    wrong = [frame for frame in frames if not 0 <= frame < dataset.n_frames]
+    if wrong:
+        raise InputError(
+            f"expected frames from 0 to {dataset.n_frames - 1} to set aside, found {wrong[0]}; "
+            "give the list that belongs to this data set"
+        )
+    reason = "named in the list that was given"
+    return Quarantine(tuple(Look(BEFORE_TRAINING, frame, LISTED, 0.0, reason) for frame in sorted(set(frames))))
+
+
+def judge_by_model(
+    model: Model,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    frames: IntArray,
+    others: IntArray,
+    *,
+    thresholds: Thresholds = GUARD,
+) -> LabelJudgement:
+    """Judge the labels of frames by a model that was not trained on them.
+
+    The model is asked about near frames as well: where it is wrong about all of them, it has not
+    learnt this region, and no label is to blame. Frames from everywhere show what it can do.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+        Of the whole data set.
+    others : int array
+        Frames to compare with, none of which the model was trained on.
+    """
+    everywhere = others[np.linspace(0, len(others) - 1, min(N_EVERYWHERE, len(others))).astype(np.int64)]
+    near = near_frames(descriptors, frames, others, N_NEAR)
+    asked = np.unique(np.concatenate([frames, near.ravel(), everywhere]))
+    predictions = [model.predict(dataset.positions[asked])]
+    judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=thresholds)
+    rows = np.searchsorted(asked, frames)
+    return LabelJudgement(
+        frames,
+        judgement.scores[rows],
+        tuple(judgement.levels[row] for row in rows),
+        tuple(judgement.reasons[row] for row in rows),
+        judgement.force_differences[rows],
+        judgement.energy_residuals[rows],
+    )
+
+
+def contradictions(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
+    """Return the looks at the frames whose labels are contradicted."""
+    return tuple(look for look in _looks(judgement, step) if look.level != SOUND)
+
+
+def look_again(
+    quarantine: Quarantine,
+    step: int,
+    model: Model,
+    train_frames: IntArray,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    others: IntArray,
+) -> tuple[Look, ...]:
+    """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
+
+    A model of fewer frames than the quick ones had could only know less.
+    """
+    if len(train_frames) < quick_training_size(dataset.n_atoms):
+        return ()
+    last = quarantine.last_looks
+    frames = np.array([frame for frame in quarantine.frames if last[frame].level != LISTED], dtype=np.int64)
+    frames = np.setdiff1d(frames, train_frames)
+    if not len(frames):
+        return ()
+    judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
+    return tuple(look for look in _looks(judgement, step) if np.isfinite(look.score))
+
+
+def alarms(
+    step: int,
+    added: IntArray,
+    before: Model,
+    after: Model,
+    dataset: Dataset,
+    descriptors: FloatArray,
+    others: IntArray,
+) -> tuple[Alarm, ...]:
+    """Find frames whose labels look wrong once a model was trained on them.
+
+    A label that fits the others lowers the errors of near frames. A wrong one, which the last model
+    contradicted more than those of near frames, is either not reproduced, or, by a model that interpolates,
+    reproduced at the cost of what is near.
+
+    Parameters
+    ----------
+    added : int array
+        The frames that `after` was trained on and `before` was not.
+    others : int array
+        Frames that neither was trained on.
+    """
+    near = near_frames(descriptors, added, others, N_NEAR_ALARM)
+    asked = np.unique(np.concatenate([added, near.ravel()]))
+    old, new = (_force_rmse(model, dataset, asked) for model in (before, after))
+    own_old, own_new = (rmse[np.searchsorted(asked, added)] for rmse in (old, new))
+    near_old, near_new = (np.median(rmse[np.searchsorted(asked, near)], axis=1) for rmse in (old, new))
+    typical = np.median(near_new)
+    suspect = own_old > WORSE * near_old
+    spoils = suspect & (near_new > WORSE * near_old) & (near_new > typical)
+    misfits = suspect & (own_new > WORSE * np.maximum(near_new, typical))
+    return tuple(
+        Alarm(
+            step,
+            int(added[row]),
+            f"training on it raised the force error of near frames {near_new[row] / near_old[row]:.1f} times"
+            if spoils[row]
+            else f"its force error is {own_new[row] / near_new[row]:.1f} times that of near frames though trained on",
+        )
+        for row in np.flatnonzero(spoils | misfits)
+    )
+
+
+def strained(
+    step: int,
+    model: Model,
+    train_frames: IntArray,
+    fit: Callable[[IntArray], Model],
+    dataset: Dataset,
+    descriptors: FloatArray,
+    others: IntArray,
+) -> tuple[Look, ...]:
+    """Find training frames whose labels a model contradicts that was trained without them.
+
+    A kernel model that interpolates reproduces a wrong label by large coefficients. Where some stand
+    out, one more model is trained without these frames and judges them; other models find nothing here.
+
+    Parameters
+    ----------
+    fit : callable
+        Trains as `model` was trained, on given frames.
+    others : int array
+        Frames of the pool that the model was not trained on.
+    """
+    if not isinstance(model, KernelModel):
+        return ()
+    sizes = model.coefficient_sizes
+    largest = np.argsort(-sizes, kind="stable")[:MAX_SUSPECTS]
+    suspects = np.sort(train_frames[largest[sizes[largest] > STRAINED * np.median(sizes)]])
+    if not len(suspects):
+        return ()
+    without = fit(train_frames[~np.isin(train_frames, suspects)])
+    judgement = judge_by_model(without, dataset, descriptors, suspects, others, thresholds=GUARD_TRAINED)
+    return contradictions(judgement, step)
+
+
+def near_frames(descriptors: FloatArray, frames: IntArray, others: IntArray, n_near: int) -> IntArray:
+    """Return the frames of others that are nearest to each of some frames, (n_frames, n_near), itself left out."""
+    n_near = min(n_near, len(others) - 1)
+    nearest = np.empty((len(frames), n_near), dtype=np.int64)
+    for block in blocks(len(frames), 8 * (2 * len(others) + descriptors.shape[1])):
+        squared = squared_distances(descriptors[frames[block]], descriptors[others])
+        squared[frames[block, None] == others] = np.inf
+        nearest[block] = others[np.argpartition(squared, n_near, axis=1)[:, :n_near]]
+    return nearest
+
+
+def _force_rmse(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
+    error = model.predict(dataset.positions[frames]).forces - dataset.forces[frames]
+    return np.sqrt(np.mean(error**2, axis=(1, 2)))
+
+
+def _looks(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
+    found = zip(judgement.frames.tolist(), judgement.levels, judgement.scores, judgement.reasons, strict=True)
+    return tuple(Look(step, frame, level, round(float(score), 3), why) for frame, level, score, why in found)
+
+
+def read_frame_list(path: Path) -> tuple[int, ...]:
+    """Read which frames to set aside.
+
+    Parameters
+    ----------
+    path : Path
+        The quarantine.json of a run, of which the frames in quarantine in the end are taken; a CSV file
+        with a column `frame`; or numbers, separated by white space or commas.
+
+    Raises
+    ------
+    InputError
+        No such file, or none of these.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return tuple(Quarantine.from_json(json.loads(text)).frames.tolist())
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        if lines and "frame" in (header := [name.strip() for name in lines[0].split(",")]):
+            return tuple(sorted({int(row["frame"]) for row in csv.DictReader(lines[1:], fieldnames=header)}))
+        return tuple(sorted({int(number) for line in lines for number in line.replace(",", " ").split()}))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"expected on, off or a list of frames to set aside (numbers, a CSV file with a column frame, or a run's "
+            f"quarantine.json), could not read {path}: {error}"
+        ) from error

@@ -1,0 +1,145 @@
+"""Atomic writes: a file is there whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from ase_flatten.utils.exceptions import InputError
+
+_UNFINISHED = ".writing-"
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that takes its place when the block ends well.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or the disk is full; `path` is as it was.
+    """
+    path = Path(path)
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays, since writers choose the format by it.
+        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="".join(path.suffixes[-1:]), dir=path.parent)
+        os.close(descriptor)
+        beside = Path(name)
+        os.chmod(beside, 0o666 & ~_umask())
+        yield beside
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `path` when the block ends well."""
+    path = Path(path)
+    beside = aside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
+        os.chmod(beside, 0o777 & ~_umask())
+        yield beside
+        if path.exists():
+            # A kill in the middle of a removal must not leave half a folder under its name.
+            aside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
+            os.replace(path, aside / path.name)
+        try:
+            os.replace(beside, path)
+        except OSError:
+            if aside is not None:
+                os.replace(aside / path.name, path)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        for left in (beside, aside):
+            if left is not None:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether a folder holds nothing, or only what a kill left of files that were being written."""
+    return all(path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as JSON, atomically."""
+    text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, atomically."""
+    with writing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
+    """Open an npz file of plain arrays, never unpickling.
+
+    Parameters
+    ----------
+    what : str
+        What the file should hold, for the message.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or holds something else, at whatever point of the block that shows.
+    """
+    try:
+        with open(path, "rb") as stream:  # numpy leaves a broken file open
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise ValueError("a bare array")
+            with archive:
+                yield archive
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"expected {what} in {path}, could not read it: {error}") from error
+
+
+def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:
+    """Write named arrays as npz, atomically."""
+    with writing(path) as beside, open(beside, "wb") as stream:
+        writer(stream, **arrays)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"cannot write {path}: {reason}; free space or choose a folder that can be written")

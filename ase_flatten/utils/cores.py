@@ -1,0 +1,89 @@
+"""Work on all cores: pieces that do not depend on each other, each with its linear algebra on one core.
+
+Cut by size and not by the number of cores, the pieces give the same numbers on any machine of a kind.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
+from threadpoolctl import ThreadpoolController
+
+from ase_flatten.utils.typing import FloatArray
+
+Piece = TypeVar("Piece")
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use, which on a shared machine are not all."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(allowed, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else allowed
+
+
+def on_all_cores(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None:
+    """Call `work` on each piece; raise the first error."""
+    pieces = list(pieces)
+    n_threads = min(n_cores(), len(pieces))
+    with one_core():
+        if n_threads < 2:
+            for piece in pieces:
+                work(piece)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(work, pieces))
+
+
+class Scratch:
+    """Hand out memory that is used again and again: fresh pages can cost more than the arithmetic on them."""
+
+    def __init__(self) -> None:
+        self._flat: dict[str, FloatArray] = {}
+
+    def __call__(self, name: str, *shape: int) -> FloatArray:
+        """Give the array of a name, in a shape of the moment; what it holds is what the last use left."""
+        size = math.prod(shape)
+        if name not in self._flat or len(self._flat[name]) < size:
+            self._flat[name] = np.empty(size)
+        return self._flat[name][:size].reshape(shape)
+
+
+class _OneCore:
+    """Limit linear algebra to one core while anybody is within; the last to leave lifts the limit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_within = 0
+        self._limiter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_within == 0:
+                self._limiter = _blas().limit(limits=1, user_api="blas")
+            self._n_within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_within -= 1
+            if self._n_within == 0:
+                self._limiter.restore_original_limits()
+
+
+_ONE_CORE = _OneCore()
+
+
+def one_core() -> AbstractContextManager[None]:
+    """Keep linear algebra on one core within the block, in any thread."""
+    return _ONE_CORE
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()

@@ -1,0 +1,320 @@
+"""The command line as a user meets it; mistakes end in one sentence and exit status 2."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+from typer.testing import CliRunner
+
+import ase_flatten
+from ase_flatten.cli.app import app
+from ase_flatten.selection.sampled_errors import SubsetRule
+from ase_flatten.workflow.run_folder import read_protocol
+
+TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10"]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run the command in an empty folder; give exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return call
+
+
+@pytest.fixture
+def mistake(run):
+    def call(*arguments):
+        status, _, text = run(*arguments)
+        assert status == 2, text
+        sentence = text.strip().splitlines()[-1]
+        assert sentence.startswith("ase-flatten: ") and len(sentence) > 40 and "Traceback" not in text
+        return sentence
+
+    return call
+
+
+@pytest.fixture
+def trained(run, water_file, tmp_path):
+    status, out, err = run("train", water_file, *TRAIN, "--out", "runs/water")
+    assert status == 0, err
+    return tmp_path / "runs" / "water", out
+
+
+def test_version_and_help_with_examples(run):
+    assert run("--version")[1].strip() == f"ase-flatten {ase_flatten.__version__}"
+    for command in ("check", "clean", "cluster", "errors", "train", "report", "sample"):
+        status, out, _ = run(command, "--help")
+        assert status == 0 and f"Example: ase-flatten {command}" in out
+
+
+def test_check(run, mistake, water, water_file, tmp_path):
+    status, out, _ = run("check", water_file)
+    assert status == 0 and "416 frames of H2O" in out and "fit to train on" in out
+    content = dict(np.load(water_file))
+    np.savez(tmp_path / "gradients.npz", **{**content, "F": -content["F"]})
+    assert "1 reason to refuse" in mistake("check", "gradients.npz")
+    assert "gradients" in run("check", "gradients.npz")[1]
+
+
+def test_clean(run, mistake, water, water_file, tmp_path):
+    status, out, _ = run("check", water_file, "--scores", "scores.csv")
+    assert status == 0 and len((tmp_path / "scores.csv").read_text().splitlines()) == 417
+    content = dict(np.load(water_file))
+    content["F"][[30, 31]] = 0
+    np.savez(tmp_path / "zeros.npz", **content)
+    assert "leave those frames out with: ase-flatten clean zeros.npz -o CLEAN" in mistake("check", "zeros.npz")
+    assert "ase-flatten clean zeros.npz -o CLEAN" in mistake("train", "zeros.npz", *TRAIN)
+    assert "frame 31: all forces are zero" in run("check", "zeros.npz", "-v")[1]
+    status, out, _ = run("clean", "zeros.npz", "-o", "clean.npz")
+    assert status == 0 and "414 of 416 frames kept" in out and "2 frames: all forces are zero" in out
+    assert (tmp_path / "clean_left_out.csv").read_text().splitlines()[0] == "frame,reason"
+    assert run("check", "clean.npz")[0] == 0
+    assert "--overwrite" in mistake("clean", "zeros.npz", "-o", "clean.npz")
+    content["F"] = -np.load(water_file)["F"]
+    np.savez(tmp_path / "gradients.npz", **content)
+    assert "leaving out frames is no remedy" in mistake("clean", "gradients.npz", "-o", "new.npz")
+
+
+def test_cluster(run, water_file, tmp_path):
+    status, out, _ = run("cluster", "-d", water_file, "--n-geometry", 4, "--n-energy", 2, "--out", "c")
+    labels = np.load(tmp_path / "c" / "clusters.npz")["labels"]
+    assert status == 0 and "8 clusters of 416 frames" in out and len(labels) == 416
+    representatives = read(tmp_path / "c" / "representatives.extxyz", ":")
+    assert [labels[atoms.info["frame"]] for atoms in representatives] == list(range(8))
+
+
+def test_train_report_and_errors(run, trained, water_file, tmp_path):
+    folder, out = trained
+    assert "step 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
+    assert (folder / "report.html").stat().st_size > 50_000 and list((folder / "figures").glob("*.pdf"))
+    status, out, _ = run("report")  # the newest run
+    assert status == 0 and "runs/water/report.html" in out
+    status, out, _ = run("errors", water_file, "runs/water", "--out", "e", "--units", "eV")
+    assert status == 0 and "over 401 frames beside the 15 training frames" in out and "eV/Å" in out
+    assert "clusters of runs/water\n" in out
+    rows = list(csv.DictReader((tmp_path / "e" / "errors.csv").read_text().splitlines()))
+    rmse = [float(row["force_rmse"]) for row in rows[:-1]]
+    assert rmse == sorted(rmse, reverse=True) and int(rows[-1]["n_frames"]) == 401
+    overall = json.loads((tmp_path / "e" / "errors.json").read_text())["overall"]["force_rmse"]
+    assert overall == pytest.approx(float(rows[-1]["force_rmse"]), rel=1e-4)
+    worst = read(tmp_path / "e" / "worst_frames.extxyz", ":")
+    errors = [atoms.info["force_rmse"] for atoms in worst]
+    assert errors == sorted(errors, reverse=True) and worst[0].get_forces().shape == (3, 3)
+    assert (tmp_path / "e" / "outliers.png").stat().st_size > 5_000
+
+
+def test_errors_of_any_ase_calculator(run, water_file):
+    status, out, _ = run("errors", "-d", water_file, "-i", "tblite:GFN1-xTB", "--out", "e")
+    assert status == 0 and "over 416 frames of the data set" in out and "clusters of" not in out
+    status, out, _ = run("cluster", water_file, "--n-geometry", 3, "--n-energy", 2, "--out", "c")
+    status, out, _ = run("errors", water_file, "tblite:GFN1-xTB", "--clusters", "c/clusters.npz", "--out", "e")
+    assert status == 0 and "clusters of c/clusters.npz" in out
+
+
+def test_errors_from_subsets_say_so(run, trained, water_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("ase_flatten.report.outliers.SubsetRule", lambda: SubsetRule(n_first=2, resolution=0.5))
+    status, out, _ = run("errors", water_file, "runs/water", "--subset", "--out", "e")
+    assert status == 0 and "64 validation frames among them, estimated from" in out
+    *rows, total = csv.DictReader((tmp_path / "e" / "errors.csv").read_text().splitlines())
+    assert int(total["population"]) == 416
+    assert sum(int(row["n_frames"]) for row in rows) == int(total["n_frames"]) < 401
+    assert any(float(row["force_rmse_half_width"]) > 0 for row in rows) and float(total["force_rmse_half_width"]) > 0
+    # All frames of the worst clusters were predicted.
+    worst = {atoms.info["cluster"] for atoms in read(tmp_path / "e" / "worst_frames.extxyz", ":")}
+    assert all(float(row["force_rmse_half_width"]) == 0 for row in rows if int(row["cluster"]) in worst)
+    everything = run("errors", water_file, "runs/water", "--all-frames", "--out", "a")[1]
+    assert "estimated" not in everything
+
+
+def test_a_run_on_subsets_resumes_on_subsets(run, water_file, tmp_path):
+    assert run("train", water_file, *TRAIN, "--subset", "--out", "s")[0] == 0
+    assert json.loads((tmp_path / "s" / "run.json").read_text())["settings"]["subset"] is True
+    assert run("train", water_file, "--out", "s", "--resume", "-n", 2)[0] == 0
+    status, _, err = run("train", water_file, "--out", "s", "--resume", "-n", 2, "--all-frames")
+    assert status == 2 and "was begun with subset True, now False" in err
+
+
+def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):
+    status, out, _ = run("train", water_file, "--out", "runs/water", "--resume", "-n", 2)
+    assert status == 0 and "step 2: 20 frames" in out and "step 1" not in out
+
+
+def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file, monkeypatch):
+    from ase_flatten.evaluation.claims import Claim
+
+    assert run("train", water_file, "--out", "runs/water", "--resume", "--strict")[0] in (0, 1)
+    for verdict, status in (("better", 0), ("within noise", 1), ("worse", 1)):
+        monkeypatch.setattr(Claim, "verdict", verdict)
+        assert run("train", water_file, "--out", "runs/water", "--resume", "--strict")[0] == status
+
+
+def test_the_number_of_default_draws_can_change_on_resuming(run, water_file, tmp_path):
+    assert run("train", water_file, *TRAIN, "--default-draws", 1, "--out", "d")[0] == 0
+    assert not (tmp_path / "d" / "default_draws").exists()
+    status, out, _ = run("train", water_file, "--out", "d", "--resume", "--default-draws", 3)
+    assert status == 0 and "over 3 default training sets" in out
+    assert sorted(path.name for path in (tmp_path / "d" / "default_draws").iterdir()) == ["0001", "0002"]
+
+
+def test_sample(run, tmp_path):
+    status, out, err = run(
+        "sample", "H2O", "--T", 300, "--frames", 5, "--stride", 2, "--equilibration", 0.01, "-o", "w.npz"
+    )
+    assert status == 0, err
+    assert "5 frames of H2O" in out
+    assert run("check", "w.npz")[0] == 0
+
+
+MISTAKES = {
+    "missing file": (["check", "nowhere.npz"], "found no file nowhere.npz"),
+    "no data set": (["train"], "expected one data set"),
+    "two data sets": (["check", "a.npz", "-d", "b.npz"], "give one"),
+    "wrong keys": (["check", "keys.npz"], "expected the keys z, R, E and F"),
+    "no units": (["check", "units.npz"], "state it with --energy-unit"),
+    "an unknown unit": (["check", "units.npz", "--energy-unit", "cal"], "must be one of eV"),
+    "a periodic cell": (["check", "lattice.npz"], "periodic data are not supported"),
+    "NaN": (["check", "nan.npz"], "found NaN or infinity in 1 of 416"),
+    "gradients": (["train", "gradients.npz", *TRAIN], "gradients"),
+    "too many frames": (["train", "water.npz", "-n", "99", "-i", "10", "-s", "50"], "was to grow to 4960 frames"),
+    "an unknown family": (["train", "water.npz", "--model", "sgmdl"], "must be one of"),
+    "an unknown setting": (["train", "water.npz", *TRAIN, "--set", "sigmaa=3"], "did you mean sigma"),
+    "no setting": (["train", "water.npz", *TRAIN, "--set", "sigma"], "expected NAME=VALUE"),
+    "an unknown rule": (["train", "water.npz", *TRAIN, "--pick", "best"], "must be one of largest-error"),
+    "a senseless share": (["train", "water.npz", *TRAIN, "--holdout", "2"], "between 0 and 1"),
+    "no run": (["report"], "make one with: ase-flatten train"),
+    "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
+    "no model": (["errors", "water.npz"], "expected one data set and one model"),
+    "a missing model": (["errors", "water.npz", "nowhere"], "found no file or folder nowhere"),
+    "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),
+    "an unknown assignment": (["cluster", "water.npz", "--assignment", "best"], "must be one of average"),
+    "an absurd time step": (["sample", "H2O", "--timestep", "10", "-o", "x.npz"], "time step"),
+    "an unknown structure": (["sample", "nowhere.xyz", "-o", "x.npz"], "nowhere.xyz"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing_behind(name, mistake, water_file, tmp_path):
+    content = dict(np.load(water_file))
+    forces = content["F"].copy()
+    forces[7, 0, 0] = np.nan
+    variants = {
+        "water": content,
+        "keys": {"a": np.zeros(3)},
+        "units": {key: content[key] for key in "zREF"},
+        "lattice": {**content, "lattice": np.eye(3)},
+        "nan": {**content, "F": forces},
+        "gradients": {**content, "F": -content["F"]},
+    }
+    for variant, arrays in variants.items():
+        np.savez(tmp_path / f"{variant}.npz", **arrays)
+    before = sorted(tmp_path.iterdir())
+    arguments, expected = MISTAKES[name]
+    assert expected in mistake(*arguments)
+    left = [path for path in sorted(tmp_path.iterdir()) if path not in before]
+    assert all(path.name == "runs" for path in left)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".writing-")]
+
+
+def test_a_model_of_another_molecule(mistake, trained, tmp_path, ethanol_like):
+    ase_flatten.write_dataset(tmp_path / "ethanol.npz", ethanol_like)
+    assert "expected a model of C2H6O" in mistake("errors", "ethanol.npz", "runs/water")
+
+
+def test_a_run_folder_of_other_data(mistake, trained, tmp_path, ethanol_like):
+    ase_flatten.write_dataset(tmp_path / "ethanol.npz", ethanol_like)
+    assert "found others" in mistake("train", "ethanol.npz", "--out", "runs/water", "--resume")
+
+
+def test_a_run_that_is_there_already(mistake, trained, water_file):
+    assert "--resume" in mistake("train", water_file, *TRAIN, "--out", "runs/water")
+
+
+def test_wrong_usage_has_status_2(run):
+    assert run("train", "--no-such-option")[0] == 2
+    assert run("train", "-n", "many")[0] == 2
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(water_file, tmp_path):
+    command = [sys.executable, "-m", "ase_flatten.cli", "train", str(water_file), "-n", "12", "-i", "10", "-s", "2"]
+    command += ["--set", "sigma=10", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "history.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err and "Traceback" not in err
+    result = subprocess.run(
+        [*command[:4], str(water_file), "--out", str(tmp_path / "run"), "--resume"], capture_output=True
+    )
+    assert result.returncode == 0
+
+
+def test_plain_lines_in_a_pipe(water_file, tmp_path):
+    command = [sys.executable, "-m", "ase_flatten.cli", "cluster", str(water_file), "--out", str(tmp_path / "c"), "-q"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stderr == "" and "\x1b" not in result.stdout
+
+
+PROTOCOL = """
+seed = 3
+[schedule]
+n_steps = 1
+n_initial = 12
+step_size = 5
+[schedule.rule]
+share = "population"
+n_fine = 4
+[trainer]
+sigma = 10
+"""
+
+
+def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
+    (tmp_path / "p.toml").write_text(PROTOCOL)
+    status, _, err = run("train", water_file, "--protocol", "p.toml", "-i", "10", "--set", "symmetries=false")
+    assert status == 0, err
+    settings = json.loads((tmp_path / "runs" / "water-sgdml-seed3" / "run.json").read_text())["settings"]
+    assert settings["schedule"]["n_initial"] == 10 and settings["schedule"]["step_size"] == 5
+    assert settings["schedule"]["rule"] == {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1}
+    assert settings["trainer"] == {"sigma": 10, "symmetries": False}
+    again = ("train", water_file, "--protocol", "p.toml", "--resume")
+    assert "was begun with schedule" in mistake(*again)
+    assert run(*again, "-i", "10", "--set", "symmetries=false")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[schedule]\nn_step = 3", "'n_step' is no setting of a run; did you mean n_steps?"),
+        ("schedule = 3", "found a value of another kind"),
+        ("[schedule]\nn_steps = 'many'", "found a value of another kind"),
+        ("[schedule", "could not read them"),
+    ],
+)
+def test_mistakes_in_a_protocol(mistake, water_file, tmp_path, text, message):
+    (tmp_path / "p.toml").write_text(text)
+    assert message in mistake("train", water_file, "--protocol", "p.toml")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_protocols_in_the_examples():
+    for path in sorted((Path(__file__).parents[2] / "examples" / "peptide").glob("*.toml")):
+        settings = read_protocol(path)
+        assert settings.family == "schnet" and settings.trainer["force_weight"] == 0
+        assert settings.schedule.rule.share == "population"
+    assert settings.schedule.rule.n_fine == 15

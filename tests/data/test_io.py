@@ -1,0 +1,476 @@
+"""Data sets on disk: what is read, what is refused and why, and writes that are whole or not at all."""
+
+import errno
+import os
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import read as ase_read
+from ase.io import write as ase_write
+
+from ase_flatten.data.dataset import Dataset, formula
+from ase_flatten.data.io import read_dataset, sgdml_md5, write_dataset, write_frames
+from ase_flatten.data.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom, output_units
+from ase_flatten.utils.atomic_files import write_json, write_npz, write_text, writing, writing_folder
+from ase_flatten.utils.exceptions import InputError
+
+N_FRAMES = 5
+
+
+@pytest.fixture
+def water(rng) -> Dataset:
+    return Dataset(
+        [8, 1, 1],
+        rng.normal(size=(N_FRAMES, 3, 3)),
+        rng.normal(size=N_FRAMES) - 2000,
+        rng.normal(size=(N_FRAMES, 3, 3)),
+        name="water",
+        theory="none",
+    )
+
+
+def sgdml_arrays(data: Dataset) -> dict:
+    return {
+        "z": data.numbers.astype(np.uint8),
+        "R": data.positions,
+        "E": data.energies[:, None] / KCAL_PER_MOL,
+        "F": data.forces / KCAL_PER_MOL,
+        "e_unit": "kcal/mol",
+        "r_unit": "Ang",
+    }
+
+
+def same(a: Dataset, b: Dataset, tolerance: float = 1e-12) -> bool:
+    return np.array_equal(a.numbers, b.numbers) and all(
+        np.allclose(getattr(a, field), getattr(b, field), rtol=tolerance, atol=tolerance)
+        for field in ("positions", "energies", "forces")
+    )
+
+
+def labelled(data: Dataset, **info) -> list[Atoms]:
+    frames = []
+    for frame in range(data.n_frames):
+        atoms = data.atoms(frame)
+        atoms.info.update(info)
+        atoms.calc = SinglePointCalculator(atoms, energy=data.energies[frame], forces=data.forces[frame])
+        frames.append(atoms)
+    return frames
+
+
+def refusal(path, **declared) -> str:
+    with pytest.raises(InputError) as caught:
+        read_dataset(path, **declared)
+    message = str(caught.value)
+    assert path.name in message and "\n" not in message
+    return message
+
+
+# npz
+
+
+def test_sgdml_layout(tmp_path, water):
+    np.savez(tmp_path / "a.npz", **sgdml_arrays(water), name="water", theory=np.bytes_(b"PBE"))
+    data = read_dataset(tmp_path / "a.npz")
+    assert same(data, water)
+    assert (data.name, data.theory, data.formula) == ("water", "PBE", "H2O")
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_rmd17_layout(tmp_path, water, shape):
+    arrays = {
+        "nuclear_charges": water.numbers,
+        "coords": water.positions,
+        "energies": water.energies.reshape(shape) / KCAL_PER_MOL,
+        "forces": water.forces / KCAL_PER_MOL,
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert "does not declare its energy unit; state it with --energy-unit" in refusal(tmp_path / "a.npz")
+    assert "its length unit" in refusal(tmp_path / "a.npz", energy_unit="kcal/mol")
+    assert same(read_dataset(tmp_path / "a.npz", energy_unit="kcal/mol", length_unit="Å"), water)
+
+
+def test_hartree_and_bohr(tmp_path, water):
+    arrays = sgdml_arrays(water) | {
+        "R": water.positions / units.Bohr,
+        "E": water.energies / units.Hartree,
+        "F": water.forces / (units.Hartree / units.Bohr),
+        "e_unit": "Hartree",
+        "r_unit": "bohr",
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert same(read_dataset(tmp_path / "a.npz"), water)
+
+
+def test_units_that_contradict_each_other(tmp_path, water):
+    np.savez(tmp_path / "a.npz", **sgdml_arrays(water))
+    assert "declares the energy unit kcal/mol, but --energy-unit eV was given" in refusal(
+        tmp_path / "a.npz", energy_unit="eV"
+    )
+    assert "declares the length unit Ang" in refusal(tmp_path / "a.npz", length_unit="Bohr")
+    assert same(read_dataset(tmp_path / "a.npz", energy_unit="kcal mol-1", length_unit="angstrom"), water)
+
+
+def test_single_precision_becomes_double(tmp_path, water):
+    np.savez(tmp_path / "a.npz", **(sgdml_arrays(water) | {"R": water.positions.astype(np.float32)}))
+    data = read_dataset(tmp_path / "a.npz")
+    assert data.positions.dtype == np.float64 and same(data, water, 1e-6)
+
+
+def test_object_arrays_are_never_unpickled(tmp_path, water):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    np.savez(tmp_path / "a.npz", **(sgdml_arrays(water) | {"R": np.array([Bomb()], dtype=object)}))
+    assert "npz file of plain arrays" in refusal(tmp_path / "a.npz")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("key", ["z", "R", "E", "F"])
+def test_missing_keys(tmp_path, water, key):
+    arrays = sgdml_arrays(water)
+    del arrays[key]
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert "expected the keys z, R, E and F" in refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("R", np.zeros((N_FRAMES, 4, 3)), "positions must have the shape (n_frames, 3, 3)"),
+        ("R", np.zeros((0, 3, 3)), "at least one frame"),
+        ("F", np.zeros((N_FRAMES, 3)), "forces must have the shape of the positions"),
+        ("E", np.zeros(N_FRAMES + 1), "one for each of 5 frames"),
+        ("E", np.array(1.0), "one for each of 5 frames"),
+        ("E", np.full(N_FRAMES, "text"), "could not convert string"),
+        ("z", np.array([8, 1, 0]), "atomic numbers must be"),
+        ("z", np.array([8, 1, 119]), "atomic numbers must be"),
+        ("z", np.array([8]), "positions must have the shape"),
+        ("e_unit", "furlong", "the energy unit must be one of eV"),
+        ("lattice", np.eye(3), "periodic data are not supported"),
+    ],
+)
+def test_what_an_npz_may_not_hold(tmp_path, water, key, value, words):
+    np.savez(tmp_path / "a.npz", **(sgdml_arrays(water) | {key: value}))
+    with pytest.raises(InputError, match=r"^[^\n]*$") as caught:
+        read_dataset(tmp_path / "a.npz")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [("R", np.nan), ("E", np.inf), ("F", -np.inf)])
+def test_numbers_that_are_not_finite(tmp_path, water, field, value):
+    arrays = sgdml_arrays(water)
+    arrays[field] = arrays[field].copy()
+    arrays[field][3] = value
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert "NaN or infinity in 1 of 5 frames (the first is frame 3)" in refusal(tmp_path / "a.npz")
+
+
+def test_composition_for_each_frame(tmp_path, water):
+    numbers = np.tile(water.numbers, (N_FRAMES, 1))
+    np.savez(tmp_path / "a.npz", **(sgdml_arrays(water) | {"z": numbers}))
+    assert same(read_dataset(tmp_path / "a.npz"), water)
+    numbers[2] = [1, 8, 1]
+    np.savez(tmp_path / "a.npz", **(sgdml_arrays(water) | {"z": numbers}))
+    assert "found others in frame 2" in refusal(tmp_path / "a.npz")
+
+
+def test_a_missing_file(tmp_path):
+    assert "found no file" in refusal(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".xyz", ".traj", ".db"])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff nothing that anyone wrote \x80" * 20])
+def test_files_that_hold_nothing(tmp_path, suffix, content):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    assert "expected" in refusal(path, energy_unit="eV", length_unit="Ang")
+
+
+@pytest.mark.parametrize("part", [0.3, 0.9])
+def test_a_truncated_npz(tmp_path, water, part):
+    np.savez_compressed(tmp_path / "a.npz", **sgdml_arrays(water))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content[: int(len(content) * part)])
+    assert "could not read" in refusal(tmp_path / "a.npz")
+
+
+def test_a_damaged_npz(tmp_path, water):
+    np.savez_compressed(tmp_path / "a.npz", **sgdml_arrays(water))
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        start = archive.getinfo("R.npy").header_offset + 60
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[start : start + 200] = b"\xff" * 200
+    (tmp_path / "a.npz").write_bytes(content)
+    assert "could not read" in refusal(tmp_path / "a.npz")
+
+
+def test_an_array_that_is_not_an_archive(tmp_path, water):
+    with open(tmp_path / "a.npz", "wb") as stream:
+        np.save(stream, water.positions)
+    assert "a bare array" in refusal(tmp_path / "a.npz")
+
+
+# Trajectories and databases
+
+
+def test_extended_xyz_round_trip(tmp_path, water):
+    write_dataset(tmp_path / "a.xyz", water)
+    data = read_dataset(tmp_path / "a.xyz")
+    assert same(data, water, 1e-7)
+    np.testing.assert_allclose(data.energies, water.energies, rtol=1e-12)
+
+
+def test_extended_xyz_without_units(tmp_path, water):
+    ase_write(tmp_path / "a.xyz", labelled(water))
+    assert "does not declare its energy unit" in refusal(tmp_path / "a.xyz")
+    assert same(read_dataset(tmp_path / "a.xyz", energy_unit="eV", length_unit="Ang"), water, 1e-7)
+    read = read_dataset(tmp_path / "a.xyz", energy_unit="Hartree", length_unit="Bohr")
+    np.testing.assert_allclose(read.forces, water.forces * units.Hartree / units.Bohr, atol=1e-5)
+
+
+def test_units_that_change_within_a_file(tmp_path, water):
+    frames = labelled(water, energy_unit="eV", length_unit="Ang")
+    frames[3].info["energy_unit"] = "kcal/mol"
+    ase_write(tmp_path / "a.xyz", frames)
+    assert "found ('kcal/mol', 'Ang') in frame 3" in refusal(tmp_path / "a.xyz")
+
+
+def test_frames_with_columns_and_comments(tmp_path, water):
+    errors = np.arange(2 * 3.0).reshape(2, 3)
+    write_frames(tmp_path / "a.xyz", water, np.array([3, 1]), arrays={"error": errors}, cluster=np.array([7, 9]))
+    frames = ase_read(tmp_path / "a.xyz", index=":")
+    assert [atoms.info["frame"] for atoms in frames] == [3, 1]
+    assert [atoms.info["cluster"] for atoms in frames] == [7, 9]
+    np.testing.assert_allclose(frames[1].arrays["error"], errors[1])
+    np.testing.assert_allclose(frames[0].positions, water.positions[3], atol=1e-7)
+
+
+def test_ase_trajectory_is_in_ase_units(tmp_path, water):
+    ase_write(tmp_path / "a.traj", labelled(water))
+    assert same(read_dataset(tmp_path / "a.traj"), water)
+    assert "declares the energy unit eV" in refusal(tmp_path / "a.traj", energy_unit="kcal/mol")
+
+
+def test_ase_database_is_in_ase_units(tmp_path, water):
+    with connect(tmp_path / "a.db") as database:
+        for atoms in labelled(water):
+            database.write(atoms)
+    assert same(read_dataset(tmp_path / "a.db"), water)
+
+
+def schnetpack_database(path, data, metadata):
+    with connect(path) as database:
+        for frame in range(data.n_frames):
+            labels = {"energy": data.energies[[frame]] / KCAL_PER_MOL, "forces": data.forces[frame] / KCAL_PER_MOL}
+            database.write(data.atoms(frame), data=labels)
+    database.metadata = metadata
+
+
+def test_schnetpack_database(tmp_path, water):
+    declared = {"_property_unit_dict": {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}, "_distance_unit": "Ang"}
+    schnetpack_database(tmp_path / "a.db", water, declared)
+    assert same(read_dataset(tmp_path / "a.db"), water)
+
+
+def test_schnetpack_database_with_contradicting_or_missing_units(tmp_path, water):
+    declared = {"_property_unit_dict": {"energy": "kcal/mol", "forces": "Hartree/Bohr"}, "_distance_unit": "Ang"}
+    schnetpack_database(tmp_path / "a.db", water, declared)
+    assert "declares forces in Hartree/Bohr, but energies in kcal/mol" in refusal(tmp_path / "a.db")
+    schnetpack_database(tmp_path / "b.db", water, {"_property_unit_dict": {"forces": "kcal/mol/Ang"}})
+    assert "does not declare its energy unit" in refusal(tmp_path / "b.db")
+
+
+def test_a_changing_composition_and_order(tmp_path, water):
+    for symbols, found in (("HOH", "H2O"), ("OHF", "HFO")):
+        frames = labelled(water, energy_unit="eV", length_unit="Ang")
+        frames[2].symbols = symbols
+        ase_write(tmp_path / "a.xyz", frames)
+        message = refusal(tmp_path / "a.xyz")
+        assert "expected H2O with its atoms in the same order" in message and f"found {found} in frame 2" in message
+
+
+def test_a_changing_number_of_atoms(tmp_path, water):
+    frames = labelled(water, energy_unit="eV", length_unit="Ang")
+    short = frames[1][:2]
+    short.calc = SinglePointCalculator(short, energy=0.0, forces=np.zeros((2, 3)))
+    ase_write(tmp_path / "a.xyz", [frames[0], short])
+    assert "found HO in frame 1" in refusal(tmp_path / "a.xyz")
+
+
+def test_periodic_frames(tmp_path, water):
+    frames = labelled(water)
+    frames[4].cell, frames[4].pbc = [9, 9, 9], True
+    ase_write(tmp_path / "a.traj", frames)
+    assert "found a periodic frame 4" in refusal(tmp_path / "a.traj")
+
+
+def test_frames_without_labels(tmp_path, water):
+    frames = labelled(water)
+    frames[1].calc = None
+    ase_write(tmp_path / "a.traj", frames)
+    assert "expected an energy and forces in every frame, found none in frame 1" in refusal(tmp_path / "a.traj")
+
+
+# What is written
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_npz_round_trip(tmp_path, water, dtype):
+    write_dataset(tmp_path / "a.npz", water, dtype=dtype, temperature_K=500.0)
+    data = read_dataset(tmp_path / "a.npz")
+    assert same(data, water, 1e-12 if dtype == "float64" else 1e-5)
+    np.testing.assert_allclose(data.energies, water.energies, rtol=1e-14)  # always double: small on large numbers
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert archive["temperature_K"] == 500.0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_sgdml_package_accepts_what_is_written(tmp_path, water):
+    from sgdml.utils import io as sgdml_io
+
+    write_dataset(tmp_path / "a.npz", water)
+    _, archive = sgdml_io.is_file_type(str(tmp_path / "a.npz"), "dataset")
+    with archive:
+        assert {"type", "code_version", "name", "theory", "z", "R", "E", "F", "r_unit", "e_unit", "md5"} <= set(archive)
+        content = dict(archive)
+    assert content["md5"].item() == sgdml_io.dataset_md5(content) == sgdml_md5(content)
+    assert content["R"].shape == (N_FRAMES, 3, 3) and content["E"].shape == (N_FRAMES, 1)
+
+
+def test_digest_knows_the_content(water):
+    again = Dataset(water.numbers, water.positions.copy(), water.energies.copy(), water.forces.copy(), name="other")
+    assert again.digest == water.digest
+    assert replace(water, energies=water.energies + 1e-9).digest != water.digest
+
+
+def test_a_dataset_is_read_only(water):
+    with pytest.raises(ValueError, match="read-only"):
+        water.positions[0] = 0
+    assert same(water.take(np.array([1])), replace(water.take(np.array([0, 1])).take(np.array([1]))))
+
+
+def test_one_atom_is_not_a_molecule():
+    with pytest.raises(InputError, match="at least 2 atoms, found 1"):
+        Dataset([8], np.zeros((1, 1, 3)), np.zeros(1), np.zeros((1, 1, 3)))
+
+
+def test_formula_in_hill_order():
+    assert formula(np.array([8, 1, 6, 1, 1, 1])) == "CH4O"
+
+
+# Atomic writes
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), writing(path) as beside:
+        beside.write_text("new")
+        raise KeyError
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*a\.txt: No space left on device; free space"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write"):
+        write_text(tmp_path / "file" / "a.txt", "new")
+    with pytest.raises(InputError, match="cannot write"), writing_folder(tmp_path / "file" / "a"):
+        pass  # pragma: no cover
+
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.mkstemp", denied)
+    with pytest.raises(InputError, match="Permission denied; free space or choose a folder that can be written"):
+        write_text(tmp_path / "a.txt", "new")
+
+
+def test_writes_keep_the_suffix_and_obey_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with writing(tmp_path / "deep" / "a.tar.gz") as beside:
+            assert beside.suffix == ".gz" and beside.parent == tmp_path / "deep"
+        with writing_folder(tmp_path / "b"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "deep" / "a.tar.gz").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    for content in ("old", "new"):
+        with writing_folder(tmp_path / "model") as folder:
+            (folder / f"{content}.txt").write_text(content)
+    assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["new.txt"]
+    with pytest.raises(KeyError), writing_folder(tmp_path / "model") as folder:
+        raise KeyError
+    assert [entry.name for entry in (tmp_path / "model").iterdir()] == ["new.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_is_put_back(tmp_path, monkeypatch):
+    with writing_folder(tmp_path / "model") as folder:
+        (folder / "old.txt").write_text("old")
+    move = os.replace
+
+    def full(source, target):
+        if source.name.startswith(".writing-"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left"), writing_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model" / "old.txt").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_json_and_npz(tmp_path):
+    write_json(tmp_path / "a.json", {"array": np.arange(2), "number": np.float64(0.5)})
+    assert (tmp_path / "a.json").read_text() == '{\n  "array": [\n    0,\n    1\n  ],\n  "number": 0.5\n}\n'
+    with pytest.raises(TypeError, match="set does not go into JSON"):
+        write_json(tmp_path / "b.json", {"set": {1}})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "b.json", {"number": np.nan})
+    write_npz(tmp_path / "a.npz", {"x": np.arange(3)})
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive["x"].tolist() == [0, 1, 2]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.json", "a.npz"]
+
+
+# Units
+
+
+def test_units_and_their_other_names():
+    assert energy_in_eV("kcal/mol") == pytest.approx(0.0433641, rel=1e-5)
+    assert energy_in_eV(" Ha ") == units.Hartree and energy_in_eV("ry") == units.Rydberg
+    assert length_in_angstrom("angstrom") == length_in_angstrom("Å") == 1 and length_in_angstrom("bohr") == units.Bohr
+    with pytest.raises(InputError, match="the length unit must be one of Ang, Bohr, nm, got 'eV'"):
+        length_in_angstrom("eV")
+
+
+def test_output_units():
+    assert output_units("kcal/mol").force == "kcal/(mol Å)" and output_units("ev").force == "eV/Å"
+    assert output_units("kcal/mol").scale * KCAL_PER_MOL == pytest.approx(1)
+    with pytest.raises(InputError, match="got 'stone'"):
+        output_units("stone")

@@ -1,0 +1,98 @@
+import io
+import signal
+import time
+
+import pytest
+from rich.console import Console
+
+from ase_flatten.utils import console
+from ase_flatten.utils.exceptions import InputError
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_handler():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    def make(terminal):
+        text = io.StringIO()
+        monkeypatch.setattr(console, "stderr", Console(file=text, force_terminal=terminal, width=100))
+        return text
+
+    return make
+
+
+def test_ctrl_c_stops_at_the_next_report_and_the_second_at_once(screen):
+    text = screen(False)
+    progress = console.progress(True)
+    with progress.task("work", 3) as advance:
+        advance(1)
+        signal.raise_signal(signal.SIGINT)
+        assert "again to stop at once" in text.getvalue()
+        with pytest.raises(KeyboardInterrupt):
+            advance(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), progress.task("more work", 1):
+        pass
+
+
+def test_plain_lines_tell_rate_and_time_left(screen, monkeypatch):
+    text = screen(False)
+    now = [0.0]
+    monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
+    with console.progress(False).task("predicting", 100) as advance:
+        for seconds in (5, 11, 12, 40):
+            now[0] = float(seconds)
+            advance(20)
+    assert text.getvalue().splitlines() == [
+        "predicting: 40 of 100, 4/s, 16 s left", "predicting: 80 of 100, 2/s, 10 s left", "predicting: 40.0 s",
+    ]  # fmt: skip
+
+
+def test_a_terminal_gets_a_bar(screen):
+    text = screen(True)
+    with console.progress(False).task("predicting", 10) as advance:
+        advance(4)
+    assert "predicting" in text.getvalue() and "4/10" in text.getvalue()
+
+
+def test_work_within_work_gets_a_bar_of_its_own(screen):
+    text = screen(True)
+    shown = console.progress(False)
+    with shown.task("training", 1) as advance, shown.task("gradient steps", 9) as step:
+        step(5)
+        time.sleep(0.3)  # it is drawn ten times a second
+        advance(1)
+    assert "gradient steps" in text.getvalue() and "5/9" in text.getvalue() and "1/1" in text.getvalue()
+
+
+def test_a_lack_of_memory_is_said(screen):
+    text = screen(False)
+
+    @console.user_errors
+    def command():
+        raise MemoryError
+
+    with pytest.raises(console.typer.Exit) as stopped:
+        command()
+    assert stopped.value.exit_code == 2 and "not enough memory" in text.getvalue()
+
+
+def test_a_command_of_a_script_ends_with_its_status(screen):
+    text = screen(False)
+
+    def command(error):
+        if error is not None:
+            raise error
+
+    console.run_command(command, None)
+    for error, status in ((InputError("expected one, found two"), 2), (KeyboardInterrupt(), console.INTERRUPTED)):
+        with pytest.raises(SystemExit) as stopped:
+            console.run_command(command, error)
+        assert stopped.value.code == status
+    assert text.getvalue().startswith("ase-flatten: expected one, found two\n")
