@@ -22,7 +22,7 @@ WARN_ABOVE = 2.0
 
 
 class FlattenedCalculator(Calculator):
-    """Give a trained model of any family to ASE.
+    """Serve a trained model of any family to ASE.
 
     Energies are in eV and forces in eV/Å. After each calculation `extrapolation` is the
     geometry's extrapolation, a float: above 1 the geometry lies outside the model's training
@@ -125,19 +125,19 @@ class FlattenedCalculator(Calculator):
 
 
 class FlattenedSGDML(FlattenedCalculator):
-    """Give a trained sGDML model to ASE; see `FlattenedCalculator`."""
+    """Serve a trained sGDML model to ASE; see `FlattenedCalculator`."""
 
     family = "sgdml"
 
 
 class FlattenedGAP(FlattenedCalculator):
-    """Give a trained GAP to ASE; see `FlattenedCalculator`."""
+    """Serve a trained GAP to ASE; see `FlattenedCalculator`."""
 
     family = "gap"
 
 
 class FlattenedSchNet(FlattenedCalculator):
-    """Give a trained SchNet to ASE; see `FlattenedCalculator`.
+    """Serve a trained SchNet to ASE; see `FlattenedCalculator`.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ FORMATS = (".npz", ".xyz", ".extxyz")
 
 @dataclass(frozen=True, eq=False)
 class CleanSelection:
-    """Say which frames stay, and why the others do not.
+    """Return which frames stay, and why the others do not.
 
     Parameters
     ----------

@@ -362,7 +362,7 @@ def _size(forces: FloatArray) -> FloatArray:
 
 
 def _centre_and_scale(values: FloatArray) -> tuple[float, float]:
-    """Give the median and the robust standard deviation."""
+    """Return the median and the robust standard deviation."""
     centre = float(np.median(values))
     return centre, max(1.4826 * float(np.median(np.abs(values - centre))), 1e-12)
 

@@ -38,7 +38,7 @@ class Groups:
     counts: IntArray
 
     def single(self) -> "Groups":
-        """Give the same in single precision."""
+        """Return the same in single precision."""
         return replace(self, frames=self.frames.astype(np.float32), centroids=self.centroids.astype(np.float32))
 
 
@@ -83,7 +83,7 @@ def assign(
     rule: Rule,
     progress: Progress = SILENT,
 ) -> IntArray:
-    """Give each of the other frames the label of least score.
+    """Return each of the other frames the label of least score.
 
     Scores are computed in single precision; the frames for which its rounding could
     turn the order of the two best are computed again in double precision.

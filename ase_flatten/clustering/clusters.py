@@ -83,7 +83,7 @@ class Clustering:
         return len(self.populations)
 
     def members(self, cluster: int) -> IntArray:
-        """Give the frames of one cluster, in rising order."""
+        """Return the frames of one cluster, in rising order."""
         if not 0 <= cluster < self.n_clusters:
             raise InputError(f"the cluster must be from 0 to {self.n_clusters - 1}, got {cluster}")
         return np.flatnonzero(self.labels == cluster).astype(np.int64)
@@ -199,7 +199,7 @@ def _check(name: str, n_clusters: int, n_ward: int) -> None:
 def _by_geometry(
     descriptors: FloatArray, n_clusters: int, *, rng: np.random.Generator, n_ward: int, rule: Rule, progress: Progress
 ) -> tuple[IntArray, int]:
-    """Give the labels, and how many frames Ward linkage took."""
+    """Return the labels, and how many frames Ward linkage took."""
     n_frames = len(descriptors)
     n_ward = _affordable(min(n_ward, n_frames), n_clusters)
     subset = np.arange(n_frames) if n_ward == n_frames else np.sort(rng.choice(n_frames, n_ward, replace=False))

@@ -92,18 +92,18 @@ class Dataset:
         return digest.hexdigest()
 
     def atoms(self, frame: int) -> Atoms:
-        """Give one frame as ASE atoms, without labels."""
+        """Return one frame as ASE atoms, without labels."""
         return Atoms(self.numbers, self.positions[frame])
 
     def take(self, frames: IntArray) -> "Dataset":
-        """Give a data set of some frames only."""
+        """Return a data set of some frames only."""
         return Dataset(
             self.numbers, self.positions[frames], self.energies[frames], self.forces[frames], self.name, self.theory
         )
 
 
 def formula(numbers: IntArray) -> str:
-    """Give the formula of a molecule in Hill's order."""
+    """Return the formula of a molecule in Hill's order."""
     return str(Formula.from_list([chemical_symbols[number] for number in numbers]).format("hill"))
 
 

@@ -41,12 +41,12 @@ _ALIASES = {
 
 
 def energy_in_eV(unit: str) -> float:
-    """Give one `unit` of energy in eV; raise InputError for an unknown name."""
+    """Return one `unit` of energy in eV; raise InputError for an unknown name."""
     return _factor(unit, ENERGY_UNITS, "energy")
 
 
 def length_in_angstrom(unit: str) -> float:
-    """Give one `unit` of length in Å; raise InputError for an unknown name."""
+    """Return one `unit` of length in Å; raise InputError for an unknown name."""
     return _factor(unit, LENGTH_UNITS, "length")
 
 

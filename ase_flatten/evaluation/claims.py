@@ -132,7 +132,7 @@ class Claims:
         return len(self.draws_group_rmse)
 
     def worst(self, scheme: str) -> int:
-        """Give the group of largest force RMSE of a model."""
+        """Return the group of largest force RMSE of a model."""
         return int(np.argmax(self.group_rmse[scheme]))
 
 

@@ -77,7 +77,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
 
 
 def table(claims: Claims, units: OutputUnits) -> list[dict[str, Any]]:
-    """Give a row a measure: name, unit, both models, their ratio and the verdict."""
+    """Build a row a measure: name, unit, both models, their ratio and the verdict."""
     force, energy = formats(claims, units)
     rows = []
     for measure, claim in claims.of.items():
@@ -98,7 +98,7 @@ def table(claims: Claims, units: OutputUnits) -> list[dict[str, Any]]:
 
 
 def formats(claims: Claims, units: OutputUnits) -> tuple[Format, Format]:
-    """Give writers of forces and of energies: three digits of the smaller overall error, as many for all others."""
+    """Return writers of forces and of energies: three digits of the smaller overall error, as many for all others."""
     overall, energy = claims.of["overall"], claims.of["energy"]
     return (
         format_of(min(overall.default.value, overall.improved.value), units),
@@ -107,7 +107,7 @@ def formats(claims: Claims, units: OutputUnits) -> tuple[Format, Format]:
 
 
 def format_of(smallest: float, units: OutputUnits) -> Format:
-    """Give a writer of numbers in kcal/mol with three digits of the smallest of them."""
+    """Return a writer of numbers in kcal/mol with three digits of the smallest of them."""
     scale = units.scale * KCAL_PER_MOL
     decimals = int(np.clip(2 - np.floor(np.log10(smallest * scale)), 0, 6)) if smallest > 0 else 2
 

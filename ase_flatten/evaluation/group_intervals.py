@@ -106,7 +106,7 @@ def _centres_and_noise(
 
 
 def _holding(value: float, ends: Sequence[float] | FloatArray) -> FloatArray:
-    """Give the smallest interval that holds the value and the ends."""
+    """Return the smallest interval that holds the value and the ends."""
     return np.array([min(value, *ends), max(value, *ends)])
 
 

@@ -80,7 +80,7 @@ class Evaluation:
     default_draws: tuple[Curve, ...] = ()
 
     def of(self, scheme: str) -> list[Curve]:
-        """Give the curves of one scheme by rising size."""
+        """Return the curves of one scheme by rising size."""
         return sorted((curve for curve in self.curves if curve.scheme == scheme), key=lambda curve: curve.n_train)
 
     @property
@@ -89,7 +89,7 @@ class Evaluation:
         return self.of("default")[-1], self.of("improved")[-1]
 
     def grouped(self, groups: Groups) -> "Evaluation":
-        """Give the errors on groups of clusters, in place of those on clusters."""
+        """Return the errors on groups of clusters, in place of those on clusters."""
         of_cluster = groups.of_cluster
 
         def of_groups(curve: Curve) -> Curve:

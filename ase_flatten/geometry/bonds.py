@@ -31,7 +31,7 @@ def radius_sums(numbers: IntArray) -> FloatArray:
 
 
 def bonded_pairs(numbers: IntArray, mean_distances: FloatArray) -> NDArray[np.bool_]:
-    """Tell which pairs are bonded in data of these mean distances, (n_pairs,) in Å and in bool."""
+    """Return which pairs are bonded in data of these mean distances, (n_pairs,) in Å and in bool."""
     return np.asarray(mean_distances < BONDED * radius_sums(numbers))
 
 
@@ -73,7 +73,7 @@ def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[NDArray[np.bo
 
 
 def _nearest(numbers: IntArray, relative: FloatArray) -> NDArray[np.bool_]:
-    """Tell which pairs are an atom and its nearest neighbour, in terms of their radii."""
+    """Return which pairs are an atom and its nearest neighbour, in terms of their radii."""
     i, j = np.tril_indices(len(numbers), -1)
     nearest = np.zeros(relative.shape, dtype=bool)
     rows = np.arange(len(relative))
@@ -125,7 +125,7 @@ def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
 
 
 def _labels(numbers: IntArray, distances: FloatArray) -> IntArray:
-    """Give the fragment of each atom of each frame, numbered through all frames."""
+    """Return the fragment of each atom of each frame, numbered through all frames."""
     n_atoms = len(numbers)
     frames, pairs = np.nonzero(_bonds(numbers, distances))
     i, j = np.tril_indices(n_atoms, -1)
@@ -136,7 +136,7 @@ def _labels(numbers: IntArray, distances: FloatArray) -> IntArray:
 
 
 def smallest_fragment(numbers: IntArray, distances: FloatArray) -> tuple[int, int]:
-    """Give an atom of the smallest fragment of one frame, and that fragment's size.
+    """Return an atom of the smallest fragment of one frame, and that fragment's size.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def count_distances(distances: FloatArray) -> IntArray:
 
 
 def bin_centres() -> FloatArray:
-    """Give the distances at the middle of the bins, (n_bins,) in Å."""
+    """Return the distances at the middle of the bins, (n_bins,) in Å."""
     return BIN_WIDTH * (np.arange(N_BINS, dtype=np.float64) + 0.5)
 
 

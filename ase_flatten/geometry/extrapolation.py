@@ -202,6 +202,6 @@ def _orbits(images: IntArray) -> list[IntArray]:
 
 
 def _others_least(values: FloatArray) -> FloatArray:
-    """Give for each of at least two values the least of the others."""
+    """Return for each of at least two values the least of the others."""
     least, second = np.partition(values, 1)[:2]
     return np.where(values == least, second, least)

@@ -50,7 +50,7 @@ def pair_permutation(permutation: IntArray) -> IntArray:
 
 
 def exchanges_of_like_atoms(numbers: IntArray) -> IntArray:
-    """Give all exchanges of atoms of the same element, (n_exchanges, n_atoms), the identity first.
+    """Return all exchanges of atoms of the same element, (n_exchanges, n_atoms), the identity first.
 
     Where these are more than 120, as in all but small molecules, it is the identity alone.
     """

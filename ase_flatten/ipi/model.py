@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
-    """Give what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
+    """Return what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _Result = tuple[float, FloatArray, FloatArray, str]
 
 
 class FlattenDriver(Dummy_driver):
-    """Give energies and forces of a model to i-PI, virials of zero.
+    """Return energies and forces of a model to i-PI, virials of zero.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def serve(connection: socket.socket, answer: Answer, n_atoms: int) -> bool:
 
 
 def unix_address(name: str, prefix: str = "/tmp/ipi_") -> str:
-    """Give the path of a Unix socket as i-PI makes it of its prefix and an address.
+    """Return the path of a Unix socket as i-PI makes it of its prefix and an address.
 
     Raises
     ------

@@ -195,7 +195,7 @@ class Criteria:
         return found
 
     def sunk(self, window: FloatArray, alive: np.ndarray) -> dict[int, str]:
-        """Say which replicas have sunk below the energy that the molecule should have.
+        """Return which replicas have sunk below the energy that the molecule should have.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class Criteria:
         }
 
     def _fits(self, distances: FloatArray) -> NDArray[np.bool_]:
-        """Tell which replicas have all bonds of any graph."""
+        """Return which replicas have all bonds of any graph."""
         too_long = ~(distances[:, self._bonds] <= self.longest[self._bonds])
         return np.asarray((too_long.astype(float) @ self.graphs[:, self._bonds].T == 0).any(axis=1))
 

@@ -91,7 +91,7 @@ class Protocol:
         return self.n_steps * self.timestep_fs / 1000
 
     def lasting(self, time_ps: float) -> "Protocol":
-        """Give the same protocol for another time of each replica, ps.
+        """Return the same protocol for another time of each replica, ps.
 
         Raises
         ------

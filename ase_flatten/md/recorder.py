@@ -138,7 +138,7 @@ class Recorder:
         self._frames = []
 
     def energies(self) -> dict[str, FloatArray]:
-        """Give potential, kinetic and conserved energies, (n_records, n_replicas) in eV, NaN after a failure."""
+        """Return potential, kinetic and conserved energies, (n_records, n_replicas) in eV, NaN after a failure."""
         full = {name: np.full((self.protocol.n_records, len(self.alive)), np.nan) for name in _RECORDED}
         start = 0
         for part in self._parts(_RECORDED):
@@ -182,7 +182,7 @@ class Recorder:
             yield {name: rest[name] for name in names}
 
     def _kept(self) -> np.ndarray:
-        """Tell which records go into which trajectory, as far as failures are known: (n_records, n_replicas) bools."""
+        """Return which records go into which trajectory, as far as failures are known: (n_records, n_replicas) bools."""
         n_records = self.protocol.n_records
         n_physical = np.full(len(self.alive), n_records)
         for failure in self.failures:

@@ -88,7 +88,7 @@ class SavedRun:
 
 
 def kept_records(n_records: int, n_physical: int) -> IntArray:
-    """Give the numbers of the records in a replica's trajectory: evenly spread ones, and all that lead to a failure.
+    """Return the numbers of the records in a replica's trajectory: evenly spread ones, and all that lead to a failure.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def kept_records(n_records: int, n_physical: int) -> IntArray:
 
 
 def stride(n_records: int) -> int:
-    """Give the distance between the records that are evenly spread."""
+    """Return the distance between the records that are evenly spread."""
     return -(-n_records // MOST_FRAMES)
 
 

@@ -125,7 +125,7 @@ class Subject:
         return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
-        """Give the start of each replica, evenly over the configurations, all of them more than once if need be."""
+        """Return the start of each replica, evenly over the configurations, all of them more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
         return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]

@@ -121,7 +121,7 @@ class LongTrainer(Protocol):
     """What a `Trainer` may offer besides, whose single trainings take long."""
 
     def within(self, workplace: Workplace) -> Trainer:
-        """Give a trainer that tells of its trainings, and goes on with those that were stopped, to the same end."""
+        """Return a trainer that tells of its trainings, and goes on with those that were stopped, to the same end."""
 
 
 class Family(Protocol):
@@ -140,10 +140,10 @@ class Family(Protocol):
     """Whether its models are so slow to predict that errors are estimated on subsets, where nothing else is asked."""
 
     def trainer(self, **settings: Any) -> Trainer:
-        """Give a trainer; raise InputError for a setting that the family does not have."""
+        """Return a trainer; raise InputError for a setting that the family does not have."""
 
     def settings(self, trainer: Trainer) -> dict[str, Any]:
-        """Give all settings of a trainer, as JSON can hold them."""
+        """Return all settings of a trainer, as JSON can hold them."""
 
     def load(self, folder: Path) -> Model:
         """Load the native file from a model folder."""

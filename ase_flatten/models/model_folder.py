@@ -101,7 +101,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def versions(*distributions: str) -> dict[str, str]:
-    """Give the versions of Python, of the packages in use, and of `distributions`."""
+    """Return the versions of Python, of the packages in use, and of `distributions`."""
     found = {"python": platform.python_version()}
     for name in ("ase-flatten", "ase", "numpy", "scipy", "scikit-learn", "torch", *distributions):
         try:

@@ -16,7 +16,7 @@ _EXAMPLES = "tblite:GFN2-xTB or ase:package.module:factory"
 
 
 def is_reference(spec: str) -> bool:
-    """Tell whether `spec` names a calculator for `reference_calculator`, rather than a file or a folder."""
+    """Return whether `spec` names a calculator for `reference_calculator`, rather than a file or a folder."""
     return spec.startswith(("tblite:", "ase:"))
 
 

@@ -229,7 +229,7 @@ def plot_learning_curve(
 
 
 def _scale(units: OutputUnits) -> float:
-    """Give what the numbers of an evaluation, in kcal/mol, are multiplied with."""
+    """Return what the numbers of an evaluation, in kcal/mol, are multiplied with."""
     return units.scale * KCAL_PER_MOL
 
 

@@ -204,7 +204,7 @@ def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) 
 
 
 def scene(atoms: Atoms) -> dict[str, Any]:
-    """Give what a viewer needs to draw a molecule: numbers and strings only, lengths in Å."""
+    """Return what a viewer needs to draw a molecule: numbers and strings only, lengths in Å."""
     return {
         "positions": np.round(atoms.positions, 3).tolist(),
         "radii": np.round(_drawn_radii(atoms), 3).tolist(),

@@ -111,14 +111,14 @@ def _flatness(curve: Curve) -> float:
 
 
 def _formats(evaluation: Evaluation, units: OutputUnits) -> tuple[Format, Format]:
-    """Give writers of forces and of energies: three digits of the smallest overall error, as many for all others."""
+    """Return writers of forces and of energies: three digits of the smallest overall error, as many for all others."""
     forces = min(curve.force_rmse for curve in evaluation.curves)
     energies = min(curve.energy_rmse for curve in evaluation.curves)
     return format_of(forces, units), format_of(energies, units)
 
 
 def _default_errors(evaluation: Evaluation) -> ClusterErrors:
-    """Give the default model's held-out errors in eV; mean absolute errors were not kept."""
+    """Return the default model's held-out errors in eV; mean absolute errors were not kept."""
     curve = evaluation.final[0]
     unknown = np.full(len(evaluation.populations), np.nan)
     force, energy = curve.cluster_force_rmse * KCAL_PER_MOL, curve.cluster_energy_rmse * KCAL_PER_MOL
@@ -131,7 +131,7 @@ def _default_errors(evaluation: Evaluation) -> ClusterErrors:
 
 
 def _sizes(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
-    """Give a row a size: its number of frames, and for each scheme overall, worst, flatness and energy."""
+    """Build a row a size: its number of frames, and for each scheme overall, worst, flatness and energy."""
     force, energy = _formats(evaluation, units)
     rows: dict[int, dict[str, Any]] = {}
     for scheme in SCHEMES:
@@ -146,7 +146,7 @@ def _sizes(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
 
 
 def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
-    """Give a row a cluster, the default model's worst one first and those without held-out frames last."""
+    """Build a row a cluster, the default model's worst one first and those without held-out frames last."""
     default, improved = evaluation.final
     force, energy = _formats(evaluation, units)
     order = np.argsort(-default.cluster_force_rmse, kind="stable")
@@ -186,7 +186,7 @@ def _picture(atoms: Atoms, title: str, words: str) -> dict[str, Any]:
 
 
 def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
-    """Give a row a step; its errors, in eV/Å, are over the frames left in the pool."""
+    """Build a row a step; its errors, in eV/Å, are over the frames left in the pool."""
     rows = []
     for line in run.history:
         rmse = [value for value in line["cluster_rmse"] if value is not None]

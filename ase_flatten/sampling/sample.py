@@ -97,7 +97,7 @@ class SampleSettings:
         return step > self.first_step and (step - self.first_step) % self.stride == 0
 
     def chunk(self, step: int) -> Protocol:
-        """Give the protocol of the steps from one checkpoint, after `step` steps, to the next."""
+        """Return the protocol of the steps from one checkpoint, after `step` steps, to the next."""
         n_steps = min(CHUNK_STEPS, self.n_steps - step)
         interval = math.gcd(self.stride, self.first_step - step, n_steps)  # meets every frame, and the end
         return Protocol(

@@ -95,7 +95,7 @@ class ClusterErrors:
         return int(self.ascending[-1])
 
     def above(self, factor: float) -> IntArray:
-        """Give the clusters whose force RMSE exceeds `factor` times the overall one (section III)."""
+        """Return the clusters whose force RMSE exceeds `factor` times the overall one (section III)."""
         return np.flatnonzero(np.nan_to_num(self.rmse, nan=0.0) > factor * self.overall_rmse)
 
 

@@ -59,7 +59,7 @@ class Schedule:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def n_train(self, step: int) -> int:
-        """Give the size of the training set after so many steps."""
+        """Return the size of the training set after so many steps."""
         return self.n_initial + step * self.step_size
 
 

@@ -162,7 +162,7 @@ def _from_worst(
 
 
 def bad_clusters(clusters: ClusterErrors, available: IntArray, n_added: int, factor: float) -> IntArray:
-    """Give the clusters above the threshold, and the next worst ones while too few frames are in them.
+    """Return the clusters above the threshold, and the next worst ones while too few frames are in them.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ def complete(
 
 
 def _shuffled(frames: IntArray, clustering: Clustering, rng: np.random.Generator) -> list[IntArray]:
-    """Give the frames of each cluster in random order."""
+    """Return the frames of each cluster in random order."""
     order = rng.permutation(frames)
     labels = clustering.labels[order]
     counts = np.bincount(labels, minlength=clustering.n_clusters)
@@ -176,7 +176,7 @@ def _shuffled(frames: IntArray, clustering: Clustering, rng: np.random.Generator
 
 
 def _between(queues: list[IntArray], first: IntArray, last: IntArray) -> IntArray:
-    """Give the frames that a round draws, in rising order."""
+    """Return the frames that a round draws, in rising order."""
     return np.sort(np.concatenate([queue[a:b] for queue, a, b in zip(queues, first, last, strict=True)]))
 
 

@@ -77,7 +77,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder holds nothing, or only what a kill left of files that were being written."""
+    """Return whether a folder holds nothing, or only what a kill left of files that were being written."""
     return all(path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 

@@ -57,7 +57,7 @@ class TerminalProgress:
 
     @contextmanager
     def _display(self) -> Iterator[Bars]:
-        """Give the bars that are on the terminal: it can show only one set of them."""
+        """Return the bars that are on the terminal: it can show only one set of them."""
         if self._bars is not None:
             yield self._bars
             return

@@ -48,7 +48,7 @@ class Scratch:
         self._flat: dict[str, FloatArray] = {}
 
     def __call__(self, name: str, *shape: int) -> FloatArray:
-        """Give the array of a name, in a shape of the moment; what it holds is what the last use left."""
+        """Return the array of a name, in a shape of the moment; what it holds is what the last use left."""
         size = math.prod(shape)
         if name not in self._flat or len(self._flat[name]) < size:
             self._flat[name] = np.empty(size)

@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Say which of the known names an unknown one is most like, or all of them where it is like none."""
+    """Return which of the known names an unknown one is most like, or all of them where it is like none."""
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 

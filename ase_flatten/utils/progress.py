@@ -20,7 +20,7 @@ class Silent:
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Give an `Advance` that does nothing."""
+        """Return an `Advance` that does nothing."""
         yield lambda done: None
 
 

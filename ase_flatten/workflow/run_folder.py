@@ -230,12 +230,12 @@ class Run:
         return _read_npz(self.folder / "reference.npz")
 
     def step_folder(self, number: int, *, scheme: str = "improved") -> Path:
-        """Give the model folder of a step, or of the default model of its size."""
+        """Return the model folder of a step, or of the default model of its size."""
         return self.folder / ("steps" if scheme == "improved" else "default_steps") / f"{number:04d}"
 
 
 def open_run(folder: Path | None) -> Run:
-    """Give the run of a folder, or the newest one; raise InputError where there is none."""
+    """Return the run of a folder, or the newest one; raise InputError where there is none."""
     run = Run(folder or newest_run())
     _ = run.info
     return run

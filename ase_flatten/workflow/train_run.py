@@ -245,7 +245,7 @@ def _history_entry(step: Step) -> dict[str, Any]:
 
 
 def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
-    """Give the model folders to compare, by scheme and size: the default ones at the start, midway and in the end."""
+    """Return the model folders to compare, by scheme and size: the default ones at the start, midway and in the end."""
     steps = range(schedule.n_steps + 1)
     improved = {schedule.n_train(step): run.step_folder(step) for step in steps}
     default = {schedule.n_train(0): run.step_folder(0)}
@@ -326,7 +326,7 @@ def _other_default_draws(
 
 
 def _is_draw_of(folder: Path, default: Path) -> bool:
-    """Tell whether a model is there, of the size and the hyper-parameters of the default one."""
+    """Return whether a model is there, of the size and the hyper-parameters of the default one."""
     if not (folder / "model.json").exists():
         return False
     card, wanted = read_card(folder), read_card(default)

@@ -95,7 +95,7 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict
 
 
 def decided(folder: str | Path, summaries: Mapping[str, Mapping[str, Any]], *, looks: int, longest_ps: float) -> bool:
-    """Tell whether a longer run would change what is known of the models and of their difference.
+    """Return whether a longer run would change what is known of the models and of their difference.
 
     Nothing is left to find where every model is decided, and two models are both stable or differ in survival
     beyond noise. A model is decided when it is unstable, or stable with so long a lifetime that most replicas
@@ -216,7 +216,7 @@ def comparisons(folder: str | Path) -> dict[float, dict[str, Any]]:
 
 
 def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
-    """Give the error of h(r) of all replicas together, and how far it is to be trusted.
+    """Return the error of h(r) of all replicas together, and how far it is to be trusted.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
 
 
 def lifetimes_of(run: SavedRun) -> Lifetimes:
-    """Give how long each replica ran and whether it failed; one lost in equilibration ran for no time."""
+    """Return how long each replica ran and whether it failed; one lost in equilibration ran for no time."""
     durations = np.full(run.summary["n_replicas"], run.duration_ps)
     failed = np.zeros(len(durations), dtype=bool)
     for failure in run.summary["failures"]:
@@ -274,7 +274,7 @@ def _difference(runs: Sequence[SavedRun], looks: int) -> dict[str, Any] | None:
 
 
 def _thermal(run: SavedRun) -> dict[str, Any]:
-    """Give the effective samples and the temperatures of the replicas that did not fail."""
+    """Return the effective samples and the temperatures of the replicas that did not fail."""
     survivors = run.survivors
     series = [_configurational(run, int(replica)) for replica in survivors]
     kinetic = mean_and_error(run.arrays["kinetic_temperature_K"][:, survivors])
@@ -305,7 +305,7 @@ def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
 
 
 def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]) -> dict[str, dict[str, IntArray]]:
-    """Give the histograms to compare with, (n, n_bins) of each kind."""
+    """Return the histograms to compare with, (n, n_bins) of each kind."""
     targets = {}
     if "pair_distance_counts" in known:
         targets["data"] = {"pairs": known["pair_distance_counts"][None], "bonds": known["bond_length_counts"][None]}

@@ -8,7 +8,7 @@ from ase_flatten.utils.typing import FloatArray
 
 
 def configurational_temperature(positions: FloatArray, forces: FloatArray) -> FloatArray:
-    """Give the configurational temperature that each frame contributes, (n_frames,) in K.
+    """Return the configurational temperature that each frame contributes, (n_frames,) in K.
 
     Generalised equipartition: of a bound molecule ⟨Σ_i (x_i - x̄)·∂U/∂x_i⟩ = (3 n_atoms - 3) k_B T, with x̄ the
     centre of the atoms, since the integral of ∂(x e^{-U/kT})/∂x vanishes (the virial among the vector fields
@@ -25,7 +25,7 @@ def configurational_temperature(positions: FloatArray, forces: FloatArray) -> Fl
 
 
 def mean_and_error(series: FloatArray) -> tuple[float | None, float | None]:
-    """Give mean and standard error of an (n, n_replicas) series; None where there are none."""
+    """Return mean and standard error of an (n, n_replicas) series; None where there are none."""
     if series.size < 2:
         return None, None
     return float(series.mean()), mean_error(series)

@@ -29,7 +29,7 @@ _MOST_ORIGINS = 200
 
 
 def total_energy(potential: FloatArray, kinetic: FloatArray, zero_energy_eV: float) -> FloatArray:
-    """Give the total energy in kcal/mol above `zero_energy_eV`, in the shape of the energies in eV."""
+    """Return the total energy in kcal/mol above `zero_energy_eV`, in the shape of the energies in eV."""
     return (potential + kinetic - zero_energy_eV) / KCAL_PER_MOL
 
 
@@ -49,7 +49,7 @@ def running_average(series: FloatArray) -> FloatArray:
 
 
 def running_error(series: FloatArray) -> FloatArray:
-    """Give the standard error of `running_average`, (n,), from the correlation found in the whole series."""
+    """Return the standard error of `running_average`, (n,), from the correlation found in the whole series."""
     finite = series[:, np.isfinite(series).all(axis=0)]
     centre = np.nanmean(series) if np.isfinite(series).any() else 0.0
     total, count = _cumulative(series - centre)
@@ -226,7 +226,7 @@ def timeseries() -> Any:
 
 
 def known_or_none(value: float) -> float | None:
-    """Give None for NaN, which JSON has not."""
+    """Return None for NaN, which JSON has not."""
     return None if np.isnan(value) else value
 
 

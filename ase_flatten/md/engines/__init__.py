@@ -60,7 +60,7 @@ class Engine(Protocol):
     """
 
     def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
-        """Give the frame before the first step.
+        """Return the frame before the first step.
 
         Parameters
         ----------

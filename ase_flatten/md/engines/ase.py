@@ -49,7 +49,7 @@ class ASEEngine:
             rng.bit_generator.state = generator
 
     def state(self) -> State:
-        """Give positions, momenta, and the generators as JSON."""
+        """Return positions, momenta, and the generators as JSON."""
         return {
             "step": self._step,
             "positions": np.array([atoms.positions for atoms in self._replicas]),

@@ -73,7 +73,7 @@ class BatchedEngine:
         self._rng.bit_generator.state = json.loads(str(state["generator"]))
 
     def state(self) -> State:
-        """Give all arrays, and the generator as JSON."""
+        """Return all arrays, and the generator as JSON."""
         arrays = {
             "positions": self._x, "momenta": self._p, "forces": self._f, "potential": self._u, "heat": self._heat,
             "chain": self._chain,

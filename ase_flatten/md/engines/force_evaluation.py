@@ -13,7 +13,7 @@ Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
 
 
 def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
-    """Give a function from positions to potential energies, forces, and what went wrong with which."""
+    """Return a function from positions to potential energies, forces, and what went wrong with which."""
     if hasattr(calculator, "predict"):
 
         def together(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:

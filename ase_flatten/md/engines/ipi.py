@@ -81,7 +81,7 @@ class IPIEngine:
         return frame
 
     def state(self) -> State:
-        """Give the step, i-PI's last checkpoint, and how many steps it lies before."""
+        """Return the step, i-PI's last checkpoint, and how many steps it lies before."""
         assert self._process is not None, "begin or resume comes first"
         checkpoint, since = self._process.checkpoint()
         return {"step": self._step, "checkpoint": checkpoint, "since": since}

@@ -89,7 +89,7 @@ def first_input(
 
 
 def checkpoint_step(checkpoint: str) -> int:
-    """Give the step of a checkpoint, as i-PI counts."""
+    """Return the step of a checkpoint, as i-PI counts."""
     return int(ET.fromstring(checkpoint).findtext("step", "0"))  # left out at zero
 
 
@@ -135,7 +135,7 @@ class OutputReader:
         )  # fmt: skip
 
     def _last(self, path: Path) -> FloatArray:
-        """Give the numbers of the last frame: they follow the cell and their count."""
+        """Return the numbers of the last frame: they follow the cell and their count."""
         n_numbers = 3 * len(self._numbers)
         with path.open("rb") as stream:
             stream.seek(-self._length[path] + 8 * 9, os.SEEK_END)
@@ -195,7 +195,7 @@ def _prefix(replica: int) -> str:
 
 
 def _last_line(path: Path) -> list[float]:
-    """Give step, potential, kinetic and conserved energy, Hartree."""
+    """Return step, potential, kinetic and conserved energy, Hartree."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 200))
         # What was freed reads as zeros.

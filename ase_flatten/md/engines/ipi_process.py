@@ -118,7 +118,7 @@ class IPIProcess:
         self._outputs = self._reader.read()
 
     def frame(self) -> tuple[Outputs, dict[int, str]]:
-        """Give the last frame, and what went wrong with which replica since the one before."""
+        """Return the last frame, and what went wrong with which replica since the one before."""
         served, problems = self._turns.last()
         assert (self._outputs.step == self._turns.allowed).all(), "i-PI wrote no frame of this step"
         same = np.isclose(self._outputs.positions, served, rtol=1e-12, atol=1e-12, equal_nan=True)
@@ -239,7 +239,7 @@ class _Turns:
             return self._done or self.ended
 
     def last(self) -> tuple[FloatArray, dict[int, str]]:
-        """Give the positions that were last evaluated, and the problems since the last time."""
+        """Return the positions that were last evaluated, and the problems since the last time."""
         problems, self._problems = self._problems, {}
         return np.array(self._positions), problems
 

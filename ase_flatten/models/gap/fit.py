@@ -87,7 +87,7 @@ def run_gap_fit(
 
 
 def arguments(settings: Mapping[str, Any], seed: int) -> list[str]:
-    """Give the arguments of `gap_fit`, each one a word of its own."""
+    """Return the arguments of `gap_fit`, each one a word of its own."""
     soap = {
         "cutoff": settings["cutoff"], "n_max": settings["n_max"], "l_max": settings["l_max"],
         "atom_sigma": settings["atom_sigma"], "covariance_type": "dot_product", "zeta": settings["zeta"],
@@ -147,7 +147,7 @@ def _follow(output: IO[str], kept: IO[str]) -> None:
 
 
 def _reason(output: str) -> str:
-    """Give the line of QUIP's output that says what went wrong."""
+    """Return the line of QUIP's output that says what went wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for marker in ("SYSTEM ABORT", "error", "ERROR", "missing"):
         for line in reversed(lines):

@@ -108,7 +108,7 @@ class GAPTrainer:
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Give the models as they are: nothing was chosen by the data."""
+        """Return the models as they are: nothing was chosen by the data."""
         return [model for _, model in trained]
 
 
@@ -121,7 +121,7 @@ class GAPFamily:
     expensive = True
 
     def trainer(self, *, preset: str = "paper", **settings: Any) -> GAPTrainer:
-        """Give a trainer; see `GAPTrainer` for the settings, which go before those of the preset.
+        """Return a trainer; see `GAPTrainer` for the settings, which go before those of the preset.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class GAPFamily:
         return trainer
 
     def settings(self, trainer: GAPTrainer) -> dict[str, Any]:
-        """Give the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, as JSON can hold them."""
         return asdict(trainer)
 
     def load(self, folder: Path) -> GAPModel:

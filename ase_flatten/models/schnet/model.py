@@ -115,7 +115,7 @@ class SchNetModel:
         return Prediction((energies + self._offset) * self._unit, forces * self._unit)
 
     def leads(self, dataset: Dataset, frames: IntArray) -> bool:
-        """Tell whether the frames that it was trained on come first in `frames`."""
+        """Return whether the frames that it was trained on come first in `frames`."""
         before = self.training["frames"]
         return self.training["digest"] == dataset.digest and np.array_equal(frames[: len(before)], before)
 
@@ -162,7 +162,7 @@ def load_best_model(path: Path, numbers: IntArray, energy_unit: str) -> SchNetMo
 
 
 def as_schnetpack(folder: str | Path) -> Any:
-    """Give the potential of a model folder to SchNetPack, in float64, kcal/mol and Å.
+    """Return the potential of a model folder to SchNetPack, in float64, kcal/mol and Å.
 
     ``torch.save(as_schnetpack("runs/demo/improved"), "best_model")`` writes what `SpkCalculator` reads.
     """

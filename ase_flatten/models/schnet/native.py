@@ -71,7 +71,7 @@ def make_potential(
 
 
 def offset_of(potential: Any, numbers: IntArray) -> float:
-    """Give what the postprocessors of a potential add to the energy of a molecule."""
+    """Return what the postprocessors of a potential add to the energy of a molecule."""
     offset = 0.0
     for step in potential.postprocessors:
         if isinstance(step, transform.AddOffsets):

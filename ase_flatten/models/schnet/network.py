@@ -63,7 +63,7 @@ class MoleculeNetwork(nn.Module):
         return int(self.n_atoms**2 * self.representation.n_filters)
 
     def energies(self, distances: Tensor) -> Tensor:
-        """Give the energies of distances, (n_pairs, n_frames), in the order of the upper triangle."""
+        """Return the energies of distances, (n_pairs, n_frames), in the order of the upper triangle."""
         n_frames, schnet = distances.shape[1], self.representation
         radial = schnet.radial_basis(distances)
         cutoff = schnet.cutoff_fn(distances)[..., None]
@@ -76,13 +76,13 @@ class MoleculeNetwork(nn.Module):
         return atomic.sum(0).squeeze(-1)
 
     def distances(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the distances of all pairs, (n_pairs, n_frames), and the vectors between their atoms."""
+        """Return the distances of all pairs, (n_pairs, n_frames), and the vectors between their atoms."""
         by_atom = positions.transpose(0, 1)
         vectors = by_atom.index_select(0, self.first) - by_atom.index_select(0, self.second)
         return vectors.norm(dim=2), vectors
 
     def forward(self, positions: Tensor, *, differentiable: bool = False) -> tuple[Tensor, Tensor]:
-        """Give energies, (n_frames,), and forces of positions, (n_frames, n_atoms, 3).
+        """Return energies, (n_frames,), and forces of positions, (n_frames, n_atoms, 3).
 
         Parameters
         ----------

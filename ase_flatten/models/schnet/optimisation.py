@@ -120,11 +120,11 @@ class Labels:
         return len(self.energies)
 
     def take(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give a batch."""
+        """Return a batch."""
         return self.positions[frames], self.energies[frames], self.forces[frames]
 
     def to(self, device: torch.device) -> "Labels":
-        """Give them on a device."""
+        """Return them on a device."""
         return Labels(self.positions.to(device), self.energies.to(device), self.forces.to(device))
 
 
@@ -216,7 +216,7 @@ class _Task(pl.LightningModule):
         return self.plan.patience is not None and self.looks["since_gain"] >= self.plan.patience
 
     def state(self) -> dict[str, Any]:
-        """Give all that the rest of the training depends on."""
+        """Return all that the rest of the training depends on."""
         return {
             "steps_done": self.steps_done,
             "network": self.network.state_dict(),
@@ -294,14 +294,14 @@ class _Task(pl.LightningModule):
             looks.update(since_halving=0, halvings=looks["halvings"] + 1)
 
     def _height(self, step: int) -> float:
-        """Give the ramps of the learning rate, up at the beginning and down in the end."""
+        """Return the ramps of the learning rate, up at the beginning and down in the end."""
         up = (step + 1) / _WARM_UP_STEPS
         down = (self.plan.n_steps - step) / (_COOL_DOWN_SHARE * self.plan.n_steps)
         return min(1.0, up, down)
 
 
 class _Batches:
-    """Give the frames of the next gradient steps, which do not depend on when the training was stopped."""
+    """Return the frames of the next gradient steps, which do not depend on when the training was stopped."""
 
     def __init__(self, task: _Task) -> None:
         self._task = task

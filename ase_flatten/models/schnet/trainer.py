@@ -51,7 +51,7 @@ class SchNetTrainer:
         self.settings, self._workplace = settings, workplace
 
     def within(self, workplace: Workplace) -> "SchNetTrainer":
-        """Give a trainer that goes on with what was left unfinished in a workplace."""
+        """Return a trainer that goes on with what was left unfinished in a workplace."""
         return SchNetTrainer(self.settings, workplace)
 
     def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
@@ -124,7 +124,7 @@ class SchNetTrainer:
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Give the models as they are, nothing was chosen by the data; warn of those that are far from converged."""
+        """Return the models as they are, nothing was chosen by the data; warn of those that are far from converged."""
         models = [model for _, model in trained]
         for note in dict.fromkeys(convergence_note(model.hyper_parameters) for model in models):
             if note is not None:
@@ -134,7 +134,7 @@ class SchNetTrainer:
     def _budget(
         self, dataset: Dataset, frames: IntArray, previous: Model | None
     ) -> tuple[SchNetSettings, int, int | None, SchNetModel | None]:
-        """Give the settings, the gradient steps to make, the patience, and the model whose weights to go on from."""
+        """Return the settings, the gradient steps to make, the patience, and the model whose weights to go on from."""
         if not isinstance(previous, SchNetModel):
             return self.settings, _steps(self.settings, len(frames)), self.settings.patience, None
         settings = SchNetSettings(
@@ -166,14 +166,14 @@ class SchNetFamily:
     expensive = False
 
     def trainer(self, *, preset: str = "small", **settings: Any) -> SchNetTrainer:
-        """Give a trainer; see `SchNetSettings` for the settings, which go before those of the preset."""
+        """Return a trainer; see `SchNetSettings` for the settings, which go before those of the preset."""
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         check_settings(settings, SchNetSettings, "preset")
         return SchNetTrainer(SchNetSettings(**{**PRESETS[preset], **settings}))
 
     def settings(self, trainer: SchNetTrainer) -> dict[str, Any]:
-        """Give the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, as JSON can hold them."""
         return asdict(trainer.settings)
 
     def load(self, folder: Path) -> SchNetModel:
@@ -185,7 +185,7 @@ FAMILY = SchNetFamily()
 
 
 def _steps(settings: SchNetSettings, n_frames: int) -> int:
-    """Give the gradient steps that so many frames are worth."""
+    """Return the gradient steps that so many frames are worth."""
     return STRETCH * math.ceil(settings.epochs * n_frames / settings.batch_size / STRETCH)
 
 
@@ -215,6 +215,6 @@ def _centre(potential: Any, dataset: Dataset, valid: IntArray) -> None:
 
 
 def _labels(dataset: Dataset, frames: IntArray, offset: float, unit: float) -> Labels:
-    """Give frames to the network: the offset is taken off before precision is."""
+    """Return frames to the network: the offset is taken off before precision is."""
     arrays = dataset.positions[frames], (dataset.energies[frames] - offset) / unit, dataset.forces[frames] / unit
     return Labels(*(torch.tensor(array, dtype=torch.float32) for array in arrays))

@@ -62,7 +62,7 @@ class TrainingGeometries:
         self._distances.clear()
 
     def distances(self, first: int) -> FloatArray:
-        """Give the distances of the block row that begins at `first` to all frames up to its end."""
+        """Return the distances of the block row that begins at `first` to all frames up to its end."""
         if first not in self._distances:
             rows, columns = self.geometries[first : first + self.block], self.geometries[: first + self.block]
             found = image_distances(rows, columns, self.orders)

@@ -89,7 +89,7 @@ def n_modes_of(n_atoms: int) -> int:
 
 
 def pair_orders(permutations: IntArray) -> IntArray:
-    """Give the permutations of the pairs that go with those of the atoms, (n_permutations, n_pairs)."""
+    """Return the permutations of the pairs that go with those of the atoms, (n_permutations, n_pairs)."""
     return np.array([pair_permutation(permutation) for permutation in permutations])
 
 

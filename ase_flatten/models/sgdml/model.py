@@ -106,6 +106,6 @@ def load_model_file(path: Path) -> SGDMLModel:
 
 
 def text_of(value: Any) -> str:
-    """Give a text entry of a model file, whatever type it was saved in."""
+    """Return a text entry of a model file, whatever type it was saved in."""
     value = value.item() if isinstance(value, np.ndarray) else value
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -158,7 +158,7 @@ class Predictor:
         return energies, forces
 
     def _descriptors(self, positions: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Give (x̃, 1, |x̃|²), inverse distances, and differences of positions."""
+        """Return (x̃, 1, |x̃|²), inverse distances, and differences of positions."""
         difference = positions[:, self._i] - positions[:, self._j]
         inverse = 1.0 / np.sqrt(np.einsum("fpx,fpx->fp", difference, difference))
         x = np.ones((len(positions), inverse.shape[1] + 2))
@@ -197,7 +197,7 @@ def _scratch(name: str, *shape: int) -> FloatArray:
 
 @cache
 def torch_with_cuda() -> Any:
-    """Give torch where it has a CUDA device, else None; without a driver torch is not even imported."""
+    """Return torch where it has a CUDA device, else None; without a driver torch is not even imported."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         import torch

@@ -150,12 +150,12 @@ class SGDMLFamily:
     expensive = False
 
     def trainer(self, **settings: Any) -> SGDMLTrainer:
-        """Give a trainer; see `SGDMLTrainer` for the settings."""
+        """Return a trainer; see `SGDMLTrainer` for the settings."""
         check_settings(settings, SGDMLTrainer)
         return SGDMLTrainer(**settings)
 
     def settings(self, trainer: SGDMLTrainer) -> dict[str, Any]:
-        """Give the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, as JSON can hold them."""
         return asdict(trainer)
 
     def load(self, folder: Path) -> SGDMLModel:
@@ -177,7 +177,7 @@ def _trained(task: Task, *, grown_from: KernelFactor | None = None, keep: bool =
 
 
 def _task_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> Task:
-    """Give the task of training other frames as a model was trained."""
+    """Return the task of training other frames as a model was trained."""
     settings = model.hyper_parameters
     return Task(dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"])
 
@@ -193,7 +193,7 @@ def _continued(dataset: Dataset, frames: IntArray, valid: IntArray, previous: Mo
 
 
 def _leads(model: SGDMLModel, dataset: Dataset, frames: IntArray) -> bool:
-    """Tell whether the frames that a model was trained on come first in `frames`."""
+    """Return whether the frames that a model was trained on come first in `frames`."""
     if text_of(model.content.get("md5_train", "")) != text_of(fingerprint(dataset)):
         return False
     before = np.asarray(model.content["idxs_train"])
@@ -253,7 +253,7 @@ def _walk(
 
 
 def _gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:
-    """Tell whether errors of the same frames are lower: in the mean beyond noise, and for most frames."""
+    """Return whether errors of the same frames are lower: in the mean beyond noise, and for most frames."""
     gain = errors - others
     beyond_noise = gain.mean() > n_standard_errors * np.std(gain) / np.sqrt(len(gain))
     return bool(beyond_noise and np.median(gain) > 0)
@@ -264,7 +264,7 @@ def _total_errors(models: list[Model], dataset: Dataset, frames: IntArray) -> Fl
 
 
 def _squared_errors(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
-    """Give the mean squared force error of each frame, (eV/Å)², per component."""
+    """Return the mean squared force error of each frame, (eV/Å)², per component."""
     error = model.predict(dataset.positions[frames]).forces - dataset.forces[frames]
     return np.mean(error**2, axis=(1, 2))
 

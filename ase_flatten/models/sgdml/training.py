@@ -51,11 +51,11 @@ class Task:
     _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
 
     def at(self, *, sigma: float) -> "Task":
-        """Give the same task with another length scale; geometries and distances are computed once for all."""
+        """Return the same task with another length scale; geometries and distances are computed once for all."""
         return replace(self, sigma=sigma)
 
     def part(self, n_frames: int) -> "Task":
-        """Give the task for so many of its frames, evenly spread, or itself where it has no more."""
+        """Return the task for so many of its frames, evenly spread, or itself where it has no more."""
         if len(self.frames) <= n_frames:
             return self
         places = np.linspace(0, len(self.frames) - 1, n_frames).round().astype(np.int64)
@@ -139,7 +139,7 @@ class Task:
         return self._shared["all"]
 
     def entries(self, regularisation: float) -> dict[str, Any]:
-        """Give the entries of a task of the package."""
+        """Return the entries of a task of the package."""
         return {
             "type": "t",
             "code_version": version("sgdml"),
@@ -165,7 +165,7 @@ class Task:
         }
 
     def _content(self, factor: KernelFactor, found: Coefficients) -> dict[str, Any]:
-        """Give the entries of a model file of the package."""
+        """Return the entries of a model file of the package."""
         task = self.entries(factor.regularisation)
         kept = (
             "code_version", "dataset_name", "dataset_theory", "z", "idxs_train", "md5_train", "idxs_valid",
@@ -200,10 +200,10 @@ class Task:
 
 
 def available_bytes() -> int:
-    """Give the memory that a training may take."""
+    """Return the memory that a training may take."""
     return max(0, psutil.virtual_memory().available - _MARGIN)
 
 
 def fingerprint(dataset: Dataset) -> bytes:
-    """Give what model files name a data set by."""
+    """Return what model files name a data set by."""
     return dataset.digest[:32].encode()
