@@ -37,7 +37,7 @@ class FlattenedTorchSim(ModelInterface):
         self._memory_scales_with = "n_atoms"
 
     def forward(self, state: Any, **_: Any) -> dict[str, torch.Tensor]:
-        """Return energies (n_systems,) in eV and forces (n_systems * n_atoms, 3) in eV/Å; periodic cells are ignored."""
+        """Return energies (n_systems,), eV, and forces (n_systems * n_atoms, 3), eV/Å; periodic cells are ignored."""
         known = self._calculator.model.numbers
         numbers = state["atomic_numbers"] if isinstance(state, dict) else state.atomic_numbers
         positions = state["positions"] if isinstance(state, dict) else state.positions

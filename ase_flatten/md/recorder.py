@@ -182,7 +182,7 @@ class Recorder:
             yield {name: rest[name] for name in names}
 
     def _kept(self) -> np.ndarray:
-        """Return which records go into which trajectory, as far as failures are known: (n_records, n_replicas) bools."""
+        """Return which records go into which trajectory, as far as failures are known, (n_records, n_replicas)."""
         n_records = self.protocol.n_records
         n_physical = np.full(len(self.alive), n_records)
         for failure in self.failures:
