@@ -18,6 +18,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
+def printable(text: object, *, most: int = 300) -> str:
+    """Return text from a file so that it can stand in a message: no control characters, and not too long."""
+    shown = "".join(character if character.isprintable() else " " for character in str(text)[: most + 1])
+    return shown if len(shown) <= most else f"{shown[:most]}..."
+
+
 def not_installed(what: str, package: str, *, extra: str, error: ImportError | None = None) -> InputError:
     """Make the error for a package that `what` needs, and that an extra of this distribution installs."""
     reason = "" if error is None else f" ({error})"
