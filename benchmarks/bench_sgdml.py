@@ -36,7 +36,7 @@ from ase_flatten.models.sgdml import FAMILY, SGDMLModel
 from ase_flatten.models.sgdml.sgdml_package import find_permutations
 from ase_flatten.models.sgdml.sgdml_package import package as load_package
 from ase_flatten.models.sgdml.sgdml_package import train as train_by_package
-from ase_flatten.models.sgdml.training import Task
+from ase_flatten.models.sgdml.single_training import SingleTraining
 from ase_flatten.selection.cluster_errors import frame_errors
 from ase_flatten.selection.flattening import Schedule, flatten
 from ase_flatten.utils.cores import n_cores
@@ -127,11 +127,13 @@ class Data:
         every = max(1, dataset.n_frames // 250)
         return find_permutations(dataset.positions[::every], dataset.numbers)
 
-    def task(self, molecule: str, n_frames: int, *, sigma: float = SIGMA) -> Task:
+    def task(self, molecule: str, n_frames: int, *, sigma: float = SIGMA) -> SingleTraining:
         """Give the training on evenly spread frames."""
         dataset = self.dataset(molecule)
         frames = np.linspace(0, dataset.n_frames - 1, n_frames).round().astype(np.int64)
-        return Task(dataset, frames, self.test_frames(molecule, 200), self.permutations(molecule), sigma, LAMBDA)
+        return SingleTraining(
+            dataset, frames, self.test_frames(molecule, 200), self.permutations(molecule), sigma, LAMBDA
+        )
 
     def test_frames(self, molecule: str, n_frames: int) -> IntArray:
         """Give frames that no training of `task` contains, nearly."""
@@ -276,7 +278,7 @@ def train_and_report(data: Data, molecule: str, sizes: Sizes) -> None:
     """Train once, and print the peak of memory."""
     dataset = data.dataset(molecule)
     frames = np.linspace(0, dataset.n_frames - 1, sizes.memory).round().astype(np.int64)
-    task = Task(dataset, frames, frames[:0], np.arange(dataset.n_atoms)[None], SIGMA, LAMBDA)
+    task = SingleTraining(dataset, frames, frames[:0], np.arange(dataset.n_atoms)[None], SIGMA, LAMBDA)
     before = peak_GB()
     seconds, (content, factor) = timed(task.train)
     error = force_rmse(content, dataset, data.test_frames(molecule, 200))
@@ -346,7 +348,7 @@ def with_objects(content: dict[str, Any]) -> dict[str, Any]:
     return {"f_err": {}, "e_err": {}, "md5_test": None, **content}
 
 
-def differences(ours: dict[str, Any], package: dict[str, Any], task: Task) -> str:
+def differences(ours: dict[str, Any], package: dict[str, Any], task: SingleTraining) -> str:
     """Write how far two models are apart, in coefficients and forces."""
     frames = task.valid
     forces = [SGDMLModel(one).predict(task.dataset.positions[frames]).forces for one in (ours, package)]
@@ -368,7 +370,7 @@ def force_rmse(content: dict[str, Any], dataset: Dataset, frames: IntArray) -> f
     return float(np.sqrt(frame_errors(SGDMLModel(content), dataset, frames).force_mse.mean()) / KCAL_PER_MOL)
 
 
-def label(task: Task, molecule: str) -> str:
+def label(task: SingleTraining, molecule: str) -> str:
     """Name a task."""
     return f"{molecule:<10s} {len(task.frames)} frames, {len(task.permutations)} permutations:"
 

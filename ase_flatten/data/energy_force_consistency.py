@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import ENERGY_UNITS, LENGTH_UNITS, output_units
-from ase_flatten.geometry.pair_distances import blocks
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MAX_PAIRS = 1000

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ase_flatten.geometry.pair_distances import blocks
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 BONDED = 1.25

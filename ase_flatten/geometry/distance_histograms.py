@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ase_flatten.geometry.pair_distances import blocks
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 BIN_WIDTH = 0.02

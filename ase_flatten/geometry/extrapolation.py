@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, blocks, pair_distances, pair_permutation
+from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, pair_distances, pair_permutation
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 QUANTILE = 0.95

@@ -1,19 +1,16 @@
 """Pair distances: the descriptor of configurational space (Fonseca et al. 2021, eqs. 1-3)."""
 
-from collections.abc import Iterator
 from itertools import permutations, product
 from math import factorial, prod
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 NEAR_IDENTICAL = 0.01
 """Frames are near-identical below this root-mean-square difference of their pair distances, Å."""
-
-BLOCK_BYTES = 2**27
-"""How much memory one block of a blocked computation takes."""
 
 _MOST_EXCHANGES = 120
 _TREE_DIMENSIONS = 8
@@ -65,13 +62,6 @@ def exchanges_of_like_atoms(numbers: IntArray) -> IntArray:
             exchange[group] = image
         exchanges.append(exchange)
     return np.array(exchanges)
-
-
-def blocks(n_rows: int, bytes_per_row: int) -> Iterator[slice]:
-    """Cut `n_rows` into slices that take about `BLOCK_BYTES` each."""
-    step = max(1, BLOCK_BYTES // bytes_per_row)
-    for start in range(0, n_rows, step):
-        yield slice(start, min(start + step, n_rows))
 
 
 def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:

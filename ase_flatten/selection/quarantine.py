@@ -15,8 +15,9 @@ import numpy as np
 
 from ase_flatten.checking.labels import LabelJudgement, Thresholds, check_labels, judge_labels, quick_training_size
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.geometry.pair_distances import blocks, squared_distances
+from ase_flatten.geometry.pair_distances import squared_distances
 from ase_flatten.models import Model
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray

@@ -20,7 +20,7 @@ from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import reference_arrays
 from ase_flatten.evaluation.held_out import evaluate
 from ase_flatten.geometry.pair_distances import pair_distances
-from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
+from ase_flatten.models import Family, Model, Trainer, Workplace, family
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
 from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, set_aside
@@ -75,13 +75,13 @@ def train(
         settings = replace(settings, subset=made_by.expensive)
     trainer = made_by.trainer(**settings.trainer)
     if settings.default_draws is None:
-        costly = made_by.expensive or isinstance(trainer, LongTrainer)
+        costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
         settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
     content = _checked(run, dataset, settings, made_by, trainer, resume, source)
     descriptors = pair_distances(dataset.positions)
     quarantine = _first_quarantine(run, dataset, descriptors, settings, progress)
     write_json(run.folder / "run.json", content)
-    if isinstance(trainer, LongTrainer):
+    if isinstance(trainer, Trainer):  # a plugin's need not be
         trainer = trainer.within(Workplace(unfinished, progress))
     if not all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz")):
         _lay_out(run, dataset, descriptors, settings, progress)

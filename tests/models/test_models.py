@@ -14,7 +14,7 @@ from conftest import RARE_WATER
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.models import families, family
 from ase_flatten.models.model_folder import CARD, load_model, save_model
-from ase_flatten.models.sgdml import FAMILY, SGDMLModel, load_model_file, trainer
+from ase_flatten.models.sgdml import FAMILY, SGDMLModel, length_scale, load_model_file
 from ase_flatten.selection.cluster_errors import frame_errors
 from ase_flatten.testing import check_model
 from ase_flatten.utils.exceptions import InputError
@@ -141,7 +141,7 @@ def test_settling_mends_a_bad_length_scale_for_all_models_alike(water):
 
 
 def test_a_few_frames_far_away_do_not_choose_the_length_scale():
-    first, rng = trainer.LENGTH_SCALES.index(trainer.FIRST_LENGTH_SCALE), np.random.default_rng(0)
+    first, rng = length_scale.LENGTH_SCALES.index(length_scale.FIRST_LENGTH_SCALE), np.random.default_rng(0)
     usual, far = rng.uniform(0.9, 1.1, 100), np.zeros(100)
     far[:2] = 5000
 
@@ -152,12 +152,12 @@ def test_a_few_frames_far_away_do_not_choose_the_length_scale():
         return of_most(place) + far * np.array([1 + 0.02 * (place - first), 1 - 0.01 * (place - first)] * 50)
 
     assert np.argmin([of_all(place).mean() for place in range(first + 1)]) == 0
-    assert trainer._walk(first, of_all, n_standard_errors=1) == first
-    assert trainer._walk(0, of_most, n_standard_errors=1) == first
+    assert length_scale.descend(first, of_all, n_standard_errors=1) == first
+    assert length_scale.descend(0, of_most, n_standard_errors=1) == first
     away = {0: 1.0, 1: 2.0, first: 0.5}  # a minimum at the shortest length scale, with a barrier before it
     barred = lambda place: usual * away.get(place, 3.0)  # noqa: E731
-    assert trainer._walk(0, barred, n_standard_errors=2) == 0
-    assert trainer._walk(0, barred, n_standard_errors=2, shortcuts=[first]) == first
+    assert length_scale.descend(0, barred, n_standard_errors=2) == 0
+    assert length_scale.descend(0, barred, n_standard_errors=2, shortcuts=[first]) == first
 
 
 def test_the_integration_constant_is_that_of_the_validation_frames(water):

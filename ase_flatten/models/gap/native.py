@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +26,7 @@ LABEL = "GAP"
 _OURS = "ase_flatten"
 """The element of model.xml that holds what QUIP does not keep: the order of the atoms, and the settings."""
 
+_E0 = re.compile(r'(<e0 Z="\d+" value=")([^"]+)(")')
 _SPARSE_FILE = re.compile(re.escape(MODEL_FILE) + r"\.sparseX\.\w+")
 _ELEMENTS = {LABEL, "Potential", "GAP_params", "GAP_data", "e0", "gpSparse", "gpCoordinates", "descriptor",
              "permutation", "sparseX", "command_line", _OURS}  # fmt: skip
@@ -95,6 +96,21 @@ def take_native(folder: Path, numbers: IntArray, settings: Mapping[str, Any]) ->
     for path in sorted(folder.glob(f"{MODEL_FILE}.sparseX.*")):
         contents[path.name.replace(label, LABEL)] = path.read_bytes()
     return NativeFiles(contents, numbers, dict(settings))
+
+
+def shifted(files: NativeFiles, shift: float) -> NativeFiles:
+    """Return the files of a model with all energies of the molecule raised by `shift`, eV.
+
+    The shift is distributed equally over the reference energies e0 of the atoms, which QUIP adds to the energy.
+    """
+    per_atom = shift / len(files.numbers)
+
+    def raise_e0(found: re.Match[str]) -> str:
+        return f"{found[1]}{float(found[2]) + per_atom!r}{found[3]}"
+
+    text, n_found = _E0.subn(raise_e0, files.contents[MODEL_FILE].decode())
+    assert n_found, "gap_fit writes e0 of every element"
+    return replace(files, contents={**files.contents, MODEL_FILE: text.encode()})
 
 
 def soap_dimensions(n_species: int, n_max: int, l_max: int) -> int:

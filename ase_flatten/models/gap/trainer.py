@@ -11,9 +11,10 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model, check_settings, check_whole_numbers
+from ase_flatten.models import Model, Trainer, check_settings, check_whole_numbers
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
+from ase_flatten.models.gap.native import shifted
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import IntArray
 
@@ -24,12 +25,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Settings under one name. The small one suits a laptop."""
 
+_VALIDATION_FRAMES = 1000
 _WHOLE = {"n_max": 1, "l_max": 0, "zeta": 1, "n_sparse": 1}
 _POSITIVE = ("cutoff", "atom_sigma", "delta", "energy_sigma", "force_sigma", "sparse_jitter")
 
 
 @dataclass(frozen=True)
-class GAPTrainer:
+class GAPTrainer(Trainer):
     """Train GAP models with SOAP.
 
     Parameters
@@ -77,10 +79,6 @@ class GAPTrainer:
         if self.e0 != "average" and not _are_reference_energies(self.e0):
             raise InputError(f'e0 must be average or energies by symbol, such as {{"H": -13.6}} (eV), got {self.e0!r}')
 
-    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
-        """Draw a uniform sample of the pool."""
-        return rng.choice(pool, n_frames, replace=False)
-
     def fit(
         self,
         dataset: Dataset,
@@ -90,7 +88,9 @@ class GAPTrainer:
         rng: np.random.Generator,
         previous: Model | None = None,
     ) -> GAPModel:
-        """Train on `frames`, always anew; `previous` gives the settings. The validation frames are not looked at.
+        """Train on `frames` from scratch, with the settings of `previous` if there is one.
+
+        The validation frames determine the energy offset, unless `e0` gives the energies of the isolated atoms.
 
         Raises
         ------
@@ -103,13 +103,19 @@ class GAPTrainer:
             if missing:
                 raise InputError(f"expected a reference energy e0 of every element, found none of {sorted(missing)[0]}")
         seed = int(rng.integers(1, 2**31 - 1))
-        return GAPModel(run_gap_fit(find_gap_fit(), dataset, frames, asdict(trainer), seed))
+        model = GAPModel(run_gap_fit(find_gap_fit(), dataset, frames, asdict(trainer), seed))
+        return trainer._centred(model, dataset, valid)
 
-    def settle(
-        self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
-    ) -> list[Model]:
-        """Return the models as they are: nothing was chosen by the data."""
-        return [model for _, model in trained]
+    def _centred(self, model: GAPModel, dataset: Dataset, valid: IntArray) -> GAPModel:
+        """Shift the energies so that their mean error over the validation frames is zero.
+
+        The training frames of improved training are those where the model errs most, so their mean energy is biased.
+        """
+        if self.e0 != "average" or not len(valid):
+            return model
+        valid = valid[:: math.ceil(len(valid) / _VALIDATION_FRAMES)]
+        errors = dataset.energies[valid] - model.predict(dataset.positions[valid]).energies
+        return GAPModel(shifted(model.files, float(errors.mean())))
 
 
 class GAPFamily:

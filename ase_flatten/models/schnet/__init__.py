@@ -1,7 +1,7 @@
-"""SchNet (Schütt et al. 2018, doi:10.1063/1.5019779) by SchNetPack's modules, for one molecule at a time.
+"""SchNet (Schütt et al. 2018, doi:10.1063/1.5019779) with the modules of SchNetPack, for one molecule at a time.
 
-`device, settings -> native -> network -> training` make and train a network, `model` predicts with it, and
-`trainer` fits it into the loop of improved training.
+`native` makes and reads SchNetPack's potentials, `network` evaluates one for a single molecule, `training_plan` and
+`lightning_training` train it, `model` predicts with it, and `trainer` takes part in improved training.
 """
 
 from ase_flatten.models.schnet.model import MODEL_FILE, SchNetModel, as_schnetpack, load_best_model

@@ -1,4 +1,4 @@
-"""Where to compute, and on how many threads."""
+"""The device to compute on, and the number of threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ import torch
 from ase_flatten.utils.exceptions import InputError
 
 ONE_THREAD_BELOW = 2**18
-"""Numbers in the largest arrays of a computation, below which one thread does it best."""
+"""Size of the largest array of a computation, in elements, below which a single thread is fastest."""
 
 
 def find_device(wanted: str | torch.device | None) -> torch.device:
-    """Find the device to compute on: a GPU if there is one, where nobody says.
+    """Return the device to compute on: by default, a GPU if there is one.
 
     Raises
     ------
     InputError
-        A device that is neither cpu nor cuda, or that this machine does not have.
+        The device is neither cpu nor cuda, or the machine does not have it.
     """
     if wanted is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,10 +34,10 @@ def find_device(wanted: str | torch.device | None) -> torch.device:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch, in this thread, from sharing out work among others.
+    """Restrict torch to one thread within the block.
 
-    Arrays of small molecules are too small for it: it gains nothing, and where other
-    processes are busy too, each operation waits for the slowest thread.
+    The arrays of small molecules are too small to gain from more, and on a busy machine each operation would wait
+    for the slowest thread.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

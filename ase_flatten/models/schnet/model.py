@@ -1,4 +1,4 @@
-"""SchNet models: predictions, and files that SchNetPack's users can load."""
+"""SchNet models: predictions, and files that SchNetPack can use."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 MODEL_FILE = "model.pt"
 ENERGY_UNIT = "kcal/mol"
 _PAIR_FEATURES_AT_ONCE = {"cpu": ONE_THREAD_BELOW, "cuda": 2**26}
-"""Elements of one array while predicting: on a CPU what stays in its cache, on a GPU a part of its memory."""
+"""Elements of the largest array of a prediction: on a CPU it fits the cache, on a GPU a part of its memory."""
 
 
 class SchNetModel:
@@ -34,16 +34,16 @@ class SchNetModel:
     potential : schnetpack.model.NeuralNetworkPotential
     numbers : (n_atoms,) int array
     hyper_parameters : mapping
-        The settings of the trainer, and `gradient_steps`; empty for a model from elsewhere.
+        The settings of the trainer, and `gradient_steps`; empty for a model that was not trained here.
     training : mapping
-        The `digest` of the data set and the `frames` that it was trained on; empty for a model from elsewhere.
+        The `digest` of the data set and the training `frames`; empty for a model that was not trained here.
     energy_unit : str
-        What the potential gives energies in; lengths are in Å.
+        Energy unit of the potential; lengths are in Å.
 
     Attributes
     ----------
     permutations : (n_permutations, n_atoms) int array
-        See `exchanges_of_like_atoms`; the model is invariant to all.
+        See `exchanges_of_like_atoms`; the model is invariant to all permutations of like atoms.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class SchNetModel:
         self.move()
 
     def move(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> None:
-        """Choose where and how exactly to predict: on a GPU if there is one, and in float64, where nobody says.
+        """Choose device and precision of predictions: by default, a GPU if there is one, and float64.
 
         Raises
         ------
         InputError
-            A device that this machine does not have, or another precision.
+            The machine does not have the device, or the precision is neither float64 nor float32.
         """
         wanted = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype or torch.float64
         if wanted not in (torch.float32, torch.float64):
@@ -115,12 +115,12 @@ class SchNetModel:
         return Prediction((energies + self._offset) * self._unit, forces * self._unit)
 
     def leads(self, dataset: Dataset, frames: IntArray) -> bool:
-        """Return whether the frames that it was trained on come first in `frames`."""
+        """Return whether `frames` begins with the frames that the model was trained on."""
         before = self.training["frames"]
         return self.training["digest"] == dataset.digest and np.array_equal(frames[: len(before)], before)
 
     def save(self, folder: Path) -> None:
-        """Write `model.pt`, which torch loads with ``weights_only=True``: plain values and SchNetPack's weights."""
+        """Write `model.pt`, plain values and SchNetPack's weights, which torch loads with ``weights_only=True``."""
         state = {name: value.detach().cpu().clone() for name, value in self.potential.state_dict().items()}
         content = {
             "numbers": torch.tensor(self.numbers),
@@ -133,12 +133,12 @@ class SchNetModel:
 
 
 def load_model_folder(folder: Path) -> SchNetModel:
-    """Load `model.pt` from a model folder, never unpickling.
+    """Load `model.pt` from a model folder, without unpickling.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or holds something else.
+        The file is missing, damaged, or not a SchNet model of this project.
     """
     path = folder / MODEL_FILE if folder.is_dir() else folder
     content = read_torch(path, "a SchNet model")
@@ -151,20 +151,21 @@ def load_model_folder(folder: Path) -> SchNetModel:
         training = {"digest": content["digest"], "frames": content["frames"].numpy()}
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(
-            f"expected a SchNet model in {path}, found another file of torch; give a model folder of this project"
+            f"expected a SchNet model in {path}, found another file of torch; give a model folder of ase-flatten"
         ) from error
     return SchNetModel(potential, numbers, hyper_parameters=settings, training=training)
 
 
 def load_best_model(path: Path, numbers: IntArray, energy_unit: str) -> SchNetModel:
-    """Load a `best_model` that SchNetPack wrote, for one molecule; see `read_potential`."""
+    """Load a `best_model` written by SchNetPack, for one molecule; see `read_potential`."""
     return SchNetModel(read_potential(path), numbers, hyper_parameters={}, training={}, energy_unit=energy_unit)
 
 
 def as_schnetpack(folder: str | Path) -> Any:
-    """Return the potential of a model folder to SchNetPack, in float64, kcal/mol and Å.
+    """Return the potential of a model folder for use in SchNetPack, in float64, kcal/mol and Å.
 
-    ``torch.save(as_schnetpack("runs/demo/improved"), "best_model")`` writes what `SpkCalculator` reads.
+    ``torch.save(as_schnetpack("runs/demo/improved"), "best_model")`` writes a file that
+    `SpkCalculator` reads.
     """
     model = load_model_folder(Path(folder))
     model.move("cpu")

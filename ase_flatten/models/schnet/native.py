@@ -1,4 +1,4 @@
-"""SchNetPack's networks: made by settings, or read from its own files without running what they name."""
+"""SchNetPack's potentials: made from settings, or read from SchNetPack's files without executing their content."""
 
 import logging
 import pickle
@@ -15,7 +15,7 @@ from torch.utils.data import dataloader
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import IntArray
 
-if not hasattr(dataloader, "T_co"):  # a name that SchNetPack 2.1 imports and PyTorch 2.6 has renamed
+if not hasattr(dataloader, "T_co"):  # SchNetPack 2.1 imports this name, PyTorch 2.6 renamed it
     dataloader.T_co = dataloader._T_co  # type: ignore[attr-defined]
 
 _root, _level, _handlers = logging.getLogger(), logging.getLogger().level, logging.getLogger().handlers[:]
@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import schnetpack as spk
     from schnetpack import atomistic, model, representation, transform
-_root.setLevel(_level)  # SchNetPack sets the log of the whole process up when it is imported
+_root.setLevel(_level)  # importing SchNetPack configures the root logger
 _root.handlers[:] = _handlers
 
 _ALLOWED_FUNCTIONS = (
@@ -34,7 +34,7 @@ _ALLOWED_FUNCTIONS = (
     "torch.nn.init.xavier_uniform_",
     "torch.nn.init.zeros_",
 )
-"""What a potential of SchNetPack refers to beside modules; calling them does no harm."""
+"""Functions that a SchNetPack potential may refer to; calling them is harmless."""
 
 
 def make_potential(
@@ -47,9 +47,9 @@ def make_potential(
     n_features, n_interactions, n_rbf, cutoff
         See `SchNetSettings`.
     offset : float
-        What is added to the energy of a molecule.
+        Added to the energy of the molecule.
     n_atoms : int
-        Atoms of the molecule, over which SchNetPack spreads the offset.
+        Atoms of the molecule; SchNetPack distributes the offset over them.
     """
     schnet = representation.SchNet(
         n_atom_basis=n_features,
@@ -71,7 +71,7 @@ def make_potential(
 
 
 def offset_of(potential: Any, numbers: IntArray) -> float:
-    """Return what the postprocessors of a potential add to the energy of a molecule."""
+    """Return the energy that the postprocessors of a potential add to that of a molecule."""
     offset = 0.0
     for step in potential.postprocessors:
         if isinstance(step, transform.AddOffsets):
@@ -87,12 +87,12 @@ def offset_of(potential: Any, numbers: IntArray) -> float:
 
 
 def read_torch(path: Path, what: str) -> Any:
-    """Read a file that torch wrote, never unpickling anything but tensors and plain values.
+    """Read a file written by torch, without unpickling anything but tensors and plain values.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or holds something else.
+        The file is missing, damaged, or of another kind.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -102,15 +102,15 @@ def read_torch(path: Path, what: str) -> Any:
 
 
 def read_potential(path: Path) -> Any:
-    """Read a `best_model` that SchNetPack wrote.
+    """Read a `best_model` written by SchNetPack.
 
-    The file is a pickle. Only modules of torch and of SchNetPack are made from it, and a
-    few functions that do no harm; a file that names anything else is refused.
+    The file is a pickle. Only modules of torch and SchNetPack, and a few harmless functions, are loaded from it; a
+    file that refers to anything else is refused.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, holds something else, or no SchNet.
+        The file is missing, damaged, or does not hold a SchNet.
     """
     if not path.is_file():
         raise InputError(f"expected a model of SchNetPack, found no file {path}; check the path")
@@ -135,7 +135,7 @@ def read_potential(path: Path) -> Any:
 
 
 def _allowed(name: str, path: Path) -> Any:
-    """Find what a file refers to, if it is a module or a function that does no harm."""
+    """Return the object that a file refers to, if it is a module or a harmless function."""
     home, _, attribute = name.rpartition(".")
     if home.split(".")[0] in ("schnetpack", "torch"):
         found = getattr(sys.modules.get(home), attribute, None)

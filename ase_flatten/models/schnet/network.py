@@ -1,7 +1,7 @@
-"""SchNet of one molecule: all pairs of atoms are known beforehand, and each filter serves both directions.
+"""SchNet for one molecule: all pairs of atoms are known in advance, and each filter serves both directions.
 
-SchNetPack's modules do the work (doi:10.1063/1.5019779, doi:10.1063/5.0138367). Left out is what a
-single molecule needs no more: neighbour lists, indices of batches, dictionaries of inputs.
+The layers are SchNetPack's (doi:10.1063/1.5019779, doi:10.1063/5.0138367). A single molecule needs no neighbour
+lists, batch indices or dictionaries of inputs.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from ase_flatten.utils.typing import IntArray
 class MoleculeNetwork(nn.Module):
     """Evaluate a SchNetPack potential on configurations of one molecule.
 
-    The weights stay those of the potential: who changes one changes the other.
+    The weights are shared with the potential.
 
     Parameters
     ----------
@@ -53,17 +53,17 @@ class MoleculeNetwork(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """One of the weights, for its device and precision."""
+        """One of the weights, which shows device and precision."""
         weight: Tensor = self.representation.embedding.weight
         return weight
 
     @property
     def pair_features(self) -> int:
-        """Numbers that the network holds for all pairs of one configuration, in each direction."""
+        """Elements of an array with the features of all ordered pairs of one configuration."""
         return int(self.n_atoms**2 * self.representation.n_filters)
 
     def energies(self, distances: Tensor) -> Tensor:
-        """Return the energies of distances, (n_pairs, n_frames), in the order of the upper triangle."""
+        """Return energies, (n_frames,), from distances, (n_pairs, n_frames), in the order of the upper triangle."""
         n_frames, schnet = distances.shape[1], self.representation
         radial = schnet.radial_basis(distances)
         cutoff = schnet.cutoff_fn(distances)[..., None]
@@ -87,7 +87,7 @@ class MoleculeNetwork(nn.Module):
         Parameters
         ----------
         differentiable : bool
-            Whether weights are to be trained on what comes out.
+            Whether the results can be differentiated with respect to the weights, as training requires.
         """
         distances, vectors = self.distances(positions)
         with torch.enable_grad():

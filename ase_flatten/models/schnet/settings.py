@@ -1,4 +1,4 @@
-"""What can be chosen about a SchNet and its training."""
+"""The settings of a SchNet and its training."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ase_flatten.utils.exceptions import InputError
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"small": {}, "large": {"n_features": 128, "n_interactions": 6}}
 )
-"""Settings under one name. The small one suits two cores and ten atoms; the large one is of SchNetPack's own size."""
+"""Named settings: the small preset suits ten atoms on two cores, the large one has SchNetPack's default size."""
 
 _LEAST = {"n_features": 2, "n_interactions": 1, "n_rbf": 2, "batch_size": 1, "epochs": 1, "patience": 1}
 _MOST = {"cutoff": math.inf, "learning_rate": 1.0, "restart_rate": 1.0, "force_weight": 1.0, "averaging": 1.0}
@@ -22,41 +22,41 @@ _MAY_BE_ZERO = ("force_weight", "averaging")
 
 @dataclass(frozen=True)
 class SchNetSettings:
-    """Hold the settings of a SchNet.
+    """Settings of a SchNet.
 
     Parameters
     ----------
     n_features : int
-        Features of an atom, and filters.
+        Features of an atom, and filters of an interaction.
     n_interactions : int
         Interaction blocks.
     n_rbf : int
-        Gaussians that a distance is expanded in, from 0 to the cutoff.
+        Gaussians in which a distance is expanded, from 0 to the cutoff.
     cutoff : float
-        Distance beyond which atoms do not see each other, Å.
+        Distance beyond which atoms do not interact, Å.
     epochs : int
-        Passes over the training frames that a training from scratch makes at most.
+        Largest number of passes over the training frames in a training from scratch.
     batch_size : int
-        Frames of a gradient step.
+        Frames per gradient step.
     learning_rate : float
-        Of Adam; see `Plan` for its course.
+        Of Adam; see `TrainingPlan` for its schedule.
     restart_rate : float
-        The share of it that a model begins with which goes on from the last step's weights.
+        Fraction of the learning rate with which a model continues from the last step's weights.
     warm : bool
-        Whether the steps of improved training go on from the last weights, or each starts from scratch.
+        Whether each step of improved training continues from the last weights, or starts from scratch.
     force_weight : float
         Weight of the forces in the loss: 0 for energies only, 1 for forces only.
     averaging : float
         Decay of the running average of the weights, which is what is validated and kept.
     patience : int
-        Looks at the validation frames without gain, one every `STRETCH` gradient steps, after which training ends.
+        Validations without improvement, one every `VALIDATION_INTERVAL` gradient steps, after which training ends.
     device : str, optional
-        cpu or cuda; without it, a GPU if there is one.
+        cpu or cuda; by default, a GPU if there is one.
 
     Raises
     ------
     InputError
-        A value out of its range, or a device that this machine does not have.
+        A value is out of range, or the machine does not have the device.
     """
 
     n_features: int = 64

@@ -1,9 +1,9 @@
-"""SchNet in the loop of improved training.
+"""SchNet in improved training.
 
-A training has a budget of gradient steps: `epochs` passes over its frames. A step of improved training goes
-on from the last weights with the budget of the frames that were added, so that the whole improved training
-costs no more than one training at the last size. The default model of equal size starts from scratch and gets
-exactly the gradient steps that the improved one had in all.
+A training has a budget of gradient steps: `epochs` passes over its frames. A step of improved training continues from
+the last weights with the budget of the frames that were added, so that improved training as a whole costs no more
+than one training at the final size. The default model of equal size starts from scratch and makes exactly as many
+gradient steps as the improved one in total.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ import torch
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import energy_in_eV
-from ase_flatten.models import Model, Workplace, check_settings, convergence_note
+from ase_flatten.models import Model, Trainer, check_settings, convergence_note
 from ase_flatten.models.schnet.device import find_device
+from ase_flatten.models.schnet.lightning_training import Labels, train
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
 from ase_flatten.models.schnet.native import make_potential, offset_of
 from ase_flatten.models.schnet.network import MoleculeNetwork
-from ase_flatten.models.schnet.optimisation import STRETCH, Labels, Plan, train
 from ase_flatten.models.schnet.settings import NAMES, PRESETS, SchNetSettings
+from ase_flatten.models.schnet.training_plan import VALIDATION_INTERVAL, TrainingPlan
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.progress import SILENT
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -37,26 +37,18 @@ log = logging.getLogger(__name__)
 _VALIDATION_FRAMES = 1000
 
 
-class SchNetTrainer:
+class SchNetTrainer(Trainer):
     """Train SchNet models.
 
     Parameters
     ----------
     settings : SchNetSettings
-    workplace : Workplace, optional
-        Where unfinished trainings are kept and told of.
     """
 
-    def __init__(self, settings: SchNetSettings, workplace: Workplace | None = None) -> None:
-        self.settings, self._workplace = settings, workplace
+    trains_long = True
 
-    def within(self, workplace: Workplace) -> "SchNetTrainer":
-        """Return a trainer that goes on with what was left unfinished in a workplace."""
-        return SchNetTrainer(self.settings, workplace)
-
-    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
-        """Draw a uniform sample of the pool."""
-        return rng.choice(pool, n_frames, replace=False)
+    def __init__(self, settings: SchNetSettings) -> None:
+        self.settings = settings
 
     def fit(
         self,
@@ -69,27 +61,26 @@ class SchNetTrainer:
     ) -> SchNetModel:
         """Train on `frames`; see `ase_flatten.models.Trainer`.
 
-        Where the frames of `previous` lead `frames`, its weights are gone on from; where
-        they do not, training starts from scratch and makes as many gradient steps as
-        `previous` had in all.
+        If `frames` begins with the training frames of `previous`, training continues from its weights. Otherwise it
+        starts from scratch and makes as many gradient steps as `previous` in total.
 
         Raises
         ------
         InputError
             The training diverges.
         """
-        settings, n_steps, patience, going_on = self._budget(dataset, frames, previous)
+        settings, n_steps, patience, continued = self._budget(dataset, frames, previous)
         seed = int(rng.integers(2**48))
-        valid = valid[:: math.ceil(len(valid) / _VALIDATION_FRAMES)]  # the same ones in each step
+        valid = valid[:: math.ceil(len(valid) / _VALIDATION_FRAMES)]  # the same in every step
         unit = energy_in_eV(ENERGY_UNIT)
         potential = _untrained(settings, float(dataset.energies[frames].mean()) / unit, dataset.n_atoms, seed)
-        if going_on is not None:
-            potential.load_state_dict(going_on.potential.state_dict())
+        if continued is not None:
+            potential.load_state_dict(continued.potential.state_dict())
         offset = offset_of(potential, dataset.numbers) * unit
-        plan = Plan(
+        plan = TrainingPlan(
             n_steps=n_steps,
             batch_size=min(settings.batch_size, len(frames)),
-            learning_rate=settings.learning_rate * (1 if going_on is None else settings.restart_rate),
+            learning_rate=settings.learning_rate * (1 if continued is None else settings.restart_rate),
             force_weight=settings.force_weight,
             averaging=settings.averaging,
             patience=patience,
@@ -103,9 +94,9 @@ class SchNetTrainer:
             plan,
             device=find_device(settings.device),
             checkpoint=kept,
-            progress=self._workplace.progress if self._workplace else SILENT,
+            progress=self.workplace.progress,
         )
-        before = 0 if going_on is None else going_on.hyper_parameters["gradient_steps"]
+        before = 0 if continued is None else continued.hyper_parameters["gradient_steps"]
         if kept is not None:
             kept.unlink(missing_ok=True)
         _centre(potential, dataset, valid)
@@ -124,8 +115,8 @@ class SchNetTrainer:
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Return the models as they are, nothing was chosen by the data; warn of those that are far from converged."""
-        models = [model for _, model in trained]
+        """Return the models unchanged, with a warning for each that is far from converged."""
+        models = super().settle(dataset, trained, valid, rng=rng)
         for note in dict.fromkeys(convergence_note(model.hyper_parameters) for model in models):
             if note is not None:
                 log.warning("a SchNet is %s", note)
@@ -134,7 +125,7 @@ class SchNetTrainer:
     def _budget(
         self, dataset: Dataset, frames: IntArray, previous: Model | None
     ) -> tuple[SchNetSettings, int, int | None, SchNetModel | None]:
-        """Return the settings, the gradient steps to make, the patience, and the model whose weights to go on from."""
+        """Return the settings, the gradient steps to make, the patience, and the model to continue from."""
         if not isinstance(previous, SchNetModel):
             return self.settings, _steps(self.settings, len(frames)), self.settings.patience, None
         settings = SchNetSettings(
@@ -147,14 +138,14 @@ class SchNetTrainer:
         n_added = len(frames) - len(previous.training["frames"])
         return settings, _steps(settings, n_added), settings.patience, previous
 
-    def _kept(self, dataset: Dataset, frames: IntArray, valid: IntArray, plan: Plan) -> Path | None:
-        """Name the file of this very training."""
-        if self._workplace is None:
+    def _kept(self, dataset: Dataset, frames: IntArray, valid: IntArray, plan: TrainingPlan) -> Path | None:
+        """Return the file for the state of this training; None if nothing is kept."""
+        if self.workplace.folder is None:
             return None
         digest = hashlib.sha256(json.dumps([dataset.digest, asdict(self.settings), asdict(plan)]).encode())
         for array in (frames, valid):
             digest.update(np.ascontiguousarray(array).tobytes())
-        return self._workplace.folder / f"{digest.hexdigest()[:16]}.pt"
+        return self.workplace.folder / f"{digest.hexdigest()[:16]}.pt"
 
 
 class SchNetFamily:
@@ -166,14 +157,14 @@ class SchNetFamily:
     expensive = False
 
     def trainer(self, *, preset: str = "small", **settings: Any) -> SchNetTrainer:
-        """Return a trainer; see `SchNetSettings` for the settings, which go before those of the preset."""
+        """Return a trainer; see `SchNetSettings` for the settings, which take precedence over the preset."""
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         check_settings(settings, SchNetSettings, "preset")
         return SchNetTrainer(SchNetSettings(**{**PRESETS[preset], **settings}))
 
     def settings(self, trainer: SchNetTrainer) -> dict[str, Any]:
-        """Return the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, serialisable as JSON."""
         return asdict(trainer.settings)
 
     def load(self, folder: Path) -> SchNetModel:
@@ -185,8 +176,8 @@ FAMILY = SchNetFamily()
 
 
 def _steps(settings: SchNetSettings, n_frames: int) -> int:
-    """Return the gradient steps that so many frames are worth."""
-    return STRETCH * math.ceil(settings.epochs * n_frames / settings.batch_size / STRETCH)
+    """Return the gradient steps for a number of frames."""
+    return VALIDATION_INTERVAL * math.ceil(settings.epochs * n_frames / settings.batch_size / VALIDATION_INTERVAL)
 
 
 def _untrained(settings: SchNetSettings, offset: float, n_atoms: int, seed: int) -> Any:
@@ -205,7 +196,7 @@ def _untrained(settings: SchNetSettings, offset: float, n_atoms: int, seed: int)
 def _centre(potential: Any, dataset: Dataset, valid: IntArray) -> None:
     """Shift the offset of a potential so that the mean energy error of the validation frames is zero.
 
-    Improved training's frames are those where the model errs most, and so is the mean of their energies off.
+    The training frames of improved training are those where the model errs most, so their mean energy is biased.
     """
     model = SchNetModel(potential, dataset.numbers, hyper_parameters={}, training={})
     shift = np.mean(dataset.energies[valid] - model.predict(dataset.positions[valid]).energies) / energy_in_eV(
@@ -215,6 +206,6 @@ def _centre(potential: Any, dataset: Dataset, valid: IntArray) -> None:
 
 
 def _labels(dataset: Dataset, frames: IntArray, offset: float, unit: float) -> Labels:
-    """Return frames to the network: the offset is taken off before precision is."""
+    """Return frames in single precision, their energies relative to the offset."""
     arrays = dataset.positions[frames], (dataset.energies[frames] - offset) / unit, dataset.forces[frames] / unit
     return Labels(*(torch.tensor(array, dtype=torch.float32) for array in arrays))

@@ -1,10 +1,12 @@
-"""sGDML (Chmiela et al. 2018, doi:10.1038/s41467-018-06169-2): kernel models whose training grows.
+"""sGDML (Chmiela et al. 2018, doi:10.1038/s41467-018-06169-2): kernel models whose training set can grow.
 
-`kernel -> cholesky -> factor` is the training, `predictor -> model` what comes of it, `task` one
-training by one choice of settings, `trainer` the choice of these, `package` what is left to the `sgdml` package.
+`kernel -> cholesky -> factor` solve for the coefficients, `predictor -> model` predict with them. `single_training` is
+one training with given settings, `length_scale` chooses the length scale by several of them, and `trainer` takes part
+in improved training. `sgdml_package` is what the `sgdml` package does.
 """
 
+from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file
-from ase_flatten.models.sgdml.trainer import FAMILY, LENGTH_SCALES, SGDMLTrainer
+from ase_flatten.models.sgdml.trainer import FAMILY, SGDMLTrainer
 
 __all__ = ["FAMILY", "LENGTH_SCALES", "MODEL_FILE", "SGDMLModel", "SGDMLTrainer", "load_model_file"]

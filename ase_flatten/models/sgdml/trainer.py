@@ -1,13 +1,11 @@
 """sGDML (Chmiela et al. 2018, doi:10.1038/s41467-018-06169-2): kernel models whose training grows.
 
-The factor of the kernel matrix grows with the training set, so all steps together cost one
-training at the last size. Model files are those of the `sgdml` package, which loads them.
+The factor of the kernel matrix grows with the training set, so that all steps together cost as much as one training
+at the final size. Model files are those of the `sgdml` package.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,37 +14,27 @@ import numpy as np
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
-from ase_flatten.models import Model, check_settings
-from ase_flatten.models.sgdml import sgdml_package
-from ase_flatten.models.sgdml.factor import KernelFactor
+from ase_flatten.models import Model, Trainer, check_settings
+from ase_flatten.models.sgdml import length_scale, sgdml_package
+from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
-from ase_flatten.models.sgdml.training import LARGEST_REGULARISATION, Task, fingerprint
+from ase_flatten.models.sgdml.single_training import LARGEST_REGULARISATION, SingleTraining, fingerprint
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import IntArray
 
-log = logging.getLogger(__name__)
-
-LENGTH_SCALES = (2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
-FIRST_LENGTH_SCALE = 20
-_VALIDATION_FRAMES = 1000
 _SYMMETRY_FRAMES = 1000
-_SEARCH_FRAMES = 300
-"""Length scales are compared by models on so many training frames at most."""
-_NEAR_FIRST = 3
-"""A length scale chosen within so many places of the first one is left to its neighbours to correct."""
 
 
 @dataclass(frozen=True)
-class SGDMLTrainer:
+class SGDMLTrainer(Trainer):
     """Train sGDML models.
 
     Parameters
     ----------
     sigma : float, optional
-        Length scale of the kernel; without it, it is chosen on the validation frames.
+        Length scale of the kernel; by default, it is chosen on the validation frames.
     regularisation : float
-        Added to the kernel's diagonal (the package's `lam`); raised tenfold where the
-        matrix is not positive definite.
+        Added to the kernel's diagonal (the package's `lam`); raised tenfold if the matrix is not positive definite.
     symmetries : bool
         Whether to search for permutations (sGDML) or not (GDML).
     """
@@ -79,60 +67,36 @@ class SGDMLTrainer:
     ) -> SGDMLModel:
         """Train on `frames`; see `ase_flatten.models.Trainer`.
 
-        Permutations and the length scale come from `previous`, or are found here:
-        the first by the package's matching, the second on the validation frames.
-        Where the frames of `previous` lead `frames`, its factor is taken from it and grows;
-        the result is the same as from all frames at once.
+        Permutations and length scale are those of `previous`. Without it, permutations are found by the matching of
+        the `sgdml` package, and the length scale is chosen on the validation frames. If `frames` begins with the
+        training frames of `previous`, its factor is taken from it and grows; the result is the same as from scratch.
         """
         if previous is not None:
             return _continued(dataset, frames, valid, previous)
         permutations = self._find_permutations(dataset, frames, rng)
-        sigma = FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
-        task = Task(dataset, frames, valid, permutations, sigma, self.regularisation)
-        return _search(task, rng) if self.sigma is None else _trained(task, keep=True)
+        sigma = length_scale.FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
+        training = SingleTraining(dataset, frames, valid, permutations, sigma, self.regularisation)
+        if self.sigma is not None:
+            return training.model(keep_factor=True)
+        return length_scale.search(training, rng=rng, progress=self.workplace.progress)
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Walk on over the length scales from the one that the first step chose.
+        """Give all models the same regularisation, and another length scale if it helps them significantly.
 
-        It changes where all models together gain by more than two standard errors. Each length scale is tried
-        on a part of each training set, and the one that helps there once on the whole. The first step may have
-        chosen from too few frames, so that the walk also tries the length scale that searches begin with.
+        See `length_scale.review`; a length scale that the user chose is kept.
         """
-        tasks = [_task_of(dataset, frames, valid, model) for frames, model in trained]
-        most = max(task.regularisation for task in tasks)
-        tasks = [replace(task, regularisation=most) for task in tasks]
+        trainings = [_training_of(dataset, frames, valid, model) for frames, model in trained]
+        most = max(training.regularisation for training in trainings)
+        trainings = [replace(training, regularisation=most) for training in trainings]
         models: list[Model] = [
-            model if model.hyper_parameters["lambda"] == most else _trained(task)
-            for task, (_, model) in zip(tasks, trained, strict=True)
+            model if model.hyper_parameters["lambda"] == most else training.model()
+            for training, (_, model) in zip(trainings, trained, strict=True)
         ]
-        if self.sigma is not None or tasks[0].sigma not in LENGTH_SCALES:
+        if self.sigma is not None or trainings[0].sigma not in LENGTH_SCALES:
             return models
-        subset, current = _subset(valid, rng), LENGTH_SCALES.index(int(tasks[0].sigma))
-        parts = [task.part(_SEARCH_FRAMES) for task in tasks]
-        whole = all(part is task for part, task in zip(parts, tasks, strict=True))
-        of_parts: dict[int, list[Model]] = {current: models} if whole else {}
-
-        @cache
-        def errors(place: int) -> FloatArray:
-            if place not in of_parts:
-                of_parts[place] = [_trained(part.at(sigma=LENGTH_SCALES[place])) for part in parts]
-            return _total_errors(of_parts[place], dataset, subset)
-
-        first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
-        shortcuts = [first] if abs(first - current) > _NEAR_FIRST else []
-        best = _walk(current, errors, n_standard_errors=2, shortcuts=shortcuts)
-        if best == current:
-            return models
-        if not whole:
-            of_parts[best] = [_trained(task.at(sigma=LENGTH_SCALES[best])) for task in tasks]
-        others = of_parts[best]
-        before, after = (_total_errors(some, dataset, subset) for some in (models, others))
-        if not _gains(before, after, n_standard_errors=2):
-            return models
-        log.info("length scale %g instead of %g lowers the validation error", LENGTH_SCALES[best], tasks[0].sigma)
-        return others
+        return length_scale.review(trainings, models, rng=rng, progress=self.workplace.progress)
 
     def _find_permutations(self, dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> IntArray:
         if not self.symmetries:
@@ -155,11 +119,11 @@ class SGDMLFamily:
         return SGDMLTrainer(**settings)
 
     def settings(self, trainer: SGDMLTrainer) -> dict[str, Any]:
-        """Return the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, serialisable as JSON."""
         return asdict(trainer)
 
     def load(self, folder: Path) -> SGDMLModel:
-        """Load `model.npz` from a model folder, never unpickling."""
+        """Load `model.npz` from a model folder, without unpickling."""
         path = folder / MODEL_FILE if folder.is_dir() else folder
         return load_model_file(path)
 
@@ -167,107 +131,25 @@ class SGDMLFamily:
 FAMILY = SGDMLFamily()
 
 
-def _trained(task: Task, *, grown_from: KernelFactor | None = None, keep: bool = False) -> SGDMLModel:
-    """Train, and keep the factor with the model where it will be of use."""
-    content, factor = task.train(grown_from=grown_from)
-    model = SGDMLModel(content)
-    if keep:
-        model.factor = factor
-    return model
-
-
-def _task_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> Task:
-    """Return the task of training other frames as a model was trained."""
+def _training_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> SingleTraining:
+    """Return the training on other frames with the settings of a model."""
     settings = model.hyper_parameters
-    return Task(dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"])
+    return SingleTraining(dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"])
 
 
 def _continued(dataset: Dataset, frames: IntArray, valid: IntArray, previous: Model) -> SGDMLModel:
-    """Train with the settings of `previous`, building upon its factor if its frames lead."""
-    task = _task_of(dataset, frames, valid, previous)
+    """Train with the settings of `previous`; its factor grows if `frames` begins with its training frames."""
+    training = _training_of(dataset, frames, valid, previous)
     if not isinstance(previous, SGDMLModel) or not _leads(previous, dataset, frames):
-        return _trained(task)  # nothing will grow from it, as nothing grew into it
-    # Taken, so that it is alive but once; another growth from `previous` begins anew, to the same end.
+        return training.model()  # not part of the growing sequence: no factor to take or to keep
+    # Taken from the model, so that it is in memory once; another growth from `previous` gives the same from scratch.
     factor, previous.factor = previous.factor, None
-    return _trained(task, grown_from=factor, keep=True)
+    return training.model(grown_from=factor, keep_factor=True)
 
 
 def _leads(model: SGDMLModel, dataset: Dataset, frames: IntArray) -> bool:
-    """Return whether the frames that a model was trained on come first in `frames`."""
+    """Return whether `frames` begins with the frames that a model was trained on."""
     if text_of(model.content.get("md5_train", "")) != text_of(fingerprint(dataset)):
         return False
     before = np.asarray(model.content["idxs_train"])
     return np.array_equal(frames[: len(before)], before)
-
-
-def _search(task: Task, rng: np.random.Generator) -> SGDMLModel:
-    """Walk down the validation error over the grid of length scales, from the first one.
-
-    A step needs a gain beyond one standard error, and for most frames: where a few validation frames are far
-    from the training frames, these decide the mean, and forces near zero, as the shortest length scales give,
-    seem best.
-    """
-    subset, part = _subset(task.valid, rng), task.part(_SEARCH_FRAMES)
-    kept: dict[int, SGDMLModel] = {}  # one at a time keeps its factor
-
-    @cache
-    def errors(index: int) -> FloatArray:
-        model = _trained(part.at(sigma=LENGTH_SCALES[index]), keep=True)
-        found = _squared_errors(model, task.dataset, subset)
-        log.info("length scale %g: validation error %.4g eV/Å", LENGTH_SCALES[index], found.mean() ** 0.5)
-        if all(_gains(errors(other), found, n_standard_errors=1) for other in kept):
-            kept.clear()
-            kept[index] = model
-        return found
-
-    best = _walk(LENGTH_SCALES.index(FIRST_LENGTH_SCALE), errors, n_standard_errors=1)
-    if part is task and best in kept:
-        return kept[best]
-    kept.clear()
-    return _trained(task.at(sigma=LENGTH_SCALES[best]), keep=True)
-
-
-def _walk(
-    start: int, errors: Callable[[int], FloatArray], *, n_standard_errors: float, shortcuts: Sequence[int] = ()
-) -> int:
-    """Walk over the grid of length scales, to the neighbour of least error while one gains beyond noise.
-
-    Parameters
-    ----------
-    errors : callable
-        Returns the squared error of each validation frame at a place of the grid.
-    shortcuts : sequence of int
-        Places that a step may lead to from anywhere.
-    """
-    best = start
-    while True:
-        places = {place for place in (best - 1, best + 1, *shortcuts) if 0 <= place < len(LENGTH_SCALES)} - {best}
-        better = [
-            place
-            for place in sorted(places)
-            if _gains(errors(best), errors(place), n_standard_errors=n_standard_errors)
-        ]
-        if not better:
-            return best
-        best = min(better, key=lambda place: float(errors(place).mean()))
-
-
-def _gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:
-    """Return whether errors of the same frames are lower: in the mean beyond noise, and for most frames."""
-    gain = errors - others
-    beyond_noise = gain.mean() > n_standard_errors * np.std(gain) / np.sqrt(len(gain))
-    return bool(beyond_noise and np.median(gain) > 0)
-
-
-def _total_errors(models: list[Model], dataset: Dataset, frames: IntArray) -> FloatArray:
-    return np.sum([_squared_errors(model, dataset, frames) for model in models], axis=0)
-
-
-def _squared_errors(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
-    """Return the mean squared force error of each frame, (eV/Å)², per component."""
-    error = model.predict(dataset.positions[frames]).forces - dataset.forces[frames]
-    return np.mean(error**2, axis=(1, 2))
-
-
-def _subset(frames: IntArray, rng: np.random.Generator) -> IntArray:
-    return frames if len(frames) <= _VALIDATION_FRAMES else np.sort(rng.choice(frames, _VALIDATION_FRAMES, False))

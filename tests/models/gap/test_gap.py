@@ -16,7 +16,7 @@ import pytest
 from ase import Atoms, units
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
-from conftest import needs
+from conftest import RARE_WATER, needs
 from typer.testing import CliRunner
 
 from ase_flatten import FlattenedGAP, FlattenedSGDML, load_calculator
@@ -151,6 +151,21 @@ class TestTrainer:
         assert model.hyper_parameters["e0"] == energies
         with pytest.raises(InputError, match="found none of O"):
             trained(water, FRAMES[:10], e0={"H": -13.0})
+
+    def test_the_energy_offset_is_that_of_the_validation_frames(self, water, tmp_path):
+        from quippy.potential import Potential
+
+        rich = np.r_[RARE_WATER, FRAMES[:24]]
+        model = trained(water, rich)
+        assert abs(frame_errors(model, water, VALID).energy.mean()) < 1e-9
+        assert abs(frame_errors(model, water, rich).energy.mean()) > 1e-5
+        model.save(tmp_path)
+        atoms = Atoms(water.numbers, water.positions[5])
+        atoms.calc = Potential(param_filename=str(tmp_path / "model.xml"))
+        assert atoms.get_potential_energy() == pytest.approx(model.predict(water.positions[5:6]).energies[0], abs=1e-9)
+        alone = FAMILY.trainer(**TINY).fit(water, rich, VALID[:0], rng=np.random.default_rng(0))
+        difference = model.predict(water.positions).energies - alone.predict(water.positions).energies
+        assert abs(difference).min() > 1e-5 and np.ptp(difference) < 1e-9
 
     def test_presets(self):
         small, paper = FAMILY.trainer(preset="small"), FAMILY.trainer()

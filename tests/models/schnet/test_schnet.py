@@ -25,7 +25,8 @@ from ase_flatten import FlattenedSchNet, FlattenedSGDML, load_calculator  # noqa
 from ase_flatten.cli.app import app  # noqa: E402
 from ase_flatten.models import Workplace, convergence_note  # noqa: E402
 from ase_flatten.models.model_folder import load_model, save_model  # noqa: E402
-from ase_flatten.models.schnet import FAMILY, SchNetModel, as_schnetpack, load_best_model, optimisation  # noqa: E402
+from ase_flatten.models.schnet import FAMILY, SchNetModel, as_schnetpack, lightning_training, load_best_model  # noqa: E402
+from ase_flatten.models.schnet.training_plan import VALIDATION_INTERVAL, TrainingOutcome, TrainingPlan  # noqa: E402
 from ase_flatten.selection.cluster_errors import frame_errors  # noqa: E402
 from ase_flatten.selection.flattening import Schedule  # noqa: E402
 from ase_flatten.testing import check_calculator, check_model  # noqa: E402
@@ -253,9 +254,9 @@ class TestTraining:
          (0.0, 4, False, False)],
     )  # fmt: skip
     def test_convergence_is_told_by_twice_the_steps(self, exponent, n_looks, ended_early, converged):
-        plan = optimisation.Plan(n_looks * optimisation.STRETCH, 10, 1e-3, 0.99, 0.999, None, 0)
+        plan = TrainingPlan(n_looks * VALIDATION_INTERVAL, 10, 1e-3, 0.99, 0.999, None, 0)
         curve = [float(look**-exponent) for look in range(1, n_looks + 1)]
-        found = optimisation.Outcome.of(curve, plan, ended_early=ended_early)
+        found = TrainingOutcome.of(curve, plan, ended_early=ended_early)
         assert found.converged is converged and found.n_steps == plan.n_steps
         if n_looks == 40:
             assert found.validation_trend == pytest.approx(1 - 0.5**exponent, abs=0.01)
@@ -283,9 +284,9 @@ class TestTraining:
 
     def test_a_plateau_halves_the_learning_rate(self, water):
         task = task_of(water)
-        task.valid_set = optimisation.Labels(*(torch.zeros_like(part) for part in vars(task.valid_set).values()))
+        task.valid_set = lightning_training.Labels(*(torch.zeros_like(part) for part in vars(task.valid_set).values()))
         task.best["force_rmse"] = 0.0
-        for _ in range(optimisation._PLATEAU_LOOKS + 1):
+        for _ in range(lightning_training._PLATEAU + 1):
             task._squares = {"force": 1.0, "energy": 1.0}
             task.on_validation_epoch_end()
         task.steps_done = 200
@@ -294,7 +295,7 @@ class TestTraining:
 
     def test_the_learning_rate_rises_and_falls(self, water):
         task = task_of(water)
-        heights = [task._height(step) for step in range(1000)]
+        heights = [task.plan.ramp(step) for step in range(1000)]
         assert heights[0] == 0.01 and max(heights) == 1 == heights[500] and 0 < heights[-1] < 0.01
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -334,8 +335,8 @@ def task_of(water):
 
     potential = make_potential(n_features=4, n_interactions=1, n_rbf=4, cutoff=5.0, offset=0.0, n_atoms=3)
     labels = _labels(water, FRAMES, 0.0, 1.0)
-    plan = optimisation.Plan(1000, 10, 1e-3, 0.99, 0.9, None, 0)
-    return optimisation._Task(MoleculeNetwork(potential, water.numbers), labels, labels, plan)
+    plan = TrainingPlan(1000, 10, 1e-3, 0.99, 0.9, None, 0)
+    return lightning_training._TrainingModule(MoleculeNetwork(potential, water.numbers), labels, labels, plan)
 
 
 class StopAfter:

@@ -17,7 +17,7 @@ from ase_flatten.models.sgdml.factor import KernelFactor, TrainingGeometries, fr
 from ase_flatten.models.sgdml.kernel import Geometries
 from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.sgdml_package import train as train_by_package
-from ase_flatten.models.sgdml.training import Task
+from ase_flatten.models.sgdml.single_training import SingleTraining
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import RunSettings
@@ -100,7 +100,7 @@ class TestGrowth:
         assert (frames_per_block(9), frames_per_block(16), frames_per_block(42)) == (100, 50, 10)
 
     def test_distances_are_computed_once_for_all_length_scales(self, ethanol_like, monkeypatch):
-        task = Task(ethanol_like, np.arange(0, 300, 10), VALID, np.arange(9)[None], 10, 1e-10)
+        task = SingleTraining(ethanol_like, np.arange(0, 300, 10), VALID, np.arange(9)[None], 10, 1e-10)
         calls = []
         original = factor.image_distances
         monkeypatch.setattr(factor, "image_distances", lambda *given: calls.append(1) or original(*given))
@@ -108,7 +108,7 @@ class TestGrowth:
             task.at(sigma=sigma).train()
         assert len(calls) == 1
         monkeypatch.setattr(factor, "_KEPT_DISTANCES", 0)
-        one = Task(ethanol_like, task.frames, VALID, task.permutations, 10, 1e-10).train()[0]
+        one = SingleTraining(ethanol_like, task.frames, VALID, task.permutations, 10, 1e-10).train()[0]
         assert np.array_equal(one["alphas_F"], task.train()[0]["alphas_F"])
 
 
@@ -178,7 +178,7 @@ class TestTrainer:
     def test_the_package_finds_the_same_model(self, ethanol_like, symmetries):
         model = fit(ethanol_like, np.arange(0, 300, 6), symmetries=symmetries)
         assert (len(model.permutations) > 1) == symmetries
-        task = Task(ethanol_like, np.arange(0, 300, 6), VALID, model.permutations, 10, 1e-10)
+        task = SingleTraining(ethanol_like, np.arange(0, 300, 6), VALID, model.permutations, 10, 1e-10)
         package = train_by_package(task.entries(1e-10))
         assert package["solver_name"] == "analytic"
         for key in ("alphas_F", "R_d_desc_alpha"):
@@ -225,11 +225,11 @@ class TestTrainer:
             fit(dataset, np.arange(10), symmetries=False)
 
     def test_length_scales_are_compared_on_a_part_and_confirmed_on_the_whole(self, water, monkeypatch):
-        monkeypatch.setattr("ase_flatten.models.sgdml.trainer._SEARCH_FRAMES", 15)
+        monkeypatch.setattr("ase_flatten.models.sgdml.length_scale.SEARCH_FRAMES", 15)
         sizes = []
-        original = Task.train
+        original = SingleTraining.train
         monkeypatch.setattr(
-            Task, "train", lambda self, **given: sizes.append(len(self.frames)) or original(self, **given)
+            SingleTraining, "train", lambda self, **given: sizes.append(len(self.frames)) or original(self, **given)
         )
         trainer, valid = FAMILY.trainer(), np.arange(5, 416, 9)
         sets = [np.arange(0, 416, 14), np.arange(1, 416, 14)]
@@ -246,7 +246,7 @@ class TestTrainer:
 
         # What helps the parts alone changes nothing.
         judged = iter([True])
-        monkeypatch.setattr("ase_flatten.models.sgdml.trainer._gains", lambda *_, **__: next(judged, False))
+        monkeypatch.setattr("ase_flatten.models.sgdml.length_scale.gains", lambda *_, **__: next(judged, False))
         kept = trainer.settle(water, list(zip(sets, bad, strict=True)), valid, rng=np.random.default_rng(0))
         assert kept == bad
 
@@ -258,7 +258,7 @@ class TestTrainer:
     def test_what_does_not_fit_into_memory_is_iterated_by_the_package(self, water, caplog, monkeypatch):
         frames = np.arange(0, 400, 20)
         exact = fit(water, frames)
-        monkeypatch.setattr("ase_flatten.models.sgdml.training.available_bytes", lambda: 100_000)
+        monkeypatch.setattr("ase_flatten.models.sgdml.single_training.available_bytes", lambda: 100_000)
         with caplog.at_level(logging.WARNING, logger="ase_flatten"):
             model = fit(water, frames, previous=exact)
         assert "iterative solver" in caplog.text

@@ -14,6 +14,7 @@ from ase_flatten.models.sgdml import sgdml_package
 from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
 from ase_flatten.models.sgdml.kernel import pair_orders
+from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import IntArray
@@ -27,19 +28,19 @@ _MARGIN = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """Hold all that decides one training.
+class SingleTraining:
+    """All that determines one training.
 
     Parameters
     ----------
     dataset : Dataset
     frames, valid : int arrays
-        Frames to train on, and frames that the length scale and the integration constant are chosen by.
+        Training frames, and validation frames for the integration constant.
     permutations : (n_permutations, n_atoms) int array
     sigma : float
         Length scale.
     regularisation : float
-        Added to the kernel's diagonal; raised tenfold where the matrix is not positive definite.
+        Added to the kernel's diagonal; raised tenfold if the matrix is not positive definite.
     """
 
     dataset: Dataset
@@ -50,16 +51,24 @@ class Task:
     regularisation: float
     _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
 
-    def at(self, *, sigma: float) -> "Task":
-        """Return the same task with another length scale; geometries and distances are computed once for all."""
+    def at(self, *, sigma: float) -> "SingleTraining":
+        """Return the same training with another length scale; geometries and distances are computed once for all."""
         return replace(self, sigma=sigma)
 
-    def part(self, n_frames: int) -> "Task":
-        """Return the task for so many of its frames, evenly spread, or itself where it has no more."""
+    def part(self, n_frames: int) -> "SingleTraining":
+        """Return the training on `n_frames` evenly spread frames, or itself if it has no more."""
         if len(self.frames) <= n_frames:
             return self
         places = np.linspace(0, len(self.frames) - 1, n_frames).round().astype(np.int64)
         return replace(self, frames=self.frames[places], _shared={})
+
+    def model(self, *, grown_from: KernelFactor | None = None, keep_factor: bool = False) -> SGDMLModel:
+        """Train, and return the model; with `keep_factor`, it keeps the factor for a larger training set."""
+        content, factor = self.train(grown_from=grown_from)
+        model = SGDMLModel(content)
+        if keep_factor:
+            model.factor = factor
+        return model
 
     def train(self, *, grown_from: KernelFactor | None = None) -> tuple[dict[str, Any], KernelFactor | None]:
         """Train.
@@ -67,19 +76,19 @@ class Task:
         Parameters
         ----------
         grown_from : KernelFactor, optional
-            The factor of the leading frames, which is taken over and grows.
+            The factor of the first frames, which is taken over and grows.
 
         Returns
         -------
         content : dict
             The entries of a model file of the `sgdml` package.
         factor : KernelFactor or None
-            For a larger training set; none where it does not fit into memory.
+            For a larger training set; None if it does not fit into memory.
 
         Raises
         ------
         InputError
-            The kernel matrix is not positive definite, however regularised.
+            The kernel matrix is not positive definite even with the largest regularisation.
         """
         available = available_bytes() + (grown_from.nbytes if grown_from else 0)
         needed = bytes_to_factorise(self.dataset.n_atoms, len(self.frames))
@@ -87,8 +96,8 @@ class Task:
             if grown_from is not None:
                 grown_from.release()
             log.warning(
-                "%d frames need %.1f GB of memory at once, %.1f GB are left: the sgdml package's iterative solver "
-                "trains instead, which takes longer and is less exact",
+                "training on %d frames needs %.1f GB of memory, %.1f GB are free: the iterative solver of the sgdml "
+                "package is used instead, which takes longer and is less accurate",
                 len(self.frames), needed / 1e9, available / 1e9,
             )  # fmt: skip
             content = sgdml_package.train(self.entries(self.regularisation), memory=available)
@@ -129,7 +138,7 @@ class Task:
     def _hopeless(self, regularisation: float) -> InputError:
         return InputError(
             f"expected a positive definite kernel matrix of {len(self.frames)} training frames, found none up to a "
-            f"regularisation of {regularisation:g}; look for atoms in one place or values that are not finite"
+            f"regularisation of {regularisation:g}; check the data for coincident atoms and values that are not finite"
         )
 
     @property
@@ -153,7 +162,7 @@ class Task:
             "md5_train": fingerprint(self.dataset),
             "idxs_valid": self.valid,
             "md5_valid": fingerprint(self.dataset),
-            # A whole number stays one: the package writes it into file names.
+            # An integer remains an integer: the package writes it into file names.
             "sig": int(self.sigma) if float(self.sigma).is_integer() else self.sigma,
             "lam": regularisation,
             "use_E": True,
@@ -190,8 +199,8 @@ class Task:
     def _integration_constant(self, predictor: Predictor) -> float:
         """Return the mean of reference minus predicted energy over the validation frames, kcal/mol.
 
-        The package takes it over the training frames. Those of improved training are no sample of the data:
-        the model errs most there. Without validation frames there is no other choice.
+        The package takes the mean over the training frames. In improved training these are not representative: they
+        are chosen where the model errs most. They are used only if there are no validation frames.
         """
         frames = self.valid if len(self.valid) else self.frames
         return float(
@@ -200,10 +209,10 @@ class Task:
 
 
 def available_bytes() -> int:
-    """Return the memory that a training may take."""
+    """Return the memory that a training may take, bytes."""
     return max(0, psutil.virtual_memory().available - _MARGIN)
 
 
 def fingerprint(dataset: Dataset) -> bytes:
-    """Return what model files name a data set by."""
+    """Return the identification of a data set in model files."""
     return dataset.digest[:32].encode()

@@ -1,0 +1,171 @@
+"""What every model family offers: models, trainers, and the family that makes and loads them."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.typing import FloatArray, IntArray
+
+MODEL_ERRORS = (RuntimeError, ArithmeticError, np.linalg.LinAlgError)
+"""Raised by calculators for configurations far from those they know; includes ASE's CalculatorError."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predicted energies and forces.
+
+    Parameters
+    ----------
+    energies : (n_frames,) array, eV
+    forces : (n_frames, n_atoms, 3) array, eV/Å
+    """
+
+    energies: FloatArray
+    forces: FloatArray
+
+
+class Model(Protocol):
+    """Predict energies and forces of one molecule."""
+
+    @property
+    def numbers(self) -> IntArray:
+        """Atomic numbers, (n_atoms,), in the order the model expects."""
+
+    @property
+    def permutations(self) -> IntArray:
+        """Permutations of atoms under which predictions are invariant, (n_permutations, n_atoms), identity first."""
+
+    @property
+    def hyper_parameters(self) -> Mapping[str, Any]:
+        """The settings that the model was trained with, serialisable as JSON."""
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict a batch of configurations, (n_frames, n_atoms, 3) in Å."""
+
+    def save(self, folder: Path) -> None:
+        """Write the family's native file into an existing folder."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a trainer keeps unfinished work, and where it reports progress.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Folder for the state of unfinished trainings; None if nothing is to be kept.
+    progress : Progress
+    """
+
+    folder: Path | None = None
+    progress: Progress = SILENT
+
+
+class Trainer(ABC):
+    """Base class of the trainers of all families: one family with one choice of settings.
+
+    A subclass implements `fit`. It overrides `default_frames` if the family has its own way of choosing a training
+    set, and `settle` if it chooses hyper-parameters. A long `fit` reports to ``self.workplace.progress``, and may
+    keep its state in ``self.workplace.folder`` in order to resume after an interruption.
+
+    Attributes
+    ----------
+    trains_long : bool
+        Whether a single training takes long, so that by default only one default model is trained for comparison.
+    workplace : Workplace
+        Set by `within`.
+    """
+
+    trains_long: ClassVar[bool] = False
+    workplace: Workplace = Workplace()
+
+    def within(self, workplace: Workplace) -> Self:
+        """Return a copy of this trainer that works in `workplace`."""
+        trainer = copy.copy(self)
+        object.__setattr__(trainer, "workplace", workplace)  # trainers may be frozen dataclasses
+        return trainer
+
+    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
+        """Choose a training set by the family's default scheme; the base class draws a uniform sample.
+
+        Parameters
+        ----------
+        pool : int array
+            Frames to choose from.
+        n_frames : int
+            Number of frames to choose.
+
+        Returns
+        -------
+        (n_frames,) int array of frames of `dataset`, all different
+        """
+        return rng.choice(pool, n_frames, replace=False)
+
+    @abstractmethod
+    def fit(
+        self,
+        dataset: Dataset,
+        frames: IntArray,
+        valid: IntArray,
+        *,
+        rng: np.random.Generator,
+        previous: Model | None = None,
+    ) -> Model:
+        """Train on `frames`.
+
+        Parameters
+        ----------
+        frames, valid : int arrays
+            Training frames, and validation frames for the choice of hyper-parameters.
+        previous : Model, optional
+            A model whose hyper-parameters are kept. If `frames` begins with its training frames, its work may be
+            reused.
+        """
+
+    def settle(
+        self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
+    ) -> list[Model]:
+        """Review the hyper-parameters of models that are to be compared; the base class returns the models unchanged.
+
+        Returns
+        -------
+        list of Model
+            The same models, or models trained again on the same frames, with equal hyper-parameters.
+        """
+        return [model for _, model in trained]
+
+
+class Family(Protocol):
+    """Make trainers of a family and load its models."""
+
+    name: str
+    """The name on the command line and in model.json."""
+
+    distribution: str
+    """The Python package that does the work; its version is recorded."""
+
+    units: Mapping[str, str]
+    """Units of `energy` and `length` in the native file."""
+
+    expensive: bool
+    """Whether predictions are so slow that errors are estimated on subsets by default."""
+
+    def trainer(self, **settings: Any) -> Trainer:
+        """Return a trainer; raise InputError for an unknown setting.
+
+        An object with `default_frames`, `fit` and `settle` will do if it is no `Trainer`, but cannot resume a
+        training that was interrupted.
+        """
+
+    def settings(self, trainer: Any) -> dict[str, Any]:
+        """Return all settings of a trainer, serialisable as JSON."""
+
+    def load(self, folder: Path) -> Model:
+        """Load the native file from a model folder."""
