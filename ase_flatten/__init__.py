@@ -1,12 +1,25 @@
-"""Machine-learned force fields that are right everywhere, not on average.
+"""Machine-learned force fields that are accurate everywhere, not just on average.
 
-The method is that of Fonseca et al. (2021), doi:10.1063/5.0035530: cluster the
-configurational space of the reference data, find the clusters where a model is
-wrong, and choose its training set so that it is equally right everywhere.
+The method is that of Fonseca et al. (2021), doi:10.1063/5.0035530: cluster the configurational space of the reference
+data, find the clusters where a model is inaccurate, and choose its training set so that it becomes equally accurate
+everywhere.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers; at run time the names are imported when they are first used
+    from ase_flatten.calculators import FlattenedGAP as FlattenedGAP
+    from ase_flatten.calculators import FlattenedSchNet as FlattenedSchNet
+    from ase_flatten.calculators import FlattenedSGDML as FlattenedSGDML
+    from ase_flatten.calculators import load_calculator as load_calculator
+    from ase_flatten.clustering.clusters import Clustering as Clustering
+    from ase_flatten.clustering.clusters import cluster as cluster
+    from ase_flatten.data.dataset import Dataset as Dataset
+    from ase_flatten.data.io import read_dataset as read_dataset
+    from ase_flatten.data.io import write_dataset as write_dataset
+    from ase_flatten.selection.cluster_errors import cluster_errors as cluster_errors
+    from ase_flatten.selection.flattening import flatten as flatten
 
 __version__ = "0.1.0"
 
@@ -26,12 +39,13 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
+if not TYPE_CHECKING:  # type checkers would take any name for one of these
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that `import ase_flatten` is quick."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    def __getattr__(name):
+        """Import a public name when it is first used, so that `import ase_flatten` is fast."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

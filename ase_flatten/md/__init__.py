@@ -1,7 +1,15 @@
 """Molecular dynamics: Langevin runs of a model, their analysis and their figure."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for type checkers; at run time the names are imported when they are first used
+    from ase_flatten.md.analysis.figure import plot_total_energy as plot_total_energy
+    from ase_flatten.md.analysis.verdict import verdict as verdict
+    from ase_flatten.md.criteria import Criteria as Criteria
+    from ase_flatten.md.dynamics import run_md as run_md
+    from ase_flatten.md.protocol import Protocol as Protocol
+    from ase_flatten.md.protocol import load_protocol as load_protocol
 
 _HOME = {
     "Criteria": "criteria",
@@ -14,12 +22,13 @@ _HOME = {
 
 __all__ = sorted(_HOME)
 
+if not TYPE_CHECKING:  # type checkers would take any name for one of these
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: sampling needs no figures."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    def __getattr__(name):
+        """Import a public name when it is first used: sampling needs no figures."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
