@@ -1,24 +1,44 @@
-"""Which atoms are bonded, by their distances and covalent radii."""
+"""Which atoms are bonded, by their distances and covalent radii.
+
+There are three criteria, for three questions:
+
+==================  ====================================  ==========================================================
+criterion           question                              where
+==================  ====================================  ==========================================================
+`bonded_pairs`      Which bonds does the molecule have?   checks of units, atom order and complexes; bond lengths in
+                    From mean or median distances.        distance distributions
+`bond_graphs`       Which sets of bonds occur in the      what is known of a molecule (`data.known_molecule`), and
+                    data? From each frame.                through it the criteria of molecular dynamics
+`connected_pairs`   Is the molecule in one piece?         `count_fragments`: checks, sampling, molecular dynamics
+                    From each frame, generously.
+==================  ====================================  ==========================================================
+
+Pictures (`report.molecule_drawing`) have limits of their own, because they draw stretched and hydrogen bonds as well.
+"""
 
 import numpy as np
 from ase.data import covalent_radii
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ase_flatten.utils.blocks import blocks
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import BoolArray, FloatArray, IntArray
 
 BONDED = 1.25
-"""Atoms are bonded up to this multiple of the sum of their covalent radii."""
-
+"""For mean or median distances: atoms are bonded below this multiple of the sum of their covalent radii."""
 
 CLEARLY_BONDED = 1.3
-"""In one frame: thermal stretches of bonds stay below this multiple, other distances above it."""
+"""For a single frame: thermally stretched bonds stay below this multiple, other distances above it."""
+
+CONNECTED = 1.5
+"""For the connection of a molecule: this multiple, and with a hydrogen atom `HYDROGEN_MARGIN` more."""
+
+HYDROGEN_MARGIN = 0.3
+"""Å. A proton halfway between two oxygen atoms is connected to both."""
 
 
 def radius_sums(numbers: IntArray) -> FloatArray:
-    """Add the covalent radii of each pair of atoms.
+    """Return the sum of the covalent radii of each pair of atoms.
 
     Returns
     -------
@@ -30,18 +50,46 @@ def radius_sums(numbers: IntArray) -> FloatArray:
     return np.asarray(radii[i] + radii[j])
 
 
-def bonded_pairs(numbers: IntArray, mean_distances: FloatArray) -> NDArray[np.bool_]:
-    """Return which pairs are bonded in data of these mean distances, (n_pairs,) in Å and in bool."""
+def bonded_pairs(numbers: IntArray, mean_distances: FloatArray) -> BoolArray:
+    """Return which bonds a molecule has.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int array
+    mean_distances : (n_pairs,) array, Å
+        Mean or median of each pair distance over many frames.
+
+    Returns
+    -------
+    (n_pairs,) bool array
+    """
     return np.asarray(mean_distances < BONDED * radius_sums(numbers))
 
 
-def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[NDArray[np.bool_], IntArray, FloatArray]:
-    """Find the sets of bonds that occur in data: one for each form of a molecule whose bonds change.
+def connected_pairs(numbers: IntArray, distances: FloatArray) -> BoolArray:
+    """Return which pairs hold the molecule together in each frame, however stretched the bond.
 
-    A pair is bonded below 1.3 times the sum of the covalent radii. Thermal stretches are no breaks: a pair that is
-    bonded in most frames stays so up to the generous distance of `count_fragments`, and an atom stays bonded to its
-    nearest neighbour, such as a proton halfway between two atoms. A frame with all bonds of a graph has
-    that graph, so that those which contain another one are left out.
+    Parameters
+    ----------
+    numbers : (n_atoms,) int array
+    distances : (n_frames, n_pairs) array, Å
+
+    Returns
+    -------
+    (n_frames, n_pairs) bool array
+    """
+    i, j = np.tril_indices(len(numbers), -1)
+    hydrogen = (numbers[i] == 1) | (numbers[j] == 1)
+    return np.asarray(distances < CONNECTED * radius_sums(numbers) + HYDROGEN_MARGIN * hydrogen)
+
+
+def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[BoolArray, IntArray, FloatArray]:
+    """Find the sets of bonds that occur in the data: one for each form of a molecule whose bonds change.
+
+    A pair is bonded below 1.3 times the sum of the covalent radii. Thermal stretching does not break a bond: a pair
+    that is bonded in most frames remains bonded as long as it is connected (`connected_pairs`), and so does an atom
+    and its nearest neighbour, such as a proton halfway between two atoms. A frame with all bonds of a graph has that
+    graph; therefore graphs that contain another one are left out.
 
     Parameters
     ----------
@@ -52,7 +100,7 @@ def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[NDArray[np.bo
     -------
     graphs : (n_graphs, n_pairs) bool array
     counts : (n_graphs,) int array
-        Frames that contain each graph.
+        Number of frames with each graph.
     longest : (n_pairs,) array, Å
         The longest distance of each pair while it is bonded; 0 where it never is.
     """
@@ -62,7 +110,7 @@ def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[NDArray[np.bo
     found: set[bytes] = set()
     for block in blocks(len(distances), 64 * distances.shape[1]):
         part = distances[block]
-        near = _bonds(numbers, part)
+        near = connected_pairs(numbers, part)
         bonded = (part < CLEARLY_BONDED * sums) | (usual & near) | (_nearest(numbers, part / sums) & near)
         longest = np.maximum(longest, np.max(part, axis=0, where=bonded, initial=0))
         found |= {row.tobytes() for row in np.unique(np.packbits(bonded, axis=1), axis=0)}
@@ -72,8 +120,8 @@ def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[NDArray[np.bo
     return graphs, counts.astype(np.int64), longest
 
 
-def _nearest(numbers: IntArray, relative: FloatArray) -> NDArray[np.bool_]:
-    """Return which pairs are an atom and its nearest neighbour, in terms of their radii."""
+def _nearest(numbers: IntArray, relative: FloatArray) -> BoolArray:
+    """Return which pairs are an atom and its nearest neighbour, by distances relative to the covalent radii."""
     i, j = np.tril_indices(len(numbers), -1)
     nearest = np.zeros(relative.shape, dtype=bool)
     rows = np.arange(len(relative))
@@ -83,24 +131,17 @@ def _nearest(numbers: IntArray, relative: FloatArray) -> NDArray[np.bool_]:
     return nearest
 
 
-def _minimal(graphs: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Leave out graphs that contain all bonds of another one."""
-    kept: list[NDArray[np.bool_]] = []
+def _minimal(graphs: BoolArray) -> BoolArray:
+    """Return the graphs that do not contain all bonds of another one."""
+    kept: list[BoolArray] = []
     for graph in graphs[np.argsort(graphs.sum(axis=1), kind="stable")]:
         if not any(graph[smaller].all() for smaller in kept):
             kept.append(graph)
     return np.array(kept)
 
 
-def _bonds(numbers: IntArray, distances: FloatArray) -> NDArray[np.bool_]:
-    # Generous: a proton halfway between two oxygen atoms is bonded to both.
-    i, j = np.tril_indices(len(numbers), -1)
-    hydrogen = (numbers[i] == 1) | (numbers[j] == 1)
-    return distances < 1.5 * radius_sums(numbers) + 0.3 * hydrogen
-
-
 def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
-    """Count the bonded fragments of each frame: one sparse graph for a block of frames.
+    """Count the fragments of each frame, by `connected_pairs`.
 
     Parameters
     ----------
@@ -115,7 +156,7 @@ def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
     n_atoms = len(numbers)
     counts = np.ones(len(distances), dtype=np.int64)
     if _labels(numbers, distances.max(axis=0)[None]).max() == 0:
-        return counts  # the bonds that every frame has connect the molecule
+        return counts  # pairs that are connected in every frame hold the molecule together
     for block in blocks(len(distances), 32 * distances.shape[1]):
         labels = _labels(numbers, distances[block])
         frame_of_fragment = np.empty(labels.max() + 1, dtype=np.int64)
@@ -125,9 +166,9 @@ def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
 
 
 def _labels(numbers: IntArray, distances: FloatArray) -> IntArray:
-    """Return the fragment of each atom of each frame, numbered through all frames."""
+    """Return the fragment of each atom of each frame, numbered consecutively over all frames."""
     n_atoms = len(numbers)
-    frames, pairs = np.nonzero(_bonds(numbers, distances))
+    frames, pairs = np.nonzero(connected_pairs(numbers, distances))
     i, j = np.tril_indices(n_atoms, -1)
     n_nodes = len(distances) * n_atoms
     edges = (frames * n_atoms + i[pairs], frames * n_atoms + j[pairs])
@@ -136,7 +177,7 @@ def _labels(numbers: IntArray, distances: FloatArray) -> IntArray:
 
 
 def smallest_fragment(numbers: IntArray, distances: FloatArray) -> tuple[int, int]:
-    """Return an atom of the smallest fragment of one frame, and that fragment's size.
+    """Return an atom of the smallest fragment of one frame, and the size of that fragment.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def pair_distances(positions: FloatArray) -> FloatArray:
 
 
 def pair_permutation(permutation: IntArray) -> IntArray:
-    """Turn an exchange of atoms, (n_atoms,), into that of the pair distances, (n_pairs,)."""
+    """Return the permutation of the pair distances, (n_pairs,), for one of the atoms, (n_atoms,)."""
     i, j = np.tril_indices(len(permutation), -1)
     number = np.zeros((len(permutation), len(permutation)), dtype=np.int64)
     number[i, j] = number[j, i] = np.arange(len(i))
@@ -47,9 +47,9 @@ def pair_permutation(permutation: IntArray) -> IntArray:
 
 
 def exchanges_of_like_atoms(numbers: IntArray) -> IntArray:
-    """Return all exchanges of atoms of the same element, (n_exchanges, n_atoms), the identity first.
+    """Return all permutations of atoms of the same element, (n_exchanges, n_atoms), the identity first.
 
-    Where these are more than 120, as in all but small molecules, it is the identity alone.
+    If there are more than 120, as in all but small molecules, only the identity is returned.
     """
     identity = np.arange(len(numbers))
     groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
@@ -86,8 +86,8 @@ def squared_distances(a: FloatArray, b: FloatArray) -> FloatArray:
 def near_identical_pairs(descriptors: FloatArray, *, tolerance: float = NEAR_IDENTICAL) -> IntArray:
     """Find all pairs of frames whose descriptors differ by less than `tolerance` (root mean square).
 
-    A projection never lengthens a distance, so a search tree over the leading
-    principal components finds every pair, and few others, which are then measured.
+    A projection never lengthens a distance. Therefore a search tree over the leading principal components finds every
+    pair, and few others, which are sorted out by their full distance.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def near_identical_pairs(descriptors: FloatArray, *, tolerance: float = NEAR_IDE
 
 
 def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[IntArray, FloatArray]:
-    """Find a near frame for each frame: the nearest of a few candidates of the search tree.
+    """Find a near frame for each frame: the nearest of a few candidates from the search tree.
 
     Returns
     -------
@@ -146,7 +146,8 @@ def neighbours(descriptors: FloatArray, n_neighbours: int) -> IntArray:
 
 def _leading_components(descriptors: FloatArray) -> FloatArray:
     centred = descriptors - descriptors.mean(axis=0)
-    # Subspace iteration: any orthonormal basis is right, a leading one is fast; all eigenvectors would take long.
+    # Subspace iteration: any orthonormal basis gives right results, a nearly leading one gives them fast.
+    # scikit-learn's randomized_svd takes 1.5 to 3 times as long here, with the same neighbours found.
     start = np.random.default_rng(0).normal(size=(centred.shape[1], min(_TREE_DIMENSIONS, centred.shape[1])))
     basis = np.linalg.qr(start)[0]
     for _ in range(_TREE_ITERATIONS):

@@ -1,10 +1,10 @@
 """Ridge regression on inverse distances: a family of models for `ase-flatten` in one module.
 
 With q the inverse distances of all pairs of atoms, shifted and scaled by their mean and standard
-deviation over the training frames, the energy is E = c + Σ_a w_a f_a(q), where f_a are all q_i and
-all products q_i q_j. The weights are those of least squares on the forces -∂E/∂x, plus a ridge;
-c follows from the mean of the energies. It is quick for small molecules: there are
-p (p + 3) / 2 functions of p pairs.
+deviation over the training frames, the energy is E = c + Σ_a w_a f_a(q), where the f_a are all q_i and
+all products q_i q_j. The weights are fitted to the forces -∂E/∂x by least squares with a ridge; c follows
+from the mean of the energies. The model is fast for small molecules: there are p (p + 3) / 2 functions
+of p pairs.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model, Prediction, check_settings
+from ase_flatten.models import Model, Prediction, Trainer, check_settings
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -45,7 +45,7 @@ class RidgeModel:
 
     @property
     def permutations(self) -> IntArray:
-        """The identity: this model knows no symmetries."""
+        """The identity: this model has no permutational symmetry."""
         return np.arange(len(self.numbers))[None]
 
     @property
@@ -69,13 +69,13 @@ class RidgeModel:
 
 
 @dataclass(frozen=True)
-class RidgeTrainer:
+class RidgeTrainer(Trainer):
     """Fit the weights.
 
     Parameters
     ----------
     regularisation : float
-        The ridge, relative to the mean of the diagonal that it is added to.
+        The ridge, relative to the mean of the diagonal to which it is added.
     """
 
     regularisation: float = 1e-8
@@ -83,10 +83,6 @@ class RidgeTrainer:
     def __post_init__(self) -> None:
         if self.regularisation <= 0:
             raise InputError(f"the regularisation must be positive, got {self.regularisation}")
-
-    def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
-        """Draw a uniform sample."""
-        return rng.choice(pool, n_frames, replace=False)
 
     def fit(
         self,
@@ -116,12 +112,6 @@ class RidgeTrainer:
         constant = float(np.mean(dataset.energies[frames] - blank.predict(positions).energies))
         return RidgeModel(dataset.numbers, mean, scale, weights, constant, self.regularisation)
 
-    def settle(
-        self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
-    ) -> list[Model]:
-        """Give the models as they are: there was nothing to choose."""
-        return [model for _, model in trained]
-
 
 class RidgeFamily:
     """The family, as `ase_flatten.models.Family` describes it."""
@@ -132,12 +122,12 @@ class RidgeFamily:
     expensive = False
 
     def trainer(self, **settings: Any) -> RidgeTrainer:
-        """Give a trainer; see `RidgeTrainer` for the settings."""
+        """Return a trainer; see `RidgeTrainer` for the settings."""
         check_settings(settings, RidgeTrainer)
         return RidgeTrainer(**settings)
 
     def settings(self, trainer: RidgeTrainer) -> dict[str, Any]:
-        """Give the settings of a trainer."""
+        """Return the settings of a trainer."""
         return asdict(trainer)
 
     def load(self, folder: Path) -> RidgeModel:
@@ -151,7 +141,7 @@ FAMILY = RidgeFamily()
 
 
 def _inverse_distances(positions: FloatArray, mean: FloatArray, scale: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Give q, (n_frames, n_pairs), and its gradients, (n_frames, n_pairs, n_atoms, 3) in 1/Å."""
+    """Return q, (n_frames, n_pairs), and its gradients, (n_frames, n_pairs, n_atoms, 3) in 1/Å."""
     first, second = np.tril_indices(positions.shape[1], -1)
     difference = positions[:, first] - positions[:, second]
     inverse = 1 / np.linalg.norm(difference, axis=2)

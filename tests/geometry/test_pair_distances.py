@@ -6,16 +6,16 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist, pdist, squareform
 from scipy.spatial.transform import Rotation
 
-from ase_flatten import geometry
 from ase_flatten.geometry.pair_distances import (
     NEAR_IDENTICAL,
-    blocks,
     near_identical_pairs,
     nearest_frames,
     pair_distances,
     pair_permutation,
     squared_distances,
 )
+from ase_flatten.utils import blocks as blocks_module
+from ase_flatten.utils.blocks import BLOCK_BYTES, blocks
 
 coordinates = st.floats(-20, 20, allow_subnormal=False)
 frames_of_atoms = st.tuples(st.integers(1, 5), st.integers(2, 6)).flatmap(
@@ -59,7 +59,7 @@ def test_an_exchange_of_atoms_is_one_of_pairs(positions, random):
 def test_pair_distances_are_the_same_in_blocks(monkeypatch, rng):
     positions = rng.normal(size=(50, 5, 3))
     whole = pair_distances(positions)
-    monkeypatch.setattr(geometry.pair_distances, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 1000)
     assert len(list(blocks(50, 8 * 4 * 10))) == 17
     np.testing.assert_array_equal(pair_distances(positions), whole)
 
@@ -69,8 +69,7 @@ def test_blocks_cover_all_rows_once_and_keep_to_the_memory(n_rows, bytes_per_row
     slices = list(blocks(n_rows, bytes_per_row))
     assert [row for part in slices for row in range(part.start, part.stop)] == list(range(n_rows))
     assert all(
-        (part.stop - part.start) * bytes_per_row <= geometry.pair_distances.BLOCK_BYTES or part.stop - part.start == 1
-        for part in slices
+        (part.stop - part.start) * bytes_per_row <= BLOCK_BYTES or part.stop - part.start == 1 for part in slices
     )
 
 
