@@ -1,4 +1,4 @@
-"""The contract of a model family, for this project's tests and for whoever writes a family."""
+"""The contract of a model family, for the tests of this project and of third-party families."""
 
 import pickle
 from collections.abc import Callable
@@ -14,29 +14,29 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def check_model(model: Model, positions: FloatArray, *, reload: Callable[[Path], Model], folder: Path) -> None:
-    """Assert what every model must do.
+    """Assert the properties that every model must have.
 
-    Inputs are left alone; a batch gives what single configurations give; forces are
-    −dE/dx; rotation, translation and the model's own permutations change nothing but the
-    forces' directions and order; no net force and no net torque; a saved model is the same model.
+    Inputs are not modified; predictions of a batch equal those of single configurations; forces are −dE/dx; energies
+    are invariant, and forces equivariant, to rotations, translations and the model's permutations; net force and net
+    torque are zero; a saved and reloaded model predicts the same.
 
     Parameters
     ----------
     positions : (n_frames, n_atoms, 3) array, Å
-        Configurations of the molecule, two at least.
+        Configurations of the molecule, at least two.
     reload : callable
-        Loads the model from the folder that `Model.save` wrote into.
+        Loads the model from the folder that `Model.save` wrote to.
     folder : Path
         An empty folder.
 
     Raises
     ------
     AssertionError
-        Something does not hold.
+        A property does not hold.
     """
     before = positions.copy()
     batch = model.predict(positions)
-    assert np.array_equal(positions, before), "predict changes its input"
+    assert np.array_equal(positions, before), "predict modifies its input"
     assert batch.energies.shape == (len(positions),), "energies have a wrong shape"
     assert batch.forces.shape == positions.shape, "forces have a wrong shape"
     scale = np.sqrt(np.mean(batch.forces**2))
@@ -51,8 +51,10 @@ def check_model(model: Model, positions: FloatArray, *, reload: Callable[[Path],
     rotation = Rotation.random(rng=1).as_matrix()
     moved = model.predict(positions @ rotation.T + [1.0, -2.0, 3.0])
     _close(moved.energies, batch.energies, 1e-7, "rotation and translation change the energy")
-    _close(moved.forces, batch.forces @ rotation.T, 1e-6 * scale, "forces do not turn with the molecule")
-    assert np.array_equal(model.permutations[0], np.arange(len(model.numbers))), "the first permutation is no identity"
+    _close(moved.forces, batch.forces @ rotation.T, 1e-6 * scale, "forces do not rotate with the molecule")
+    assert np.array_equal(model.permutations[0], np.arange(len(model.numbers))), (
+        "the first permutation is not the identity"
+    )
     for permutation in model.permutations:
         exchanged = model.predict(positions[:, permutation])
         _close(exchanged.energies, batch.energies, 1e-6, "a permutation changes the energy")
@@ -63,7 +65,7 @@ def check_model(model: Model, positions: FloatArray, *, reload: Callable[[Path],
 
 
 def check_calculator(calculator: Calculator, numbers: IntArray, positions: FloatArray) -> None:
-    """Assert ASE's contract, and the refusals that this project's calculators promise.
+    """Assert ASE's contract, and that atoms of other molecules and periodic cells are refused.
 
     Parameters
     ----------
@@ -73,15 +75,15 @@ def check_calculator(calculator: Calculator, numbers: IntArray, positions: Float
     Raises
     ------
     AssertionError
-        Something does not hold.
+        A property does not hold.
     """
     atoms = Atoms(numbers, positions, calculator=calculator)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-    assert isinstance(energy, float), "the energy is no float"
+    assert isinstance(energy, float), "the energy is not a float"
     assert forces.shape == (len(atoms), 3), "the forces have a wrong shape"
     assert atoms.get_potential_energy(force_consistent=True) == energy, "free_energy differs from energy"
     forces[:] = np.nan
-    assert np.isfinite(atoms.get_forces()).all(), "results are no copies"
+    assert np.isfinite(atoms.get_forces()).all(), "results are not copies"
     atoms.positions += 0.01 * np.sin(np.arange(positions.size)).reshape(positions.shape)
     assert atoms.get_potential_energy() != energy, "the energy does not follow the positions"
     for wrong in (

@@ -1,1 +1,1 @@
-"""Pair distances, bonds and what is made of them."""
+"""Pair distances, bonds, distributions of distances, and extrapolation."""

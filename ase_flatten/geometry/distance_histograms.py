@@ -1,4 +1,4 @@
-"""Distributions of distances: histograms of one bin width, and how far two of them are apart."""
+"""Distributions of distances: histograms with a fixed bin width, and the difference of two of them."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 BIN_WIDTH = 0.02
-"""Of the histograms, Å."""
+"""Bin width of the histograms, Å."""
 
 N_BINS = 1000
 
 
 def count_distances(distances: FloatArray) -> IntArray:
-    """Count distances in bins of 0.02 Å up to 20 Å; the last bin takes all that is beyond.
+    """Count distances in bins of 0.02 Å up to 20 Å; the last bin includes all larger distances.
 
     Parameters
     ----------
@@ -30,17 +30,17 @@ def count_distances(distances: FloatArray) -> IntArray:
 
 
 def bin_centres() -> FloatArray:
-    """Return the distances at the middle of the bins, (n_bins,) in Å."""
+    """Return the centres of the bins, (n_bins,) in Å."""
     return BIN_WIDTH * (np.arange(N_BINS, dtype=np.float64) + 0.5)
 
 
 def density(counts: IntArray) -> FloatArray:
-    """Turn counts into the distribution h(r), (n_bins,) in 1/Å; its integral is one, or it is zero without counts."""
+    """Return the distribution h(r) of counts, (n_bins,) in 1/Å, normalised to one; zero without counts."""
     return np.asarray(counts / (max(1, int(counts.sum())) * BIN_WIDTH))
 
 
 def distribution_error(counts: IntArray, reference: IntArray) -> float:
-    """Integrate |h(r) - h_ref(r)| over r: 0 for equal distributions, 2 for those that share nothing.
+    """Integrate |h(r) - h_ref(r)| over r: 0 for equal distributions, 2 for disjoint ones.
 
     The error of h(r) in Fu et al. (2023), https://arxiv.org/abs/2210.07237; NaN where one is empty.
     """

@@ -1,15 +1,15 @@
 """How far a geometry lies outside the geometries that a model was trained on.
 
-Two measures, both in units of what training geometries show when each is held against the others:
+Two measures, both in units of their typical value for a training geometry compared with the others:
 
 1. The distance to the nearest training geometry: the root mean square, over all pairs of atoms, of the
    difference of the pair's distance divided by its spread in the training set.
 2. For each single pair of atoms, how far its distance lies outside the range of the training set, in spreads of
-   that pair; the largest one counts. The spread of a bond is small, so that a bond too long stands out
-   even where hundreds of other distances are as they should be.
+   that pair; the largest value counts. The spread of a bond length is small, so a bond that is too long stands out
+   even among hundreds of normal distances.
 
-The larger of the two is the extrapolation. Both are 1 at the `QUANTILE` of the training geometries, each
-measured without itself.
+The larger of the two is the extrapolation. Both are 1 at the `QUANTILE` of the training geometries, each compared with
+all others.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 QUANTILE = 0.95
-"""The share of the training geometries that lie inside, by each measure, when they are left out.
+"""The fraction of training geometries that lie inside by each measure when they are left out.
 
-Preferred to 99 % by its calibration (docs/extrapolation.rst): of a hundred geometries, the 99 % quantile is
-little else than the largest value, which a single geometry decides."""
+Preferred to 99 % for its calibration (docs/extrapolation.rst): for a hundred geometries, the 99 % quantile is
+practically the largest value, which depends on a single geometry."""
 
 LEAST_MARGIN = 0.5
-"""Both measures allow for this many spreads at least, however densely the training geometries lie."""
+"""Both measures allow at least this many spreads, however densely the training geometries lie."""
 
 _MEASURED = 200
-"""So many training geometries, evenly taken, are held against all for the first measure's unit."""
+"""Number of training geometries, evenly spaced, that are compared with all others for the unit of the first measure."""
 
 _FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
 class OutlyingDistance:
-    """Hold the distance of one geometry that lies farthest outside its training range, in spreads of the pair.
+    """The distance of one geometry that lies farthest outside its training range, in spreads of the pair.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OutlyingDistance:
     distance, smallest, largest : float, Å
         In this geometry, and the range in the training geometries and their images.
     extrapolation : float
-        The second measure; not positive for a distance inside its range.
+        The second measure; zero or negative for a distance inside its range.
     """
 
     atoms: tuple[int, int]
@@ -59,22 +59,22 @@ class OutlyingDistance:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRegion:
-    """Hold what decides whether a geometry lies inside a training set; see `training_region`.
+    """The region that training geometries fill; see `training_region`.
 
     Parameters
     ----------
     smallest, largest, spread : (n_pairs,) arrays, Å
         Of each pair distance, over the training geometries and their images.
     margin : float
-        How many spreads a single distance may lie outside its range.
+        Number of spreads by which a single distance may lie outside its range.
     centre : (n_pairs,) array, Å
     scaled : (n_train, n_pairs) float32 array
-        Pair distances of the training geometries, less `centre`, in spreads. Single precision
-        is ample for a distance to compare, and takes half the time.
+        Pair distances of the training geometries relative to `centre`, in spreads. Single precision suffices for
+        a comparison and takes half the time.
     squared_norms : (n_train,) float32 array
         Of the rows of `scaled`.
     reach : float
-        How far the nearest training geometry may be (root mean square of the scaled differences).
+        Largest distance to the nearest training geometry (root mean square of the scaled differences).
     images : (n_permutations, n_pairs) int array
         The order of the pair distances in each image.
     """
@@ -120,13 +120,13 @@ class TrainingRegion:
         )
 
     def nearest(self, distances: FloatArray) -> FloatArray:
-        """Measure how far the nearest training geometry is, (n_frames,), from (n_frames, n_pairs) in Å."""
+        """Return how far the nearest training geometry is, (n_frames,), for pair distances, (n_frames, n_pairs) in Å."""
         scaled = (distances - self.centre) / self.spread
         rows = np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)  # the squares must not overflow
         return _differences(rows, self.scaled, self.squared_norms, self.images).min(axis=1)
 
     def _outside(self, distances: FloatArray) -> FloatArray:
-        """Measure how far each distance lies outside its range, in spreads; negative inside."""
+        """Return how far each distance lies outside its range, in spreads; negative inside."""
         return np.asarray(np.maximum(self.smallest - distances, distances - self.largest) / self.spread)
 
 
@@ -139,15 +139,15 @@ def training_region(
     ----------
     positions : (n_train, n_atoms, 3) array, Å
     permutations : (n_permutations, n_atoms) int array
-        Exchanges of atoms, a group, that leave the model's predictions as they are: the
-        images of a training geometry under these are training geometries too.
+        A group of permutations of atoms under which the model is invariant: the images of a training geometry are
+        training geometries, too.
     quantile : float
-        The share of the training geometries for which each measure is at most 1.
+        The fraction of the training geometries for which each measure is at most 1.
 
     Returns
     -------
     TrainingRegion or None
-        None for fewer than two geometries, which say nothing about their spread.
+        None for fewer than two geometries, which have no spread.
     """
     if len(positions) < 2:
         return None
@@ -184,7 +184,7 @@ def _differences(
 ) -> FloatArray:
     """Compute root-mean-square differences of scaled distances, in the nearest image: (n_rows, n_train).
 
-    Centre and spread of a pair are the same in all images, so that the images of scaled distances are scaled too.
+    Centre and spread of a pair are the same in all images, so images of scaled distances need no further scaling.
     """
     n_pairs, n_train, n_images = rows.shape[1], len(training), len(images)
     squared = np.empty((len(rows), n_train))
@@ -197,12 +197,12 @@ def _differences(
 
 
 def _orbits(images: IntArray) -> list[IntArray]:
-    """Collect the pairs of atoms that the images exchange with one another."""
+    """Return the sets of pairs that the images exchange with one another."""
     first = images.min(axis=0)
     return [np.flatnonzero(first == pair) for pair in np.unique(first)]
 
 
 def _others_least(values: FloatArray) -> FloatArray:
-    """Return for each of at least two values the least of the others."""
+    """Return, for each of at least two values, the smallest of the others."""
     least, second = np.partition(values, 1)[:2]
     return np.where(values == least, second, least)

@@ -1,6 +1,6 @@
-"""Work on all cores: pieces that do not depend on each other, each with its linear algebra on one core.
+"""Parallel work on all cores: independent pieces, each with its linear algebra on one core.
 
-Cut by size and not by the number of cores, the pieces give the same numbers on any machine of a kind.
+If pieces are cut by size rather than by the number of cores, results do not depend on the number of cores.
 """
 
 import math
@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy.linalg  # noqa: F401  (its BLAS must be there to be limited)
+import scipy.linalg  # noqa: F401  (its BLAS must be loaded to be limited)
 from threadpoolctl import ThreadpoolController
 
 from ase_flatten.utils.typing import FloatArray
@@ -22,14 +22,14 @@ Piece = TypeVar("Piece")
 
 
 def n_cores() -> int:
-    """Count the cores that this process may use, which on a shared machine are not all."""
+    """Return the number of cores that this process may use, which on a shared machine may not be all."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return min(allowed, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else allowed
 
 
 def on_all_cores(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None:
-    """Call `work` on each piece; raise the first error."""
+    """Call `work` on each piece in a pool of threads; raise the first error."""
     pieces = list(pieces)
     n_threads = min(n_cores(), len(pieces))
     with one_core():
@@ -42,13 +42,13 @@ def on_all_cores(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None
 
 
 class Scratch:
-    """Hand out memory that is used again and again: fresh pages can cost more than the arithmetic on them."""
+    """Work memory that is reused: fresh memory pages can cost more than the arithmetic on them."""
 
     def __init__(self) -> None:
         self._flat: dict[str, FloatArray] = {}
 
     def __call__(self, name: str, *shape: int) -> FloatArray:
-        """Return the array of a name, in a shape of the moment; what it holds is what the last use left."""
+        """Return the array of this name in a given shape, with whatever values its last use left."""
         size = math.prod(shape)
         if name not in self._flat or len(self._flat[name]) < size:
             self._flat[name] = np.empty(size)
@@ -56,7 +56,7 @@ class Scratch:
 
 
 class _OneCore:
-    """Limit linear algebra to one core while anybody is within; the last to leave lifts the limit."""
+    """Limit linear algebra to one core while any thread is within the block; the last to leave lifts the limit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ _ONE_CORE = _OneCore()
 
 
 def one_core() -> AbstractContextManager[None]:
-    """Keep linear algebra on one core within the block, in any thread."""
+    """Limit linear algebra to one core within the block; threads may enter it concurrently."""
     return _ONE_CORE
 
 

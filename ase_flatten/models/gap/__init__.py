@@ -1,7 +1,7 @@
-"""GAP with SOAP (Bartók et al. 2010, doi:10.1103/PhysRevLett.104.136403), through QUIP's `gap_fit` and quippy.
+"""GAP with SOAP (Bartók et al. 2010, doi:10.1103/PhysRevLett.104.136403), by QUIP's `gap_fit` and quippy.
 
-`native` reads and writes QUIP's files, `quip -> workers` predict, in this process and in others,
-`model` gives both as a model; `fit` runs `gap_fit`, `trainer` holds the settings.
+`native` reads and writes QUIP's files, `quip` predicts in this process and `workers` in others, `model` combines them;
+`fit` runs `gap_fit`, and `trainer` has the settings.
 """
 
 from ase_flatten.models.gap.model import GAPModel

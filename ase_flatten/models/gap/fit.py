@@ -29,12 +29,12 @@ _OLDEST = (0, 9)
 _FRAMES_FILE = "frames.xyz"
 _TELL_SECONDS = 10.0
 _WORTH_TELLING = ("TIMER", "Started", "Covariance matrix", "Using LAPACK")
-# A core alone: with more, sums are added in another order, and the same seed would not give the same numbers.
+# One core, because with more the order of summation, and thus the result for a seed, would vary.
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GFORTRAN_UNBUFFERED_PRECONNECTED": "y"}
 
 
 def find_gap_fit() -> Path:
-    """Find `gap_fit`, the one of quippy before any on the path, and see that it runs.
+    """Find `gap_fit`, in quippy first and then on the path, and check that it runs.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def run_gap_fit(
 
 
 def arguments(settings: Mapping[str, Any], seed: int) -> list[str]:
-    """Return the arguments of `gap_fit`, each one a word of its own."""
+    """Return the command-line arguments of `gap_fit`."""
     soap = {
         "cutoff": settings["cutoff"], "n_max": settings["n_max"], "l_max": settings["l_max"],
         "atom_sigma": settings["atom_sigma"], "covariance_type": "dot_product", "zeta": settings["zeta"],
@@ -113,7 +113,7 @@ def arguments(settings: Mapping[str, Any], seed: int) -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    """Run `gap_fit` in a folder, keep what it prints, and tell now and then how far it is."""
+    """Run `gap_fit` in a folder, keep its output, and log its progress from time to time."""
     # In a session of its own, Ctrl-C is left to the process that waits for it.
     with (folder / LOG_FILE).open("w", encoding="utf-8") as kept, subprocess.Popen(
         command, cwd=folder, env={**os.environ, **_ENVIRONMENT}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -147,7 +147,7 @@ def _follow(output: IO[str], kept: IO[str]) -> None:
 
 
 def _reason(output: str) -> str:
-    """Return the line of QUIP's output that says what went wrong."""
+    """Return the line of QUIP's output that gives the reason of a failure."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for marker in ("SYSTEM ABORT", "error", "ERROR", "missing"):
         for line in reversed(lines):
@@ -160,7 +160,7 @@ def _write_frames(path: Path, dataset: Dataset, frames: IntArray) -> None:
     configurations = []
     for frame in frames:
         atoms = Atoms(dataset.numbers, dataset.positions[frame])
-        atoms.cell[:] = np.eye(3) * (np.ptp(atoms.positions) + 100)  # QUIP wants a cell, though nothing is periodic
+        atoms.cell[:] = np.eye(3) * (np.ptp(atoms.positions) + 100)  # QUIP requires a cell
         atoms.info["reference_energy"] = float(dataset.energies[frame])
         atoms.arrays["reference_force"] = dataset.forces[frame]
         configurations.append(atoms)
@@ -168,7 +168,7 @@ def _write_frames(path: Path, dataset: Dataset, frames: IntArray) -> None:
 
 
 def _check_memory(dataset: Dataset, frames: IntArray, settings: Mapping[str, Any]) -> None:
-    """Refuse what would not fit: `gap_fit` keeps the gradients of all SOAP vectors at once."""
+    """Refuse a fit that needs too much memory: `gap_fit` keeps the gradients of all SOAP vectors at once."""
     n_species = len(np.unique(dataset.numbers))
     dimensions = soap_dimensions(n_species, settings["n_max"], settings["l_max"])
     distances = pair_distances(dataset.positions[frames])

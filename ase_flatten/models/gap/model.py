@@ -16,7 +16,7 @@ from ase_flatten.utils.cores import n_cores
 from ase_flatten.utils.typing import FloatArray
 
 _FEW_FRAMES = 400
-"""So many configurations take about as long as it takes to start other processes."""
+"""Number of configurations that take about as long as starting other processes."""
 
 
 class GAPModel:
@@ -48,7 +48,7 @@ class GAPModel:
         Parameters
         ----------
         positions : (n_frames, n_atoms, 3) array, Å
-            Where they are not finite, neither is the prediction; QUIP would take atoms that are nowhere for isolated.
+            For positions that are not finite, predictions are NaN; QUIP would treat such atoms as isolated.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """The native files of a GAP: `model.xml`, and beside it one file of sparse points for each element.
 
-A potential's XML can name other potentials, and one kind of these runs a command. Nothing
-is handed to QUIP that is not a GAP with SOAP and its own sparse points, of the sizes it declares.
+The XML of a potential can name other potentials, one of which runs a command. Therefore QUIP is only given files
+that hold a GAP with SOAP and its own sparse points, of the declared sizes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MODEL_FILE = "model.xml"
 LOG_FILE = "gap_fit.log"
 LABEL = "GAP"
 _OURS = "ase_flatten"
-"""The element of model.xml that holds what QUIP does not keep: the order of the atoms, and the settings."""
+"""The element of model.xml for what QUIP does not record: the order of the atoms and the settings."""
 
 _E0 = re.compile(r'(<e0 Z="\d+" value=")([^"]+)(")')
 _SPARSE_FILE = re.compile(re.escape(MODEL_FILE) + r"\.sparseX\.\w+")
@@ -34,7 +34,7 @@ _ELEMENTS = {LABEL, "Potential", "GAP_params", "GAP_data", "e0", "gpSparse", "gp
 
 @dataclass(frozen=True, eq=False)
 class NativeFiles:
-    """Hold the native files of a model of one molecule.
+    """Native files of a model of one molecule.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class NativeFiles:
     numbers : (n_atoms,) int array
         Atomic numbers, in the order of the atoms of the data set.
     settings : dict
-        What the model was trained with.
+        The settings of the trainer.
     """
 
     contents: Mapping[str, bytes]
@@ -62,7 +62,7 @@ def read_native(folder: Path) -> NativeFiles:
     Raises
     ------
     InputError
-        A file is missing or damaged, or holds something other than a GAP of this project.
+        A file is missing or damaged, or is not a GAP of this project.
     """
     path = folder / MODEL_FILE
     try:
@@ -84,7 +84,7 @@ def read_native(folder: Path) -> NativeFiles:
 
 
 def take_native(folder: Path, numbers: IntArray, settings: Mapping[str, Any]) -> NativeFiles:
-    """Take what `gap_fit` wrote, under names that do not tell the time, with what QUIP does not keep."""
+    """Read the files that `gap_fit` wrote; rename them without the time, and add what QUIP does not record."""
     text = (folder / MODEL_FILE).read_text(encoding="utf-8")
     label = ElementTree.fromstring(text).tag
     ours = (
@@ -114,7 +114,7 @@ def shifted(files: NativeFiles, shift: float) -> NativeFiles:
 
 
 def soap_dimensions(n_species: int, n_max: int, l_max: int) -> int:
-    """Count the components of a SOAP vector, one of which carries the baseline."""
+    """Return the number of components of a SOAP vector, including the one for the baseline."""
     n_channels = n_species * n_max
     return n_channels * (n_channels + 1) // 2 * (l_max + 1) + 1
 
@@ -136,7 +136,7 @@ def _parsed(text: bytes) -> ElementTree.Element:
 
 
 def _check_sparse_points(coordinates: ElementTree.Element, content: bytes) -> None:
-    """Hold the sparse points of one element against what model.xml says of them."""
+    """Compare the sparse points of one element with their declaration in model.xml."""
     attributes = coordinates.attrib
     words = (coordinates.findtext("descriptor") or "").split()
     declared = dict(word.split("=", 1) for word in words if "=" in word)
@@ -154,7 +154,7 @@ def _check_sparse_points(coordinates: ElementTree.Element, content: bytes) -> No
 
 
 def _ours(root: ElementTree.Element) -> tuple[IntArray, dict[str, Any]]:
-    """Read the order of the atoms, and the settings."""
+    """Read the order of the atoms and the settings."""
     element = root.find(f".//{_OURS}")
     if element is None:
         raise ValueError("it was not made by ase-flatten: it does not say in which order the atoms are")

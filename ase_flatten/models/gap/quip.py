@@ -1,7 +1,7 @@
-"""A GAP in QUIP's hands, through quippy.
+"""Predictions of a GAP by QUIP, through quippy.
 
-A call of QUIP reads its own options anew, which takes longer than a small molecule itself. So
-several configurations go into one call, as molecules that are too far apart to feel each other.
+Each call of QUIP parses its options again, which takes longer than the computation for a small molecule. Therefore
+several configurations are computed in one call, as molecules too far apart to interact.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 ATOMS_A_CALL = 150
 _WIDE = 1000.0
-"""Molecules that have flown apart by so much, Å, would cost the others of their call digits."""
+"""Extent of a fragmented molecule, Å, beyond which the others in the same call would lose digits."""
 
 
 class QUIPPotential:
@@ -26,7 +26,7 @@ class QUIPPotential:
     Parameters
     ----------
     folder : Path
-        Where the native files are; they are not needed any longer afterwards.
+        With the native files, which are read once.
     numbers : (n_atoms,) int array
 
     Raises
@@ -48,7 +48,7 @@ class QUIPPotential:
         self._potential = calculator._quip_potential
         self._reach = float(self._potential.cutoff())
         self._numbers = numbers
-        # Kept, since QUIP never frees what it makes of atoms.
+        # Kept because QUIP never frees the memory of its atoms.
         self._atoms: dict[int, Any] = {}
 
     def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -72,7 +72,7 @@ class QUIPPotential:
         return energies, forces
 
     def _at_once(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Predict a few configurations side by side, in one call."""
+        """Predict a few configurations in one call."""
         n_frames, n_atoms, _ = positions.shape
         shifts = np.zeros((n_frames, 1, 3))
         shifts[:, 0, 0] = np.arange(n_frames) * (np.ptp(positions[..., 0]) + self._reach + 1)
@@ -95,7 +95,7 @@ class QUIPPotential:
 
 
 def blocks_of_frames(n_frames: int, n_atoms: int) -> Iterator[slice]:
-    """Cut frames into blocks for one call each."""
+    """Return slices of the frames for one call each."""
     step = max(1, ATOMS_A_CALL // n_atoms)
     for start in range(0, n_frames, step):
         yield slice(start, min(start + step, n_frames))

@@ -1,4 +1,4 @@
-"""The settings of GAP, and its family."""
+"""The settings of a GAP, its trainer and its family."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ SPARSE_METHODS = ("CUR_POINTS", "RANDOM", "CLUSTER")
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"paper": {}, "small": {"n_max": 6, "l_max": 3, "n_sparse": 300, "sparse_method": "RANDOM"}}
 )
-"""Settings under one name. The small one suits a laptop."""
+"""Named settings; the small preset suits a laptop."""
 
 _VALIDATION_FRAMES = 1000
 _WHOLE = {"n_max": 1, "l_max": 0, "zeta": 1, "n_sparse": 1}
@@ -43,17 +43,18 @@ class GAPTrainer(Trainer):
     zeta : int
         Power of the SOAP kernel.
     n_sparse : int
-        Sparse points of each element.
+        Number of sparse points per element.
     sparse_method : str
-        How `gap_fit` chooses them, one of `SPARSE_METHODS`.
+        Method by which `gap_fit` chooses them, one of `SPARSE_METHODS`.
     delta : float
-        Scale of the energy of an atom, eV.
+        Scale of the energy per atom, eV.
     energy_sigma, force_sigma : float
         Expected errors, eV per atom and eV/Å.
     sparse_jitter : float
         Added to the diagonal of the sparse points' kernel.
     e0 : "average" or mapping
-        Reference energies of the isolated atoms, eV, by symbol; or the average energy of an atom for all.
+        Energies of the isolated atoms by symbol, eV; or for all elements the average energy per atom, which is then
+        adjusted so that the mean error of the validation energies is zero.
     """
 
     n_max: int = 12
@@ -95,13 +96,15 @@ class GAPTrainer(Trainer):
         Raises
         ------
         InputError
-            `gap_fit` is missing, refuses or needs more memory than there is, or `e0` leaves out an element.
+            `gap_fit` is missing, fails or needs too much memory, or `e0` lacks an element.
         """
         trainer = self if previous is None else replace(self, **previous.hyper_parameters)
         if isinstance(trainer.e0, Mapping):
             missing = {chemical_symbols[number] for number in dataset.numbers} - set(trainer.e0)
             if missing:
-                raise InputError(f"expected a reference energy e0 of every element, found none of {sorted(missing)[0]}")
+                raise InputError(
+                    f"expected a reference energy e0 of every element, found none of {sorted(missing)[0]}; add it to e0"
+                )
         seed = int(rng.integers(1, 2**31 - 1))
         model = GAPModel(run_gap_fit(find_gap_fit(), dataset, frames, asdict(trainer), seed))
         return trainer._centred(model, dataset, valid)
@@ -127,12 +130,12 @@ class GAPFamily:
     expensive = True
 
     def trainer(self, *, preset: str = "paper", **settings: Any) -> GAPTrainer:
-        """Return a trainer; see `GAPTrainer` for the settings, which go before those of the preset.
+        """Return a trainer; see `GAPTrainer` for the settings, which take precedence over the preset.
 
         Raises
         ------
         InputError
-            An unknown setting or a wrong value; or `gap_fit` is missing, which is better known before a long run.
+            An unknown setting or a wrong value; or `gap_fit` is missing, which is checked before a long run.
         """
         if preset not in PRESETS:
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -142,11 +145,11 @@ class GAPFamily:
         return trainer
 
     def settings(self, trainer: GAPTrainer) -> dict[str, Any]:
-        """Return the settings of a trainer, as JSON can hold them."""
+        """Return the settings of a trainer, serialisable as JSON."""
         return asdict(trainer)
 
     def load(self, folder: Path) -> GAPModel:
-        """Load `model.xml` and its sparse points from a model folder, running nothing that they name."""
+        """Load `model.xml` and its sparse points from a model folder, without executing anything they refer to."""
         model = load_model_folder(folder)
         try:
             GAPTrainer(**model.hyper_parameters)

@@ -1,7 +1,7 @@
 """A Cholesky factor that grows by rows: the leading block of a factor is the factor of the leading block.
 
-The factor is kept in block rows of one fixed size, whatever the steps of its growth. So a factor
-that grew and one that was made at once come from the very same operations, and are equal to the last bit.
+The factor is kept in block rows of a fixed size, independent of the steps of its growth. A factor that grew and one
+that was made at once therefore result from the same operations, and are equal to the last bit.
 """
 
 import numpy as np
@@ -12,58 +12,58 @@ from ase_flatten.utils.cores import on_all_cores, one_core
 from ase_flatten.utils.typing import FloatArray
 
 _STRIPE = 256
-"""Rows that one core works on."""
+"""Rows that one core processes at a time."""
 
 _SMALL = 128
-"""Columns of a triangular system that BLAS solves at once."""
+"""Columns of a triangular system that are solved by one call of BLAS."""
 
 
 class NotPositiveDefiniteError(ArithmeticError):
-    """A matrix has no Cholesky factor, in the arithmetic of the machine."""
+    """A matrix has no Cholesky factor in floating-point arithmetic."""
 
 
 class BlockCholesky:
-    """Hold the lower-triangular factor L of a symmetric matrix A = L Lᵀ, half the memory of the matrix.
+    """Lower-triangular factor L of a symmetric matrix A = L Lᵀ, in half the memory of the matrix.
 
     Parameters
     ----------
     block_size : int
-        Rows of each block row; the last one may have fewer.
+        Rows of each block row; the last block row may have fewer.
     """
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
-        # Row-major, left of the diagonal and on it: what BLAS takes, transposed, without a copy.
+        # Row-major, so that BLAS takes the transposes without copying.
         self._left: list[FloatArray] = []
         self._diagonal: list[FloatArray] = []
 
     @property
     def size(self) -> int:
-        """Rows of the matrix."""
+        """Number of rows of the matrix."""
         return sum(len(block) for block in self._diagonal)
 
     @property
     def n_whole(self) -> int:
-        """Rows in whole blocks."""
+        """Number of rows in complete block rows."""
         return self.size // self.block_size * self.block_size
 
     @property
     def nbytes(self) -> int:
-        """Memory of the factor."""
+        """Memory of the factor, bytes."""
         return sum(block.nbytes for block in (*self._left, *self._diagonal))
 
     @staticmethod
     def bytes_for(n_rows: int, block_size: int) -> int:
-        """Estimate the memory for `n_rows`, work space included."""
+        """Estimate the memory for `n_rows` including work space, bytes."""
         return 8 * ((n_rows + block_size) ** 2 // 2 + 4 * block_size**2)
 
     def drop_partial(self) -> None:
-        """Drop the last block row if it is not whole: it will be made anew with what follows."""
+        """Drop the last block row if it is incomplete; it is recomputed when rows are appended."""
         if self.size > self.n_whole:
             del self._left[-1], self._diagonal[-1]
 
     def append(self, left: FloatArray, diagonal: FloatArray) -> None:
-        """Append a block row of the matrix, overwriting it by that of the factor.
+        """Append a block row of the matrix, which is overwritten with that of the factor.
 
         Parameters
         ----------
@@ -75,9 +75,9 @@ class BlockCholesky:
         Raises
         ------
         NotPositiveDefiniteError
-            The factor is as it was; `left` and `diagonal` are spoiled.
+            The factor is unchanged; `left` and `diagonal` have been overwritten.
         """
-        assert len(self._diagonal) * self.block_size == self.size, "the last block row is not whole"
+        assert len(self._diagonal) * self.block_size == self.size, "the last block row is incomplete"
         assert left.shape == (len(diagonal), self.size), "the block row does not fit"
         stripes = [slice(first, min(first + _STRIPE, len(left))) for first in range(0, len(left), _STRIPE)]
         on_all_cores(lambda rows: self._eliminate(left[rows]), stripes)
@@ -88,12 +88,12 @@ class BlockCholesky:
         if info:
             raise NotPositiveDefiniteError(f"pivot {self.size + info - 1} is not positive")
         if not np.isfinite(diagonal.diagonal()).all():
-            raise NotPositiveDefiniteError("there are values that are not finite")
+            raise NotPositiveDefiniteError("some values are not finite")
         self._left.append(left)
         self._diagonal.append(diagonal)
 
     def _eliminate(self, rows: FloatArray) -> None:
-        """Bring some rows into their final form, left of the diagonal."""
+        """Compute some rows of the factor left of the diagonal block."""
         work = np.empty((len(rows), self.block_size))
         start = 0
         for left, diagonal in zip(self._left, self._diagonal, strict=True):
@@ -138,7 +138,8 @@ def _update(diagonal: FloatArray, left: FloatArray, rows: slice) -> None:
 def _divide(rows: FloatArray, lower: FloatArray) -> None:
     """Replace `rows` by X with X Lᵀ = rows.
 
-    Halved until little is left for SciPy's BLAS, which holds Python's lock, where NumPy's products do not.
+    By recursive halving: SciPy's BLAS holds Python's global lock, NumPy's products do not, and most of the work is in
+    the products.
     """
     n = len(lower)
     if n <= _SMALL:

@@ -1,4 +1,4 @@
-"""The equations of sGDML's training, solved by a factor that grows with the training set."""
+"""The linear equations of sGDML's training, solved with a factor that grows with the training set."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ from ase_flatten.utils.cores import one_core
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _BLOCK_ROWS = 2100
-"""About how many unknowns make a block row."""
+"""Approximate number of unknowns in a block row."""
 
 _BLOCK_FRAMES = (1, 2, 5, 10, 20, 25, 50, 100, 200, 500)
-"""Training sets grow by round numbers; these divide them, so that no block row is made twice."""
+"""Divisors of the round numbers by which training sets grow, so that few block rows are computed twice."""
 
 _KEPT_DISTANCES = 2**28
-"""Distances are kept for other length scales up to this memory, bytes."""
+"""Distances are kept for other length scales if they take at most this memory, bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """Hold the solution.
+    """Coefficients of a trained model.
 
     Parameters
     ----------
     alphas : (n_train, 3 * n_atoms) array
         Along the Cartesian coordinates.
     descriptor_alphas : (n_train, n_pairs) array
-        Along the descriptor: all that predictions need.
+        Along the descriptor; sufficient for predictions.
     std : float
         Standard deviation of the forces, by which they were divided.
     """
@@ -39,7 +39,7 @@ class Coefficients:
 
 
 class TrainingGeometries:
-    """Hold geometries of a training set, and their distances, for any length scale.
+    """Geometries of a training set and the distances between them, for any length scale.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class TrainingGeometries:
 
 
 class KernelFactor:
-    """Hold the factor of sGDML's kernel matrix, regularised.
+    """Cholesky factor of sGDML's regularised kernel matrix.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class KernelFactor:
     Raises
     ------
     NotPositiveDefiniteError
-        The matrix has no factor; so does `grow`.
+        The matrix has no factor; `grow` raises it as well.
     """
 
     def __init__(self, training: TrainingGeometries, sigma: float, regularisation: float) -> None:
@@ -99,17 +99,17 @@ class KernelFactor:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the factor."""
+        """Memory of the factor, bytes."""
         return self._cholesky.nbytes
 
     def grow(self, positions: FloatArray) -> None:
-        """Append training frames, (n_frames, n_atoms, 3) in Å; the result is the same as from all at once."""
+        """Append training frames, (n_frames, n_atoms, 3) in Å; the result is that of all frames at once."""
         self._cholesky.drop_partial()
         self.training.append(positions)
         self._fill()
 
     def release(self) -> None:
-        """Free the memory of the factor, whoever still holds it."""
+        """Free the memory of the factor, even if there are still references to it."""
         self._cholesky = BlockCholesky(self._cholesky.block_size)
 
     def _fill(self) -> None:
@@ -137,21 +137,21 @@ class KernelFactor:
         found = -self._cholesky.solve(along.ravel()).reshape(along.shape)
         alphas = np.einsum("ncm,nm->nc", geometries.directions, found)
         if self.regularisation:
-            # Net forces and torques meet nothing but the regularisation; no prediction depends on these.
+            # Net forces and torques: determined by the regularisation alone, and without effect on predictions.
             alphas -= (labels - np.einsum("ncm,nm->nc", geometries.directions, along)) / self.regularisation
         return Coefficients(alphas, np.einsum("nmp,nm->np", geometries.jacobians, found), std)
 
 
 def frames_per_block(n_atoms: int) -> int:
-    """Say how many frames make a block row of the factor; the molecule alone decides."""
+    """Return the number of frames in a block row of the factor, which depends on the molecule alone."""
     n_modes = max(1, n_modes_of(n_atoms))
     return max(n for n in _BLOCK_FRAMES if n == 1 or n * n_modes <= _BLOCK_ROWS)
 
 
 def bytes_to_factorise(n_atoms: int, n_frames: int) -> int:
-    """Estimate the memory that the factor of so many frames takes, work space included."""
+    """Estimate the memory for the factor of `n_frames` including work space, bytes."""
     n_modes, n_pairs = n_modes_of(n_atoms), n_atoms * (n_atoms - 1) // 2
-    geometries = 2 * 8 * n_frames * n_modes * (n_pairs + 3 * n_atoms)  # the old ones beside the new
+    geometries = 2 * 8 * n_frames * n_modes * (n_pairs + 3 * n_atoms)  # the old ones and the new
     return geometries + BlockCholesky.bytes_for(n_frames * n_modes, frames_per_block(n_atoms) * n_modes)
 
 

@@ -5,9 +5,9 @@ Between configurations i and j, with descriptors x and their Jacobians J, a bloc
     K_ij = Σ_p J_iᵀ P_p k''(d_p) J_j,    -k''(d) = a (σ² + √5 σ |d|) - 5 a d dᵀ,    d_p = P_pᵀ x_i - x_j,
 
 where a = 5 exp(-√5 |d| / σ) / (3 σ⁴): minus the Hessian of the Matérn kernel with ν = 5/2, summed over
-the permutations. Translations and rotations leave the descriptor as it is, so a block has 3N - 6 nonzero
-directions on either side: J_i = B_i Q_iᵀ with orthonormal Q_i, exactly. Only the blocks B_iᵀ … B_j are made,
-which leaves two thirds of the matrix and half of its factorisation to be done for 15 atoms.
+the permutations. The descriptor is invariant to translations and rotations, so a block has 3N - 6 nonzero
+directions on either side: J_i = B_i Q_iᵀ with orthonormal Q_i, exactly. Only the blocks B_iᵀ … B_j are computed,
+for 15 atoms three quarters of the matrix and half the work of its factorisation.
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from ase_flatten.utils.cores import Scratch, on_all_cores
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _IMAGE_BYTES = 2**22
-"""Memory of the permuted Jacobians at work: small enough to stay in a shared cache."""
+"""Memory of the permuted Jacobians in use, bytes; small enough to stay in a shared cache."""
 
 _COLUMN_BYTES = 2**23
-"""Memory of the combined Jacobians at work."""
+"""Memory of the combined Jacobians in use, bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Geometries:
-    """Hold what the kernel needs of some configurations.
+    """Descriptors and Jacobians of some configurations, as the kernel needs them.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Geometries:
     jacobians : (n_frames, n_modes, n_pairs) array, 1/Å²
         Derivatives of the descriptor along orthonormal directions.
     directions : (n_frames, 3 * n_atoms, n_modes) array
-        These directions: all that change any pair distance.
+        Basis of all displacements that change any pair distance.
     """
 
     descriptors: FloatArray
@@ -57,7 +57,7 @@ class Geometries:
             full = np.zeros((len(i), n_atoms, 3))
             full[pairs, j] = difference * inverse[:, None] ** 3
             full[pairs, i] = -full[pairs, j]
-            # One frame at a time: its numbers must not depend on its company.
+            # One frame at a time, so that its result does not depend on the other frames.
             left, stretch, right = np.linalg.svd(full.reshape(len(i), -1), full_matrices=False)
             parts.append((inverse, stretch[:n_modes, None] * left.T[:n_modes], right[:n_modes].T))
         if not parts:
@@ -79,22 +79,22 @@ class Geometries:
 
     @property
     def n_modes(self) -> int:
-        """Directions of each configuration."""
+        """Number of directions of each configuration."""
         return self.jacobians.shape[1]
 
 
 def n_modes_of(n_atoms: int) -> int:
-    """Count the directions of a molecule that change pair distances, at most."""
+    """Return the largest number of directions in which pair distances of a molecule can change."""
     return 3 * n_atoms - 6 if n_atoms > 2 else n_atoms - 1
 
 
 def pair_orders(permutations: IntArray) -> IntArray:
-    """Return the permutations of the pairs that go with those of the atoms, (n_permutations, n_pairs)."""
+    """Return the permutations of pairs that correspond to permutations of atoms, (n_permutations, n_pairs)."""
     return np.array([pair_permutation(permutation) for permutation in permutations])
 
 
 def image_distances(rows: Geometries, columns: Geometries, orders: IntArray) -> FloatArray:
-    """Compute the distances between descriptors, of all images.
+    """Compute the distances between descriptors and their permuted images.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def image_distances(rows: Geometries, columns: Geometries, orders: IntArray) -> 
     Returns
     -------
     (n_rows, n_permutations, n_columns) array, 1/Å
-        |P_pᵀ x_i - x_j|, which serves any length scale.
+        |P_pᵀ x_i - x_j|, independent of the length scale.
     """
     images = rows.descriptors[:, np.argsort(orders, axis=1)]
     squared = images @ columns.descriptors.T
@@ -123,7 +123,7 @@ def assemble(
     out: FloatArray,
     lower: bool = False,
 ) -> None:
-    """Write the kernel between two sets of configurations, positive definite.
+    """Compute the kernel matrix between two sets of configurations, with the sign that makes it positive definite.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def assemble(
     out : (n_rows * n_modes, n_columns * n_modes) array, 1/Å⁴
         Written in place; unit stride along its rows.
     lower : bool
-        The two sets are one, and the blocks above the diagonal may be left unwritten.
+        The two sets are the same, and blocks above the diagonal need not be written.
     """
     inverse_orders = np.argsort(orders, axis=1)
     n_modes, n_pairs = rows.jacobians.shape[1:]
@@ -171,7 +171,7 @@ def _assemble_part(
     scratch: Scratch,
     out: FloatArray,
 ) -> None:
-    """Write some blocks; `images` and `jacobians` are the rows', permuted: (rows, permutations, [modes,] pairs)."""
+    """Write some blocks; `images` and `jacobians`, (rows, permutations, [modes,] pairs), are those of permuted rows."""
     n_rows, n_images, n_modes, n_pairs = jacobians.shape
     n_columns = len(columns)
     q = np.sqrt(5.0) / sigma
@@ -185,14 +185,14 @@ def _assemble_part(
         weights.swapaxes(1, 2), jacobians.reshape(n_rows, n_images, n_modes * n_pairs), out=combined.swapaxes(0, 1)
     )
     blocks = out.reshape(n_rows * n_modes, n_columns, n_modes)
-    assert blocks.base is not None, "a copy would lose what is written"
+    assert blocks.base is not None, "a copy would not be written to `out`"
     np.matmul(
         combined.reshape(n_columns, n_rows * n_modes, n_pairs),
         columns.jacobians.swapaxes(1, 2),
         out=blocks.swapaxes(0, 1),
     )
 
-    # 5 a (B_iᵀ P_p d)(dᵀ B_j), either factor as a difference of products with descriptors.
+    # 5 a (B_iᵀ P_p d)(dᵀ B_j), each factor as a difference of products with descriptors.
     left = scratch("left", n_columns, n_rows, n_images, n_modes)
     np.matmul(columns.descriptors, jacobians.reshape(-1, n_pairs).T, out=left.reshape(n_columns, -1))
     np.subtract(np.einsum("imp,ip->im", rows.jacobians, rows.descriptors)[:, None], left, out=left)

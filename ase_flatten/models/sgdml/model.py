@@ -17,7 +17,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 MODEL_FILE = "model.npz"
 _UNTESTED = {"mae": np.nan, "rmse": np.nan}
-# Entries that the package expects and unpickles: written for it, never read here.
+# The package expects these entries and unpickles them; they are written for it and never read here.
 _OBJECTS: dict[str, Any] = {"f_err": _UNTESTED, "e_err": _UNTESTED, "md5_test": None}
 _NEEDED = ("z", "R_desc", "R_d_desc_alpha", "c", "std", "sig", "lam", "perms")
 
@@ -33,8 +33,8 @@ class SGDMLModel:
     Attributes
     ----------
     factor : KernelFactor or None
-        What the next, larger training set can be built upon. It is taken by the model
-        that is trained on it, and neither saved nor pickled.
+        From which a larger training set can grow. The model trained on that set takes it over; it is neither saved
+        nor pickled.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class SGDMLModel:
 
     @property
     def coefficient_sizes(self) -> FloatArray:
-        """The norm of each training frame's coefficients, (n_train,): a label that fits no others needs large ones."""
+        """The norm of each training frame's coefficients, (n_train,); large for a label inconsistent with the others."""
         return np.linalg.norm(np.asarray(self.content["R_d_desc_alpha"]), axis=1)
 
     def predict(self, positions: FloatArray) -> Prediction:
@@ -88,12 +88,12 @@ class SGDMLModel:
 
 
 def load_model_file(path: Path) -> SGDMLModel:
-    """Load a model file of the `sgdml` package, never unpickling.
+    """Load a model file of the `sgdml` package, without unpickling.
 
     Raises
     ------
     InputError
-        The file is missing, damaged or no sGDML model, or holds a periodic cell or energy constraints.
+        The file is missing, damaged or not an sGDML model, or has a periodic cell or energy constraints.
     """
     with reading_npz(path, "an sGDML model") as archive:
         missing = [key for key in _NEEDED if key not in archive.files]
@@ -106,6 +106,6 @@ def load_model_file(path: Path) -> SGDMLModel:
 
 
 def text_of(value: Any) -> str:
-    """Return a text entry of a model file, whatever type it was saved in."""
+    """Return a text entry of a model file, saved as str, bytes or array."""
     value = value.item() if isinstance(value, np.ndarray) else value
     return value.decode() if isinstance(value, bytes) else str(value)

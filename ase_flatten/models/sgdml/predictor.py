@@ -1,4 +1,4 @@
-"""Energies and forces of an sGDML model (Chmiela et al. 2018, eq. 3) by matrix products that stay in the cache.
+"""Energies and forces of an sGDML model (Chmiela et al. 2018, eq. 3), by matrix products within the cache.
 
 With descriptors in units of the length scale, x̃ = √5 x / σ, and images X̃ of the training frames with their
 coefficients A, the force along the descriptor is
@@ -6,8 +6,8 @@ coefficients A, the force along the descriptor is
     Σ e^-s (x̃ - X̃)·A (x̃ - X̃) - Σ (1 + s) e^-s A,    s = |x̃ - X̃|.
 
 Written as rows (2X̃, -|X̃|², -1) and (-A/2, X̃·A/2, 0), images and coefficients give -s² and -(x̃ - X̃)·A/2 by one
-product each with (x̃, 1, |x̃|²), and the force by one product each back: 8 operations a pair and image, against
-which the rest is small.
+product each with (x̃, 1, |x̃|²), and the force by one further product each: 8 operations per pair and image, which
+dominate the cost.
 """
 
 import ctypes
@@ -22,16 +22,16 @@ from ase_flatten.utils.cores import Scratch, n_cores, on_all_cores, one_core
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _TILE = 128
-"""Configurations at once: with `_BLOCK` images, what is at work stays in a core's own cache."""
+"""Configurations at a time: with `_BLOCK` images, the arrays in use fit the cache of a core."""
 
 _BLOCK = 256
 _WORTH_THREADS = 2**24
-"""Configurations times numbers in images and coefficients: with fewer, threads cost more than they save."""
+"""Configurations times elements of images and coefficients, below which threads cost more than they save."""
 
 _GPU_TILE = 2048
 _GPU_BLOCK = 16384
 _GPU_LEAST = 32
-"""Fewer configurations are not worth the way to the device."""
+"""With fewer configurations, the transfer to the device takes longer than it saves."""
 
 
 class Predictor:
@@ -42,7 +42,7 @@ class Predictor:
     descriptors : (n_train, n_pairs) array
         Inverse distances of the training frames.
     coefficients : (n_train, n_pairs) array
-        The model's coefficients, along the descriptor; the labels' standard deviation is in them.
+        Coefficients along the descriptor, multiplied by the standard deviation of the labels.
     orders : (n_permutations, n_pairs) int array
         Permutations of the pairs.
     sigma : float
@@ -60,10 +60,10 @@ class Predictor:
         self._q = np.sqrt(5.0) / sigma
         images = descriptors[:, orders].reshape(-1, n_pairs) * self._q
         alphas = coefficients[:, orders].reshape(-1, n_pairs) * (5 / (3 * sigma**2))
-        # Products of small numbers lose less: only differences of descriptors count.
+        # Only differences of descriptors matter; centred ones lose fewer digits in products.
         self._centre = images.mean(axis=0)
         images -= self._centre
-        # Images that fill up the last block have no coefficients, and so no part in anything.
+        # Images that pad the last block have coefficients of zero.
         self._rows = np.zeros((-(-len(images) // _BLOCK), 2, _BLOCK, n_pairs + 2))
         for number, rows in enumerate(self._rows):
             part = slice(number * _BLOCK, (number + 1) * _BLOCK)
@@ -87,7 +87,7 @@ class Predictor:
         forces : (n_frames, n_atoms, 3) array
         """
         if len(positions) == 1:
-            with one_core():  # on two, waiting for each other can take longer than the work
+            with one_core():  # with two, synchronisation can take longer than the work
                 return self._one(positions)
         if len(positions) >= _GPU_LEAST and (torch := torch_with_cuda()) is not None:
             return self.on_device(positions, torch, "cuda")
@@ -121,7 +121,7 @@ class Predictor:
         return energies * (-2 / self._q), self._cartesian(total, x, inverse, difference)
 
     def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Predict a single configuration by few calls, since a step of dynamics waits for it."""
+        """Predict a single configuration with few calls, as in a step of molecular dynamics."""
         x, inverse, difference = self._descriptors(positions)
         shape = self._rows.shape[0], _BLOCK
         products = _scratch("products", shape[0], 2, _BLOCK)
@@ -137,7 +137,7 @@ class Predictor:
         return np.array([energy]), self._cartesian((products.reshape(-1) @ rows)[None], x, inverse, difference)
 
     def on_device(self, positions: FloatArray, torch: Any, device: str) -> tuple[FloatArray, FloatArray]:
-        """Predict on a device of torch; as `__call__`."""
+        """Predict on a device of torch; otherwise as `__call__`."""
         rows = torch.from_numpy(self._rows).to(device).swapaxes(0, 1).reshape(2, -1, self._rows.shape[-1])
         energies, forces = np.empty(len(positions)), np.empty(positions.shape)
         for start in range(0, len(positions), _GPU_TILE):
@@ -175,8 +175,8 @@ class Predictor:
 
 
 def _apply_kernel(scaled: FloatArray, decay: FloatArray) -> None:
-    """Turn -s² into (1 + s) e^-s, in place, and write e^-s."""
-    np.abs(scaled, out=scaled)  # whatever sign rounding gives to zero
+    """Replace -s² by (1 + s) e^-s in place, and write e^-s to `decay`."""
+    np.abs(scaled, out=scaled)  # rounding may give zero either sign
     np.sqrt(scaled, out=scaled)
     np.negative(scaled, out=decay)
     np.exp(decay, out=decay)
@@ -188,7 +188,7 @@ _local = threading.local()
 
 
 def _scratch(name: str, *shape: int) -> FloatArray:
-    """Hand out this thread's memory for single configurations; no result is in it."""
+    """Return work memory of this thread for single configurations; no result refers to it."""
     if not hasattr(_local, "scratch"):
         _local.scratch = Scratch()
     found: FloatArray = _local.scratch(name, *shape)
@@ -197,7 +197,7 @@ def _scratch(name: str, *shape: int) -> FloatArray:
 
 @cache
 def torch_with_cuda() -> Any:
-    """Return torch where it has a CUDA device, else None; without a driver torch is not even imported."""
+    """Return torch if it has a CUDA device, else None; without a CUDA driver, torch is not imported."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         import torch

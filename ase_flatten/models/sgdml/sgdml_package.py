@@ -1,4 +1,4 @@
-"""What the `sgdml` package does for this project: permutations, and training where memory does not suffice."""
+"""The parts of the `sgdml` package in use: permutations, and iterative training for lack of memory."""
 
 import logging
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Package:
 
 @cache
 def package() -> Package:
-    """Import the package without what it does to everybody's logging, and make its one trainer."""
+    """Import the package without its changes to global logging, and make its trainer, of which there can be one."""
     import torch  # noqa: F401  (first, or its loggers are made by the class that sgdml puts in place)
 
     logger_class = logging.getLoggerClass()
@@ -42,7 +42,7 @@ def package() -> Package:
 
 
 def find_permutations(positions: FloatArray, numbers: IntArray) -> IntArray:
-    """Find the exchanges of like atoms that the configurations go through.
+    """Find the permutations of like atoms between the configurations.
 
     Parameters
     ----------
@@ -58,14 +58,14 @@ def find_permutations(positions: FloatArray, numbers: IntArray) -> IntArray:
 
 
 def train(task: Mapping[str, Any], *, memory: float | None = None) -> dict[str, Any]:
-    """Train by the package, which iterates where three copies of the matrix do not fit.
+    """Train with the package, iteratively if three copies of the kernel matrix do not fit into memory.
 
     Parameters
     ----------
     task : mapping
-        As the package's `create_task` makes it.
+        In the format of the package's `create_task`.
     memory : float, optional
-        Memory that it may take, bytes; without it, what is available.
+        Memory that it may take, bytes; by default, all that is available.
 
     Returns
     -------
