@@ -120,7 +120,7 @@ class TrainingRegion:
         )
 
     def nearest(self, distances: FloatArray) -> FloatArray:
-        """Return how far the nearest training geometry is, (n_frames,), for pair distances, (n_frames, n_pairs) in Å."""
+        """Return how far the nearest training geometry is, (n_frames,), for distances, (n_frames, n_pairs) in Å."""
         scaled = (distances - self.centre) / self.spread
         rows = np.clip(scaled, -_FARTHEST, _FARTHEST).astype(np.float32)  # the squares must not overflow
         return _differences(rows, self.scaled, self.squared_norms, self.images).min(axis=1)

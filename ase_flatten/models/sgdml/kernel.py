@@ -7,7 +7,7 @@ Between configurations i and j, with descriptors x and their Jacobians J, a bloc
 where a = 5 exp(-√5 |d| / σ) / (3 σ⁴): minus the Hessian of the Matérn kernel with ν = 5/2, summed over
 the permutations. The descriptor is invariant to translations and rotations, so a block has 3N - 6 nonzero
 directions on either side: J_i = B_i Q_iᵀ with orthonormal Q_i, exactly. Only the blocks B_iᵀ … B_j are computed,
-for 15 atoms three quarters of the matrix and half the work of its factorisation.
+for 15 atoms three quarters of the matrix and two thirds of the work of its factorisation.
 """
 
 from dataclasses import dataclass

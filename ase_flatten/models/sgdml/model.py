@@ -62,7 +62,7 @@ class SGDMLModel:
 
     @property
     def coefficient_sizes(self) -> FloatArray:
-        """The norm of each training frame's coefficients, (n_train,); large for a label inconsistent with the others."""
+        """The norm of each training frame's coefficients, (n_train,); large for a label that contradicts others."""
         return np.linalg.norm(np.asarray(self.content["R_d_desc_alpha"]), axis=1)
 
     def predict(self, positions: FloatArray) -> Prediction:
