@@ -18,7 +18,7 @@ def check_settings(settings: Mapping[str, Any], known_by: type, *others: str) ->
     known = [*others, *(field.name for field in fields(known_by))]
     for name in settings:
         if name not in known:
-            raise InputError(f"{name!r} is no setting of this model family; {nearest(name, known)}")
+            raise InputError(f"{name!r} is not a setting of this model family; {nearest(name, known)}")
 
 
 def check_whole_numbers(settings: object, least: Mapping[str, int]) -> None:

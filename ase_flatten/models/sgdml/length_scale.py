@@ -39,8 +39,9 @@ def search(training: SingleTraining, *, rng: np.random.Generator, progress: Prog
     """
     subset, part = _subset(training.valid, rng), training.part(SEARCH_FRAMES)
     kept: dict[int, SGDMLModel] = {}  # only the best model so far keeps its factor
+    first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
 
-    with progress.task("comparing length scales, at most", len(LENGTH_SCALES)) as advance:
+    with progress.task("comparing length scales, at most", _most_tried(first)) as advance:
 
         @cache
         def errors(place: int) -> FloatArray:
@@ -53,7 +54,7 @@ def search(training: SingleTraining, *, rng: np.random.Generator, progress: Prog
             advance(1)
             return found
 
-        best = descend(LENGTH_SCALES.index(FIRST_LENGTH_SCALE), errors, n_standard_errors=1)
+        best = descend(first, errors, n_standard_errors=1)
     if part is training and best in kept:
         return kept[best]
     kept.clear()
@@ -87,8 +88,10 @@ def review(
     parts = [training.part(SEARCH_FRAMES) for training in trainings]
     whole = all(part is training for part, training in zip(parts, trainings, strict=True))
     of_parts: dict[int, list[Model]] = {current: models} if whole else {}
+    first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
+    shortcuts = [first] if abs(first - current) > _NEAR_FIRST else []
 
-    with progress.task("comparing length scales, at most", len(LENGTH_SCALES)) as advance:
+    with progress.task("comparing length scales, at most", _most_tried(current, shortcuts)) as advance:
 
         @cache
         def errors(place: int) -> FloatArray:
@@ -97,8 +100,6 @@ def review(
             advance(1)
             return _total_errors(of_parts[place], dataset, subset)
 
-        first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
-        shortcuts = [first] if abs(first - current) > _NEAR_FIRST else []
         best = descend(current, errors, n_standard_errors=2, shortcuts=shortcuts)
     if best == current:
         return models
@@ -135,6 +136,12 @@ def descend(
         if not better:
             return best
         best = min(better, key=lambda place: float(errors(place).mean()))
+
+
+def _most_tried(start: int, shortcuts: Sequence[int] = ()) -> int:
+    """Return the largest number of places that `descend` can visit: it never turns back."""
+    n_places = len(LENGTH_SCALES)
+    return n_places if shortcuts else min(n_places, 2 + max(start, n_places - 1 - start))
 
 
 def gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:

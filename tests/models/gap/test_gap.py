@@ -387,4 +387,4 @@ class TestCommand:
 
     def test_a_preset_of_a_family_without_any_is_refused(self, water_file, tmp_path):
         status, (sentence,) = self.call("train", water_file, "--preset", "small", "--out", tmp_path / "run")
-        assert status == 2 and "'preset' is no setting of this model family" in sentence
+        assert status == 2 and "'preset' is not a setting of this model family" in sentence
