@@ -87,7 +87,7 @@ def train(
     Raises
     ------
     InputError
-        The checkpoint cannot be read, or the training diverges.
+        A checkpoint that cannot be read, or a training that diverges.
     """
     module = _TrainingModule(network, train_set.to(device), valid_set.to(device), plan)
     if checkpoint is not None and checkpoint.is_file():
@@ -266,7 +266,7 @@ class _StateKeeper(pl.Callback):
         module: _TrainingModule = pl_module
         try:
             self._save_and_report(module)
-        except (InputError, KeyboardInterrupt) as error:  # on Ctrl-C, Lightning would end the process
+        except (InputError, KeyboardInterrupt) as error:  # Lightning would end the process on Ctrl-C
             self.interruption = error
         trainer.should_stop = self.interruption is not None or module.out_of_patience
 

@@ -88,7 +88,7 @@ class SingleTraining:
         Raises
         ------
         InputError
-            The kernel matrix is not positive definite even with the largest regularisation.
+            The kernel matrix is not positive definite, however regularised.
         """
         available = available_bytes() + (grown_from.nbytes if grown_from else 0)
         needed = bytes_to_factorise(self.dataset.n_atoms, len(self.frames))
