@@ -13,7 +13,7 @@ from ase_flatten.checking.atom_order import atom_order
 from ase_flatten.checking.findings import Finding, as_frames, count_reasons, frame_numbers, some
 from ase_flatten.checking.force_constants import energy_unit
 from ase_flatten.checking.geometries import IDENTICAL, broken_molecules, duplicates, length_unit
-from ase_flatten.checking.labels import LabelJudgement, check_labels
+from ase_flatten.checking.labels import LabelJudgement, QuickModels
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.energy_force_consistency import (
     TIGHT_RMSD,
@@ -24,7 +24,7 @@ from ase_flatten.data.energy_force_consistency import (
     explain_slope,
     rank_correlation,
 )
-from ase_flatten.geometry.pair_distances import nearest_frames, pair_distances
+from ase_flatten.geometry.pair_distances import nearest_frames
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray
 
@@ -82,10 +82,22 @@ def check_dataset(dataset: Dataset, *, rng: np.random.Generator, progress: Progr
     return check_up(dataset, rng=rng, progress=progress).findings
 
 
-def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> Checkup:
-    """Look for what would spoil a model, and judge the labels of each frame."""
+def check_up(
+    dataset: Dataset,
+    *,
+    rng: np.random.Generator,
+    quick_models: QuickModels | None = None,
+    progress: Progress = SILENT,
+) -> Checkup:
+    """Look for what would spoil a model, and judge the labels of each frame.
+
+    Parameters
+    ----------
+    quick_models : QuickModels, optional
+        What judges the labels; models of frames drawn from `rng` by default.
+    """
     with progress.task("looking the data set over", 5) as advance:
-        distances = pair_distances(dataset.positions)
+        distances = dataset.pair_distances
         advance(1)
         findings = _few_frames(dataset) + _outliers(dataset) + _net_forces(dataset)
         advance(1)
@@ -104,7 +116,7 @@ def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress =
         advance(1)
         pairs = close_pairs(distances, nearest, lengths, beyond=IDENTICAL, rng=rng)
         advance(1)
-    labels = check_labels(dataset, distances, rng=rng, progress=progress)
+    labels = (quick_models or QuickModels(dataset, distances, rng=rng, progress=progress)).judge()
     unsound = np.isin(labels.levels, ("wrong", "doubtful"))
     two_kinds = _two_kinds(labels)
     if two_kinds:

@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 
 from ase_flatten.clustering.assignment import Rule, assign, rule_named
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -123,8 +122,9 @@ def cluster(
         raise InputError(f"n_energy must be at least 1, got {n_energy}; give 1 for no split by energy")
     _check("n_geometry", n_geometry, n_ward)
     rule = rule_named(assignment)
-    descriptors = pair_distances(dataset.positions)
-    geometry, n_ward = _by_geometry(descriptors, n_geometry, rng=rng, n_ward=n_ward, rule=rule, progress=progress)
+    geometry, n_ward = _by_geometry(
+        dataset.pair_distances, n_geometry, rng=rng, n_ward=n_ward, rule=rule, progress=progress
+    )
     labels = np.empty(dataset.n_frames, dtype=np.int64)
     n_clusters = 0
     n_groups = int(geometry.max()) + 1

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.clustering.clusters import Clustering
-from ase_flatten.clustering.splits import Splits
-from ase_flatten.data.dataset import Dataset
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.models import Model, Trainer
-from ase_flatten.selection.cluster_errors import ClusterErrors
-from ase_flatten.selection.frame_selection import SelectionRule, bad_clusters, select
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, frame_errors
+from ase_flatten.selection.frame_selection import SelectionRule, bad_clusters, candidates_of, select
 from ase_flatten.selection.quarantine import (
     BEFORE_TRAINING,
     Alarm,
@@ -27,7 +25,7 @@ from ase_flatten.selection.quarantine import (
 from ase_flatten.selection.sampled_errors import Estimate, SubsetRule, complete, estimate_errors
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +94,8 @@ class Step:
 
 
 def flatten(
-    dataset: Dataset,
+    data: PreparedData,
     trainer: Trainer,
-    clustering: Clustering,
-    splits: Splits,
-    descriptors: FloatArray,
     schedule: Schedule,
     *,
     seed: int,
@@ -114,7 +109,7 @@ def flatten(
 
     Parameters
     ----------
-    descriptors : (n_frames, n_pairs) array, Å
+    data : PreparedData
     seed : int
         Every step draws from its own generator, so a continued run ends as an unbroken one.
     subset : SubsetRule, optional
@@ -137,7 +132,9 @@ def flatten(
     InputError
         More frames asked for than the pool holds.
     """
-    known = quarantine or Quarantine()
+    dataset, clustering, splits = data.dataset, data.clustering, data.splits
+    descriptors = dataset.pair_distances
+    selector, known = schedule.rule.selector, quarantine or Quarantine()
     n_final, n_usable = schedule.n_train(schedule.n_steps), len(np.setdiff1d(splits.pool, known.frames))
     if n_final >= n_usable:
         raise InputError(
@@ -149,11 +146,12 @@ def flatten(
     def left() -> IntArray:
         return np.setdiff1d(splits.pool, np.concatenate([train_frames, known.frames]))
 
+    def errors_of(frames: IntArray) -> FrameErrors:
+        return frame_errors(model, dataset, frames, progress=progress)
+
     def estimate(number: int) -> Estimate:
-        return estimate_errors(
-            model, dataset, clustering, rest, factor=schedule.rule.factor, rule=subset,
-            rng=np.random.default_rng([seed, number, 3]), progress=progress,
-        )  # fmt: skip
+        rng = np.random.default_rng([seed, number, 3])
+        return estimate_errors(errors_of, clustering, rest, factor=schedule.rule.factor, rule=subset, rng=rng)
 
     def contradicted(frames: IntArray) -> NDArray[np.bool_]:
         nonlocal known
@@ -184,12 +182,11 @@ def flatten(
             n_added = schedule.n_train(number) - len(train_frames)
             available = np.bincount(clustering.labels[rest], minlength=clustering.n_clusters)
             bad = bad_clusters(found.clusters, available, n_added, schedule.rule.factor)
-            found = complete(found, model, dataset, clustering, rest, bad, progress=progress)
-            selection = select(
-                found.errors, bad, clustering, descriptors, train_frames, n_added, schedule.rule,
+            found = complete(found, errors_of, clustering, rest, bad)
+            added = select(
+                candidates_of(found.errors, bad, data, train_frames), n_added, selector,
                 rng=rng, contradicted=contradicted if guard else None, progress=progress,
             )  # fmt: skip
-            added = selection.frames
             train_frames, previous = np.concatenate([train_frames, added]), model
         clock.lap("select")
         with progress.task(f"training on {len(train_frames)} frames", 1) as advance:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ase_flatten.checking.labels import LabelJudgement, Thresholds, check_labels, judge_labels, quick_training_size
+from ase_flatten.checking.labels import LabelJudgement, QuickModels, Thresholds, judge_labels, quick_training_size
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import blocks, squared_distances
 from ase_flatten.models import Model
@@ -164,9 +164,12 @@ def _entry(frame: int, looks: Sequence[Look]) -> dict[str, Any]:
     }
 
 
-def first_look(
-    dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
-) -> Quarantine:
+def quick_models_of(dataset: Dataset, *, progress: Progress = SILENT) -> QuickModels:
+    """Return the quick models that take the first look; they depend on the data alone, not on the seed of a run."""
+    return QuickModels(dataset, dataset.pair_distances, rng=np.random.default_rng(0), progress=progress)
+
+
+def first_look(dataset: Dataset, quick_models: QuickModels) -> Quarantine:
     """Judge the labels of all frames before any training, by quick models.
 
     Data are refused for what the usual thresholds call wrong, as by `ase-flatten check`; what the
@@ -177,13 +180,9 @@ def first_look(
     InputError
         Labels that are wrong beyond doubt.
     """
-    state = rng.bit_generator.state
-    judgement = check_labels(dataset, descriptors, rng=rng, thresholds=GUARD, progress=progress)
-    wrong = judgement.with_level("wrong")
-    if len(wrong):
-        rng.bit_generator.state = state
-        usual = check_labels(dataset, descriptors, rng=rng, progress=progress)
-        wrong = usual.with_level("wrong")
+    judgement = quick_models.judge(GUARD)
+    usual = quick_models.judge() if len(judgement.with_level("wrong")) else judgement
+    wrong = usual.with_level("wrong")
     if len(wrong):
         reason = usual.reasons[usual.levels.index("wrong")]
         shown = ", ".join(map(str, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")

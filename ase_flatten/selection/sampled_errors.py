@@ -8,6 +8,7 @@ does not reach the overall error and the threshold, both come from the first rou
 size depends on no error: the population-weighted mean of squared errors is unbiased.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +17,16 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ase_flatten.clustering.clusters import Clustering
-from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model
-from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 GROWTH = 1.5
 """Each round brings the undecided clusters to this multiple of their frames."""
+
+
+ErrorsOf = Callable[[IntArray], FrameErrors]
+"""Predict frames, (n,) int array, and compare with the reference."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,13 @@ class Estimate:
 
 
 def estimate_errors(
-    model: Model,
-    dataset: Dataset,
+    errors_of: ErrorsOf,
     clustering: Clustering,
     frames: IntArray,
     *,
     factor: float,
     rule: SubsetRule | None,
     rng: np.random.Generator,
-    progress: Progress = SILENT,
 ) -> Estimate:
     """Estimate a model's errors on each cluster, well enough to tell the bad ones.
 
@@ -90,25 +90,22 @@ def estimate_errors(
 
     Parameters
     ----------
+    errors_of : callable
+        Predicts frames and returns their errors, such as `frame_errors` of a model and a data set.
     frames : int array
         The frames that the errors are about.
     factor : float
         Clusters are bad above this multiple of the overall force RMSE.
     rule : SubsetRule or None
         None predicts all frames.
-
-    Raises
-    ------
-    InputError
-        A model of another molecule.
     """
     if rule is None:
-        errors = frame_errors(model, dataset, frames, progress=progress)
+        errors = errors_of(frames)
         return Estimate(errors, by_cluster(errors, clustering))
     queues = _shuffled(frames, clustering, rng)
     available = np.array([len(queue) for queue in queues])
     drawn = np.minimum(available, rule.n_first)
-    errors = frame_errors(model, dataset, _between(queues, np.zeros_like(drawn), drawn), progress=progress)
+    errors = errors_of(_between(queues, np.zeros_like(drawn), drawn))
     overall = _weighted(by_cluster(errors, clustering), available)
     threshold = factor**2 * overall["overall_rmse"] ** 2
     share = available / available.sum()
@@ -128,20 +125,13 @@ def estimate_errors(
         if not undecided.any():
             break
         more = np.where(undecided, np.minimum(available, np.ceil(GROWTH * drawn).astype(np.int64)), drawn)
-        fresh = frame_errors(model, dataset, _between(queues, drawn, more), progress=progress)
+        fresh = errors_of(_between(queues, drawn, more))
         errors, drawn = errors.joined(fresh), more
     return Estimate(errors, replace(clusters, **overall, half_width=_of_root(half_width, clusters.rmse)))
 
 
 def complete(
-    estimate: Estimate,
-    model: Model,
-    dataset: Dataset,
-    clustering: Clustering,
-    frames: IntArray,
-    chosen: IntArray,
-    *,
-    progress: Progress = SILENT,
+    estimate: Estimate, errors_of: ErrorsOf, clustering: Clustering, frames: IntArray, chosen: IntArray
 ) -> Estimate:
     """Predict all frames of some clusters, beside those that an estimate knows.
 
@@ -150,6 +140,8 @@ def complete(
 
     Parameters
     ----------
+    errors_of : callable
+        As in `estimate_errors`.
     frames : int array
         The frames that the estimate is about.
     chosen : int array
@@ -159,7 +151,7 @@ def complete(
     missing = np.setdiff1d(wanted, estimate.errors.frames)
     if not len(missing):
         return estimate
-    errors = estimate.errors.joined(frame_errors(model, dataset, missing, progress=progress))
+    errors = estimate.errors.joined(errors_of(missing))
     before = estimate.clusters
     half_width = np.zeros(clustering.n_clusters) if before.half_width is None else before.half_width.copy()
     half_width[chosen] = 0.0

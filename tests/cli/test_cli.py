@@ -290,7 +290,8 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
     assert status == 0, err
     settings = json.loads((tmp_path / "runs" / "water-sgdml-seed3" / "run.json").read_text())["settings"]
     assert settings["schedule"]["n_initial"] == 10 and settings["schedule"]["step_size"] == 5
-    assert settings["schedule"]["rule"] == {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1}
+    rule = {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1, "select": None}
+    assert settings["schedule"]["rule"] == rule
     assert settings["trainer"] == {"sigma": 10, "symmetries": False}
     again = ("train", water_file, "--protocol", "p.toml", "--resume")
     assert "was begun with schedule" in mistake(*again)
