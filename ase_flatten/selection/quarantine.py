@@ -1,7 +1,7 @@
-"""Frames in quarantine: their labels contradict the model and their near frames, so they are not trained on.
+"""Frames in quarantine: their labels contradict the model and near frames, so they are not trained on.
 
-What was seen of a frame is a series of looks, each with the step that it belongs to. A frame is in quarantine
-while its last look is no "sound". Cut at a step, the series is what an interrupted run knew there.
+Every judgement of a frame is a look, which belongs to a step. A frame is in quarantine while its last look is not
+"sound". The looks up to a step are what an interrupted run knew at that step.
 """
 
 import csv
@@ -36,10 +36,10 @@ LISTED = "listed"
 """The level of frames that the user set aside."""
 
 N_NEAR = 16
-"""Near frames that a model is asked about beside a frame that it judges."""
+"""Near frames that a model is asked about in addition to each frame that it judges."""
 
 N_EVERYWHERE = 300
-"""Frames from everywhere that it is asked about besides."""
+"""Frames from the whole data set that it is asked about as well."""
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
@@ -55,7 +55,7 @@ _SHOWN = 10
 
 @runtime_checkable
 class KernelModel(Protocol):
-    """What a `Model` may offer besides, whose coefficients belong to training frames."""
+    """What a `Model` offers in addition if its coefficients belong to training frames."""
 
     @property
     def coefficient_sizes(self) -> FloatArray:
@@ -64,7 +64,7 @@ class KernelModel(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what was seen of the label of one frame.
+    """One judgement of the label of a frame.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Hold a training frame whose label looks wrong after all, once a model was trained on it."""
+    """A training frame whose label looks wrong once a model was trained on it."""
 
     step: int
     frame: int
@@ -96,7 +96,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """Hold all looks of a run and its alarms, in the order in which they came."""
+    """All looks and alarms of a run, in the order in which they came."""
 
     looks: tuple[Look, ...] = ()
     alarms: tuple[Alarm, ...] = ()
@@ -124,7 +124,7 @@ class Quarantine:
         return Quarantine((*self.looks, *looks), (*self.alarms, *alarms))
 
     def changes(self, step: int) -> dict[str, list[int]]:
-        """Name the frames that entered, that were released and that raised an alarm in a step."""
+        """Return the frames that entered, that were released and that raised an alarm in a step."""
         before, after = self.up_to(step - 1).frames, self.up_to(step).frames
         return {
             "quarantined_frames": np.setdiff1d(after, before).tolist(),
@@ -189,13 +189,13 @@ def first_look(dataset: Dataset, quick_models: QuickModels) -> Quarantine:
         raise InputError(
             f"labels must agree with those of near frames, found {len(wrong)} of {dataset.n_frames} frames that are "
             f"wrong beyond doubt (frames {shown}; of the first, {reason}); remove them with: ase-flatten clean DATASET "
-            "-o CLEAN, or train on them all the same with --quarantine off"
+            "-o CLEAN, or train on them anyway with --quarantine off"
         )
     return Quarantine(contradictions(judgement, BEFORE_TRAINING))
 
 
 def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
-    """Put frames that the user names in quarantine.
+    """Put the frames that the user lists in quarantine.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def judge_by_model(
     """Judge the labels of frames by a model that was not trained on them.
 
     The model is asked about near frames as well: where it is wrong about all of them, it has not
-    learnt this region, and no label is to blame. Frames from everywhere show what it can do.
+    learnt this region, and no label is to blame. Frames from the whole data set show how accurate it is.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
 """Errors of clusters from random frames of each, for slow models (Fonseca et al. 2021, section III).
 
 The first round draws the same number of frames from every cluster; each further round draws
-more from the clusters whose interval is still too wide to say on which side of the threshold
-they are. That a cluster stops when its interval is clear makes its mean lean a little, on average by
-less than its half width, as any mean does whose sample ends where the sample says so. So that this
-does not reach the overall error and the threshold, both come from the first round alone, whose
-size depends on no error: the population-weighted mean of squared errors is unbiased.
+more from the clusters whose interval is still too wide to decide on which side of the threshold
+they are. Because sampling of a cluster stops once its interval is clear, its mean is slightly biased, on
+average by less than its half width. The overall error and the threshold are free of this bias: both come from
+the first round alone, whose size does not depend on the errors, and whose population-weighted mean of squared
+errors is unbiased.
 """
 
 from collections.abc import Callable
@@ -31,17 +31,17 @@ ErrorsOf = Callable[[IntArray], FrameErrors]
 
 @dataclass(frozen=True)
 class SubsetRule:
-    """Say how many frames of each cluster are predicted.
+    """How many frames of each cluster are predicted.
 
     Parameters
     ----------
     n_first : int
         Frames of every cluster in the first round; a smaller cluster is predicted completely.
     confidence : float
-        With which a cluster is said to be on one side of the threshold, all looks at it together,
-        and that of its half width.
+        Confidence with which a cluster is assigned to one side of the threshold, over all looks at it together,
+        and confidence of its half width.
     resolution : float
-        A cluster whose half width is below this part of its RMSE goes by its estimate.
+        A cluster whose half width is below this fraction of its RMSE is judged by its estimate.
     """
 
     n_first: int = 20
@@ -58,7 +58,7 @@ class SubsetRule:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Hold the errors of the frames that were predicted, and what they say of the clusters.
+    """Errors of the frames that were predicted, and the errors of the clusters estimated from them.
 
     Parameters
     ----------
@@ -80,10 +80,10 @@ def estimate_errors(
     rule: SubsetRule | None,
     rng: np.random.Generator,
 ) -> Estimate:
-    """Estimate a model's errors on each cluster, well enough to tell the bad ones.
+    """Estimate a model's errors on each cluster, well enough to identify the bad ones.
 
     Whether the mean squared error of a cluster exceeds that of all frames by `factor` squared is
-    told by Student's interval of the difference, with the correction for a finite population; its
+    decided by Student's interval of the difference, with the correction for a finite population; its
     level is divided by the number of looks that there can be (Bonferroni). Frames are drawn
     without replacement. Where a few frames of a cluster carry most of its error, the interval
     is too narrow until one of them is drawn.
@@ -133,9 +133,9 @@ def estimate_errors(
 def complete(
     estimate: Estimate, errors_of: ErrorsOf, clustering: Clustering, frames: IntArray, chosen: IntArray
 ) -> Estimate:
-    """Predict all frames of some clusters, beside those that an estimate knows.
+    """Predict all frames of some clusters that an estimate has not predicted yet.
 
-    The values of these clusters become exact; the overall ones stay, since the choice of
+    The errors of these clusters become exact; the overall errors stay as they are, since choosing
     clusters by their errors would bias them.
 
     Parameters
@@ -202,5 +202,5 @@ def _of_root(half_width: FloatArray, root: FloatArray | float) -> FloatArray:
 
 
 def _quantile(level: float | FloatArray, drawn: IntArray) -> FloatArray:
-    """Give Student's factor of an interval that leaves out `level`, half of it on each side."""
+    """Return Student's factor of an interval that leaves out `level`, half of it on each side."""
     return student.ppf(1 - np.asarray(level) / 2, np.maximum(drawn - 1, 1))

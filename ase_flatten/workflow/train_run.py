@@ -1,7 +1,7 @@
 """Improved training in a run folder that survives being stopped at any moment.
 
-Every file is written beside its place and renamed, a step's model before the line
-of history that declares it; a run that goes on finds whole things or nothing.
+Every file is written beside its place and renamed, and a step's model is written before the line
+of history that lists it, so a resumed run finds complete files or none.
 """
 
 import json
@@ -32,10 +32,10 @@ from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
 
 N_DEFAULT_DRAWS = 4
-"""Default training sets of the final size that are drawn where training is cheap."""
+"""Default training sets of the final size where training is fast."""
 
 MAX_FRAMES_WRITTEN = 1000
-"""Frames in quarantine that are written for viewers."""
+"""Maximum number of frames in quarantine that are written as structures."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
 def _first_quarantine(
     run: Run, dataset: Dataset, settings: RunSettings, quick_models: QuickModels
 ) -> Quarantine | None:
-    """Judge all labels, unless the run has done so or the user decided; raise InputError where some are wrong."""
+    """Judge all labels unless the run has done so or the user has decided; raise InputError where some are wrong."""
     if settings.quarantine == "off":
         return None
     if (run.folder / "quarantine.json").exists():
@@ -174,7 +174,7 @@ def _checked(
     resume: bool,
     source: str,
 ) -> dict[str, Any]:
-    """Return the content of run.json, once what is there already was held against what is asked for."""
+    """Return the content of run.json; raise InputError where it contradicts a run that is there already."""
     content = {
         "format": FORMAT,
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -287,7 +287,7 @@ def _history_entry(step: Step) -> dict[str, Any]:
 
 
 def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
-    """Return the model folders to compare, by scheme and size: the default ones at the start, midway and in the end."""
+    """Return the model folders to compare, by scheme and size: default ones at the start, midway and at the end."""
     steps = range(schedule.n_steps + 1)
     improved = {schedule.n_train(step): run.step_folder(step) for step in steps}
     default = {schedule.n_train(0): run.step_folder(0)}
@@ -305,7 +305,7 @@ def _default_step_numbers(schedule: Schedule) -> list[int]:
 def _train_default_models(training: _Training) -> None:
     """Train default models of the sizes that are compared, with the hyper-parameters of the improved ones.
 
-    Among these are the gradient steps of a network: both models have had the same number.
+    For a network these include the number of gradient steps, which is the same for both models.
     """
     run, schedule = training.run, training.settings.schedule
     for number in _default_step_numbers(schedule):
@@ -321,7 +321,7 @@ def _train_default_models(training: _Training) -> None:
 
 
 def _settle(training: _Training) -> None:
-    """Make the two final models, after a last look at their hyper-parameters."""
+    """Make the two final models, after a last check of their hyper-parameters."""
     run, last = training.run, training.settings.schedule.n_steps
     targets = [run.folder / "improved", run.folder / "default"]
     if all((target / "model.json").exists() and _size(target) == training.n_final for target in targets):
@@ -330,7 +330,7 @@ def _settle(training: _Training) -> None:
     saved = [load_model(source) for source in sources]
     valid = run.trainable(last).valid
     trained: list[tuple[IntArray, Model]] = [(one.train_frames, one.model) for one in saved]
-    with training.progress.task("checking the hyper-parameters once more", 1) as advance:
+    with training.progress.task("checking the hyper-parameters again", 1) as advance:
         models = training.trainer.settle(training.data.dataset, trained, valid, rng=training.rng(last, 2))
         advance(1)
     for target, (frames, _), model in zip(targets, trained, models, strict=True):

@@ -98,7 +98,7 @@ def test_nothing_of_the_heldout_frames_is_looked_at(steps, water):
 
 
 def test_more_frames_than_there_are_are_refused(steps):
-    with pytest.raises(InputError, match="was to grow to 1010 frames, only 2"):
+    with pytest.raises(InputError, match="was to grow to 1010 frames, but only 2"):
         steps(n_steps=200)
 
 
