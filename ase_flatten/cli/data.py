@@ -76,7 +76,10 @@ def clean(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write the data set without refused frames, and list what was left out and why."""
+    """Write a data set without its refused frames.
+
+    A list names the frames that were left out, and why.
+    """
     from ase_flatten.checking.cleaning import check_output, choose_frames, write_clean
 
     console.set_up_logging(quiet=quiet, verbose=verbose)

@@ -28,7 +28,10 @@ def sample(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Sample a reference trajectory with any ASE calculator; resumes one that was interrupted."""
+    """Sample a reference trajectory by any ASE calculator.
+
+    The same command resumes a trajectory that was interrupted.
+    """
     from ase_flatten.sampling.sample import sample as sample_trajectory
 
     console.set_up_logging(quiet=quiet, verbose=verbose)

@@ -88,7 +88,10 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train an improved model and a default model of equal size, and compare them on held-out frames."""
+    """Train an improved and a default model of equal size.
+
+    Both are compared on held-out frames, and a report is written.
+    """
     from ase_flatten.checking.check import WRONG_LABELS, check_up
     from ase_flatten.data.units import output_units
     from ase_flatten.evaluation.claims import BETTER
