@@ -29,11 +29,11 @@ from bench_clustering import print_machine
 
 from ase_flatten.calculators import FlattenedSchNet
 from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md import Protocol
 from ase_flatten.md.engines import make_engine
 from ase_flatten.models.model_folder import save_model
@@ -209,10 +209,11 @@ def flattening(dataset: Dataset, given: argparse.Namespace) -> None:
     """Time all steps of improved training, with choosing and predicting, and one default training of equal size."""
     schedule = Schedule(n_steps=4, n_initial=100, step_size=50)
     trainer = FAMILY.trainer(epochs=100, device=given.device)
-    clustering, descriptors = cluster(dataset, rng=np.random.default_rng(0)), pair_distances(dataset.positions)
-    splits = split(clustering, descriptors, rng=np.random.default_rng(1))
+    clustering = cluster(dataset, rng=np.random.default_rng(0))
+    splits = split(clustering, dataset.pair_distances, rng=np.random.default_rng(1))
+    data = PreparedData(dataset, clustering, splits)
     start = time.perf_counter()
-    steps = list(flatten(dataset, trainer, clustering, splits, descriptors, schedule, seed=0))
+    steps = list(flatten(data, trainer, schedule, seed=0))
     improved = time.perf_counter() - start
     rng = np.random.default_rng(2)
     frames = trainer.default_frames(dataset, splits.pool, schedule.n_train(schedule.n_steps), rng=rng)

@@ -26,11 +26,11 @@ from bench_clustering import peak_GB, print_machine
 
 from ase_flatten.calculators import FlattenedSGDML
 from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models.model_folder import save_model
 from ase_flatten.models.sgdml import FAMILY, SGDMLModel
 from ase_flatten.models.sgdml.sgdml_package import find_permutations
@@ -305,13 +305,13 @@ ROWS: dict[str, tuple[Callable[[Data, str, Sizes], None], tuple[str, ...]]] = {
 def improved(data: Data, molecule: str, sizes: tuple[int, int, int]) -> tuple[list[Any], list[dict[str, float]]]:
     """Run the improved training; give its last step, and the seconds of each."""
     dataset = data.dataset(molecule)
-    descriptors = pair_distances(dataset.positions)
     clustering = cluster(dataset, rng=np.random.default_rng(0))
-    splits = split(clustering, descriptors, rng=np.random.default_rng(0))
+    splits = split(clustering, dataset.pair_distances, rng=np.random.default_rng(0))
+    prepared = PreparedData(dataset, clustering, splits)
     n_initial, n_steps, step_size = sizes
     schedule = Schedule(n_steps=n_steps, n_initial=n_initial, step_size=step_size)
     last, seconds = None, []
-    for last in flatten(dataset, FAMILY.trainer(sigma=SIGMA), clustering, splits, descriptors, schedule, seed=0):
+    for last in flatten(prepared, FAMILY.trainer(sigma=SIGMA), schedule, seed=0):
         seconds.append(last.seconds)
     return [last], seconds
 

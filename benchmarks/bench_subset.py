@@ -8,6 +8,7 @@ estimate, so for these the answers may differ; the table says how near the ones 
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,8 @@ def main(given: argparse.Namespace) -> None:
     )
     rows = []
     for seed in range(given.seeds):
-        found = estimate_errors(
-            model, dataset, clustering, rest, factor=factor, rule=rule, rng=np.random.default_rng(seed)
-        )
+        errors_of = partial(frame_errors, model, dataset)
+        found = estimate_errors(errors_of, clustering, rest, factor=factor, rule=rule, rng=np.random.default_rng(seed))
         clusters = found.clusters
         wrong = np.setxor1d(clusters.above(factor), bad)
         whole = clusters.counts.sum() + np.sum((exact.counts - clusters.counts)[clusters.above(factor)])

@@ -7,18 +7,18 @@ cluster of the first step holds them, and how the final models treat those that 
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import by_cluster, frame_errors
-from ase_flatten.selection.frame_selection import bad_clusters, select
+from ase_flatten.selection.fine_cluster_selector import fine_clusters_by_error
+from ase_flatten.selection.frame_selection import bad_clusters, candidates_of
 from ase_flatten.utils import console
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.run_folder import Run
@@ -52,14 +52,11 @@ def fine_clusters_of_step(run: Run, dataset: Dataset, step: int) -> tuple[IntArr
     available = np.bincount(run.clustering.labels[rest], minlength=run.clustering.n_clusters)
     clusters = by_cluster(errors, run.clustering)
     bad = bad_clusters(clusters, available, schedule.step_size, schedule.rule.factor)
-    selection = select(
-        errors, bad, run.clustering, pair_distances(dataset.positions),
-        saved.train_frames, schedule.step_size, replace(schedule.rule, n_fine=N_FINE),
-        rng=np.random.default_rng([run.settings.seed, step]),
-    )  # fmt: skip
-    mse = errors.force_mse[np.searchsorted(rest, selection.candidates)]
-    mean = np.bincount(selection.fine_labels, weights=mse) / np.bincount(selection.fine_labels)
-    return selection.candidates, selection.fine_labels, np.argsort(-mean)
+    data = PreparedData(dataset, run.clustering, run.splits)
+    candidates = candidates_of(errors, bad, data, saved.train_frames)
+    rng = np.random.default_rng([run.settings.seed, step])
+    labels, order = fine_clusters_by_error(candidates, N_FINE, rng=rng)
+    return candidates.frames, labels, order
 
 
 def main(data: Path, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Look a data set over: what would spoil a model, in one sentence each.
+"""Check a data set for what would spoil a model; each finding is one sentence.
 
 Reading errors (shapes, NaN, periodic cells, a changing composition) are InputErrors of `io` and `Dataset`.
-Faults of single frames carry their numbers, which `cleaning` leaves out; faults of the whole set are to be mended.
+Findings about single frames list these, and `cleaning` leaves them out; faults of the whole set must be corrected.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ase_flatten.checking.atom_order import atom_order
 from ase_flatten.checking.findings import Finding, as_frames, count_reasons, frame_numbers, some
 from ase_flatten.checking.force_constants import energy_unit
 from ase_flatten.checking.geometries import IDENTICAL, broken_molecules, duplicates, length_unit
-from ase_flatten.checking.labels import LabelJudgement, check_labels
+from ase_flatten.checking.labels import LabelJudgement, QuickModels
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.energy_force_consistency import (
     TIGHT_RMSD,
@@ -24,13 +24,13 @@ from ase_flatten.data.energy_force_consistency import (
     explain_slope,
     rank_correlation,
 )
-from ase_flatten.geometry.pair_distances import nearest_frames, pair_distances
+from ase_flatten.geometry.pair_distances import nearest_frames
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray
 
 USEFUL_FRAMES = 100
 NET_FORCE_BAND = (1e-3, 5e-2)
-"""Net forces and torques are noted and refused above these parts of what random atomic forces would sum to."""
+"""Net forces and torques are noted and refused above these fractions of what random atomic forces would sum to."""
 SLOPE_BAND = (0.8, 1.25)
 """The slope of ΔE on the work of the forces: unit mistakes are factors of 1.6 and more, or a sign."""
 MIN_PAIRS = 20
@@ -53,7 +53,7 @@ TWO_KINDS_GAP = 6.0
 
 @dataclass(frozen=True, eq=False)
 class Checkup:
-    """Hold all that was found in a data set."""
+    """All that was found in a data set."""
 
     findings: list[Finding]
     """Empty when all is well."""
@@ -67,7 +67,7 @@ class Checkup:
 
     @property
     def whole_set(self) -> Finding | None:
-        """The first fault of the whole set, which no leaving out of frames mends."""
+        """The first fault of the whole set, which leaving out frames cannot correct."""
         return next((finding for finding in self.refused if not finding.frames or finding.mend), None)
 
 
@@ -82,10 +82,22 @@ def check_dataset(dataset: Dataset, *, rng: np.random.Generator, progress: Progr
     return check_up(dataset, rng=rng, progress=progress).findings
 
 
-def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> Checkup:
-    """Look for what would spoil a model, and judge the labels of each frame."""
-    with progress.task("looking the data set over", 5) as advance:
-        distances = pair_distances(dataset.positions)
+def check_up(
+    dataset: Dataset,
+    *,
+    rng: np.random.Generator,
+    quick_models: QuickModels | None = None,
+    progress: Progress = SILENT,
+) -> Checkup:
+    """Look for what would spoil a model, and judge the labels of each frame.
+
+    Parameters
+    ----------
+    quick_models : QuickModels, optional
+        What judges the labels; models of frames drawn from `rng` by default.
+    """
+    with progress.task("checking the data set", 5) as advance:
+        distances = dataset.pair_distances
         advance(1)
         findings = _few_frames(dataset) + _outliers(dataset) + _net_forces(dataset)
         advance(1)
@@ -104,7 +116,7 @@ def check_up(dataset: Dataset, *, rng: np.random.Generator, progress: Progress =
         advance(1)
         pairs = close_pairs(distances, nearest, lengths, beyond=IDENTICAL, rng=rng)
         advance(1)
-    labels = check_labels(dataset, distances, rng=rng, progress=progress)
+    labels = (quick_models or QuickModels(dataset, distances, rng=rng, progress=progress)).judge()
     unsound = np.isin(labels.levels, ("wrong", "doubtful"))
     two_kinds = _two_kinds(labels)
     if two_kinds:
@@ -139,8 +151,9 @@ def _outliers(dataset: Dataset) -> list[Finding]:
         far = deviation > OUTLIER * scale
         if scale > 0 and far.any():
             message = (
-                f"the {what} must be of one size in all frames, found it more than {OUTLIER:g} robust standard "
-                f"deviations away in {some(far)}, most in frame {np.argmax(deviation)}; look whether these converged"
+                f"the {what} must be of similar size in all frames, found it more than {OUTLIER:g} robust standard "
+                f"deviations away in {some(far)}, most in frame {np.argmax(deviation)}; "
+                "check whether these calculations converged"
             )
             findings.append(Finding("note", f"{what} outliers", message, as_frames(far), (f"the {what} is far away",)))
     return findings
@@ -152,7 +165,7 @@ def _net_forces(dataset: Dataset) -> list[Finding]:
     centred = dataset.positions - (np.einsum("a,fax->fx", masses, dataset.positions) / masses.sum())[:, None]
     typical = np.sqrt(dataset.n_atoms * np.mean(np.sum(dataset.forces**2, axis=2)))
     if typical == 0:
-        message = "forces must change from frame to frame, found zeros only; write the forces with the structures"
+        message = "forces must change from frame to frame, found zeros only; store the forces with the structures"
         return [Finding("refused", "no forces", message)]
     radius = np.sqrt(np.mean(np.sum(centred**2, axis=2)))
     torque = _cross_sum(centred, dataset.forces)
@@ -272,7 +285,7 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
     found = f"(correlation {slope.correlation:.2f} over {slope.n_pairs} pairs of close frames)"
     message = (
         f"{expected}, which could not be decided {found}: frames are too few or too far apart; "
-        "add some that are close, or make sure of units and signs yourself"
+        "add some that are close, or check units and signs yourself"
     )
     undecided = Finding("note", "energies undecided", message)
     notes: list[Finding] = []

@@ -129,33 +129,64 @@ def check_labels(
     thresholds: Thresholds = Thresholds(),
     progress: Progress = SILENT,
 ) -> LabelJudgement:
-    """Judge all frames by quick sGDML models, trained on disjoint random sets of frames.
+    """Judge all frames by quick sGDML models, see `QuickModels.judge`."""
+    return QuickModels(dataset, descriptors, rng=rng, progress=progress).judge(thresholds)
 
-    Where a suspect was among the training frames, all is done a second time without suspects.
+
+class QuickModels:
+    """Quick sGDML models of disjoint random sets of frames, which judge the labels of all frames.
+
+    They are trained when they are first asked, and not again when they are asked with other thresholds.
 
     Parameters
     ----------
+    dataset : Dataset
     descriptors : (n_frames, n_pairs) array, Å
         The pair distances of all frames.
-
-    Returns
-    -------
-    LabelJudgement
-        Of all frames; all sound, with scores NaN, where there are fewer than `MIN_FRAMES`.
+    rng : Generator
+        Every judgement begins where it was after the first training, so their order does not matter.
     """
-    frames = np.arange(dataset.n_frames)
-    if dataset.n_frames < MIN_FRAMES or not np.any(dataset.forces):
-        return _nothing_to_say(frames)
-    with progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
-        predictions, trained = _cross_predictions(dataset, frames, rng, advance)
-        found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
-        suspect = found.scores >= 1
-        if suspect[trained].any() and np.sum(~suspect) >= MIN_FRAMES:
-            predictions, _ = _cross_predictions(dataset, np.flatnonzero(~suspect), rng, advance)
+
+    def __init__(
+        self, dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
+    ) -> None:
+        self._dataset, self._descriptors, self._rng, self._progress = dataset, descriptors, rng, progress
+        self._first: tuple[list[Prediction], NDArray[np.int64], Any] | None = None
+
+    def judge(self, thresholds: Thresholds = Thresholds()) -> LabelJudgement:
+        """Judge the labels of all frames.
+
+        Where a suspect was among the training frames, other models are trained without the suspects.
+
+        Returns
+        -------
+        LabelJudgement
+            Of all frames; all sound, with scores NaN, where there are fewer than `MIN_FRAMES`.
+        """
+        dataset, descriptors = self._dataset, self._descriptors
+        frames = np.arange(dataset.n_frames)
+        if dataset.n_frames < MIN_FRAMES or not np.any(dataset.forces):
+            return _nothing_to_say(frames)
+        with self._progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
+            predictions, trained = self._first_predictions(frames, advance)
             found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
+            suspect = found.scores >= 1
+            if suspect[trained].any() and np.sum(~suspect) >= MIN_FRAMES:
+                predictions, _ = _cross_predictions(dataset, np.flatnonzero(~suspect), self._rng, advance)
+                found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
+            else:
+                advance(_N_MODELS)
+        return _with_work(found, dataset, descriptors)
+
+    def _first_predictions(self, frames: IntArray, advance: Any) -> tuple[list[Prediction], NDArray[np.int64]]:
+        """Train on all frames alike, once, and set the generator to where it was then."""
+        if self._first is None:
+            predictions, trained = _cross_predictions(self._dataset, frames, self._rng, advance)
+            self._first = predictions, trained, self._rng.bit_generator.state
         else:
             advance(_N_MODELS)
-    return _with_work(found, dataset, descriptors)
+        predictions, trained, self._rng.bit_generator.state = self._first
+        return predictions, trained
 
 
 def _with_work(found: LabelJudgement, dataset: Dataset, descriptors: FloatArray) -> LabelJudgement:

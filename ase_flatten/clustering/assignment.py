@@ -1,6 +1,6 @@
-"""Assignment of frames to clusters that other frames have made (Fonseca et al. 2021, section II).
+"""Assignment of frames to clusters of other frames (Fonseca et al. 2021, section II).
 
-The clusters stay as they are while frames join them, so that the order of the frames does not matter.
+The clusters do not change when frames join them, so the order of the frames does not matter.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ _TILE_BYTES = 2**24
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Hold the frames of each cluster, one cluster after the other.
+    """Frames of each cluster, one cluster after the other.
 
     Parameters
     ----------
     frames : (n_frames, n_pairs) array, Å
-        Less their mean, which keeps the digits of a matrix product.
+        Relative to their mean, for the accuracy of matrix products.
     centroids : (n_clusters, n_pairs) array, Å
     starts, counts : (n_clusters,) int arrays
         Where each cluster begins in `frames`, and how many it has.
@@ -61,14 +61,14 @@ def ward(frames: NDArray[Any], groups: Groups) -> NDArray[Any]:
 
 
 Rule = Callable[[NDArray[Any], Groups], NDArray[Any]]
-"""Score frames, (n_frames, n_pairs) less the mean of the groups' frames: (n_frames, n_clusters), Å."""
+"""Score frames, (n_frames, n_pairs) relative to the mean of the groups' frames: (n_frames, n_clusters), Å."""
 
 ASSIGNMENTS: dict[str, Rule] = {"average": average, "ward": ward, "maximum": maximum}
-"""The rules by name: a frame joins the cluster where it scores least."""
+"""The rules by name: a frame joins the cluster of lowest score."""
 
 
 def rule_named(assignment: str) -> Rule:
-    """Find a rule by its name, or raise an InputError that names them all."""
+    """Return the rule of a name; raise InputError for a name that is none."""
     if assignment not in ASSIGNMENTS:
         raise InputError(f"assignment must be one of {', '.join(ASSIGNMENTS)}, got {assignment!r}")
     return ASSIGNMENTS[assignment]
@@ -83,7 +83,7 @@ def assign(
     rule: Rule,
     progress: Progress = SILENT,
 ) -> IntArray:
-    """Return each of the other frames the label of least score.
+    """Assign each of the other frames to the cluster of lowest score.
 
     Scores are computed in single precision; the frames for which its rounding could
     turn the order of the two best are computed again in double precision.
@@ -92,7 +92,7 @@ def assign(
     ----------
     descriptors : (n_frames, n_pairs) array, Å
     clustered_frames, labels : (n_clustered,) int arrays
-        Frames and their clusters, from 0 without a gap.
+        Frames and their clusters, numbered from 0 without gaps.
     other_frames : (n_other,) int array
 
     Returns

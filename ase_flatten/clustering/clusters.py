@@ -1,7 +1,7 @@
 """Clusters of configurational space: broad ones by geometry and energy, fine ones by geometry.
 
 Fonseca et al. 2021, sections II and III: Ward linkage on pair distances, on a subset
-where the data are many, and KMeans on the energies within each cluster.
+of large data sets, and KMeans on the energies within each cluster.
 """
 
 import logging
@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 
 from ase_flatten.clustering.assignment import Rule, assign, rule_named
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -26,7 +25,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 logger = logging.getLogger(__name__)
 
 N_WARD = 20_000
-"""How many frames Ward linkage takes at most; the others are assigned to its clusters."""
+"""Maximum number of frames for Ward linkage; the others are assigned to its clusters."""
 
 SAME_GEOMETRY = 1e-6
 """Frames whose pair distances differ by less (Euclidean, Å) are one configuration."""
@@ -35,28 +34,28 @@ SAME_ENERGY = 1e-9
 """Energies that differ by less are equal, eV."""
 
 _MEMORY_SHARE = 0.7
-"""Ward linkage takes at most this part of the memory that is available."""
+"""Ward linkage uses at most this fraction of the available memory."""
 
 _KMEANS_STARTS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Hold the cluster of every frame, read-only.
+    """Cluster of every frame, read-only.
 
     Parameters
     ----------
     labels : (n_frames,) int array
         From 0 to n_clusters - 1, each of which occurs.
     geometry : (n_frames,) int array, optional
-        The geometric clusters, before they were split by energy; `labels` where not given.
+        The geometric clusters, before they were split by energy; `labels` by default.
     n_ward : int, optional
-        How many frames Ward linkage saw; all of them where not given.
+        How many frames were clustered by Ward linkage; all of them by default.
 
     Raises
     ------
     InputError
-        Labels that are not integers, or that leave out a number.
+        Labels that are not integers, or that skip a number.
     """
 
     labels: IntArray
@@ -101,7 +100,7 @@ def cluster(
 ) -> Clustering:
     """Split a data set into broad clusters: by geometry, then by energy within each (section III).
 
-    Geometric clusters come by falling population and, within each, clusters of rising energy.
+    Geometric clusters are in order of falling population, and the clusters within each in order of rising energy.
     A geometric cluster that has fewer frames than `n_energy` stays whole.
 
     Parameters
@@ -109,10 +108,10 @@ def cluster(
     n_geometry, n_energy : int
         Geometric clusters, and energy clusters within each.
     n_ward : int
-        Ward linkage takes a random subset of this size at most, fewer where memory is
-        short: it needs 8 n² bytes. `Clustering.n_ward` says how many it took.
+        Ward linkage takes a random subset of at most this size, smaller where memory is
+        short: it needs 8 n² bytes. `Clustering.n_ward` is the size that was used.
     assignment : {"average", "ward", "maximum"}
-        How the other frames find their cluster: see `ase_flatten.clustering.assignment`.
+        How the other frames are assigned to a cluster: see `ase_flatten.clustering.assignment`.
 
     Raises
     ------
@@ -120,11 +119,12 @@ def cluster(
         A number of clusters below 1 or above `n_ward`, or an unknown assignment.
     """
     if n_energy < 1:
-        raise InputError(f"n_energy must be at least 1, got {n_energy}; give 1 for no split by energy")
+        raise InputError(f"n_energy must be at least 1, got {n_energy}; give 1 not to split by energy")
     _check("n_geometry", n_geometry, n_ward)
     rule = rule_named(assignment)
-    descriptors = pair_distances(dataset.positions)
-    geometry, n_ward = _by_geometry(descriptors, n_geometry, rng=rng, n_ward=n_ward, rule=rule, progress=progress)
+    geometry, n_ward = _by_geometry(
+        dataset.pair_distances, n_geometry, rng=rng, n_ward=n_ward, rule=rule, progress=progress
+    )
     labels = np.empty(dataset.n_frames, dtype=np.int64)
     n_clusters = 0
     n_groups = int(geometry.max()) + 1
@@ -153,7 +153,7 @@ def fine_clusters(
     ----------
     descriptors : (n_frames, n_pairs) array, Å
     n_clusters : int
-        Fewer come back where there are fewer different frames.
+        Fewer are returned where there are fewer different frames.
     n_ward, assignment
         As in `cluster`.
 

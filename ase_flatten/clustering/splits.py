@@ -1,4 +1,4 @@
-"""Which frames may be trained on, which choose hyper-parameters, and which only judge."""
+"""Splits: frames to train on, frames to choose hyper-parameters by, and held-out frames to measure errors on."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _LARGEST_UNIT = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Hold three sets of frames without overlap.
+    """Three sets of frames without overlap.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Splits:
     valid : int array
         Frames that hyper-parameters are chosen by.
     heldout : int array
-        Frames that reported errors are over, and nothing else sees.
+        Frames that errors are reported on, and that nothing else uses.
     """
 
     pool: IntArray
@@ -39,8 +39,8 @@ class Splits:
 def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Generator, holdout: float = 0.2) -> Splits:
     """Set held-out and validation frames aside, stratified over the broad clusters.
 
-    Near-identical frames stay on one side. Where a trajectory is so dense that they
-    form long chains, the chains are cut into pieces of 1 % of the data in file order.
+    Near-identical frames stay in the same set. Where a trajectory is so dense that they
+    form long chains, the chains are cut into pieces of 1 % of the data, in file order.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Gen
     pool = ~heldout & ~valid
     if not (heldout.any() and valid.any() and pool.any()):
         raise InputError(
-            f"{n_frames} frames are too few to hold {holdout:.0%} out, validate and train; bring more frames"
+            f"{n_frames} frames are too few to hold {holdout:.0%} out, validate and train; use a larger data set"
         )
     return Splits(*(np.flatnonzero(mask).astype(np.int64) for mask in (pool, valid, heldout)))
 
@@ -76,7 +76,7 @@ def _units(descriptors: FloatArray) -> IntArray:
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n_frames, n_frames))
     _, labels = connected_components(graph, directed=False)
     largest = max(1, int(_LARGEST_UNIT * n_frames))
-    # A frame's place in its component, in file order, tells which piece it is in.
+    # A frame's place in its component, in file order, decides which piece it is in.
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     pieces = np.empty(n_frames, dtype=np.int64)

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -90,6 +91,11 @@ class Dataset:
         for array in (self.numbers, self.positions, self.energies, self.forces):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         return digest.hexdigest()
+
+    @cached_property
+    def pair_distances(self) -> FloatArray:
+        """Pair distances of all frames, (n_frames, n_pairs) in Å, read-only; computed once, see `pair_distances`."""
+        return _read_only(pair_distances(self.positions))
 
     def atoms(self, frame: int) -> Atoms:
         """Return one frame as ASE atoms, without labels."""

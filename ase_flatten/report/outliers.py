@@ -15,13 +15,12 @@ from ase_flatten.clustering.clusters import Clustering, cluster, representatives
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import OutputUnits
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models import Model, family
 from ase_flatten.models.ase_model import ASEModel, ASEModelPool
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.models.reference_methods import is_reference, reference_calculator
 from ase_flatten.report.figures import plot_outliers
-from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, frame_errors
 from ase_flatten.selection.frame_selection import SelectionRule
 from ase_flatten.selection.sampled_errors import SubsetRule, complete, estimate_errors
 from ase_flatten.utils.atomic_files import write_json, write_npz, write_text
@@ -117,24 +116,25 @@ def find_outliers(
     with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
         frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
         clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+        errors_of = partial(frame_errors, model, dataset, progress=progress)
         found = estimate_errors(
-            model, dataset, clustering, frames, factor=SelectionRule.factor,
+            errors_of, clustering, frames, factor=SelectionRule.factor,
             rule=SubsetRule() if (expensive if subset is None else subset) else None,
-            rng=np.random.default_rng([seed, 1]), progress=progress,
+            rng=np.random.default_rng([seed, 1]),
         )  # fmt: skip
         worst = found.clusters.ascending[::-1][:n_worst]
-        found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
+        found = complete(found, errors_of, clustering, frames, worst)
     of_frames, errors = found.errors, found.clusters
     stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
     if run:
         stratum += f", the {len(run.splits.valid)} validation frames among them"
 
-    descriptors = pair_distances(dataset.positions)
-    write_clusters(folder / CLUSTERS, clustering, descriptors)
+    middle_frames = representatives(clustering, dataset.pair_distances)
+    write_clusters(folder / CLUSTERS, clustering, middle_frames)
     _write_tables(folder, errors, units)
     _write_frames(folder, dataset, clustering, of_frames, worst, units)
-    typical = int(representatives(clustering, descriptors)[errors.worst])
-    plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=dataset.atoms(typical))
+    typical = dataset.atoms(int(middle_frames[errors.worst]))
+    plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=typical)
     return Outliers(errors, len(frames), stratum, clusters_of)
 
 

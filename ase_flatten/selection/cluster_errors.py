@@ -19,7 +19,7 @@ _FRAMES_A_CALL = 250
 
 @dataclass(frozen=True, eq=False)
 class FrameErrors:
-    """Hold the errors of a model on single frames.
+    """Errors of a model on single frames.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class FrameErrors:
         return np.sqrt(self.force_mse)
 
     def joined(self, other: "FrameErrors") -> "FrameErrors":
-        """Add the errors of other frames; the result is in rising order of the frames."""
+        """Return the errors of these and other frames, in rising order of the frames."""
         mine, others = vars(self), vars(other)
         order = np.argsort(np.concatenate([self.frames, other.frames]), kind="stable")
         return FrameErrors(**{name: np.concatenate([mine[name], others[name]])[order] for name in mine})
@@ -50,7 +50,7 @@ class FrameErrors:
 
 @dataclass(frozen=True, eq=False)
 class ClusterErrors:
-    """Hold the errors of a model on each cluster, per component, over the frames that were predicted.
+    """Errors of a model on each cluster, per component, over the frames that were predicted.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def frame_errors(
             advance(len(some))
     finite = np.isfinite(mse) & np.isfinite(energy)
     if not finite.all():
-        raise InputError(f"the model predicts NaN or infinity for {np.sum(~finite)} frames; train it anew")
+        raise InputError(f"the model predicts NaN or infinity for {np.sum(~finite)} frames; train it again")
     return FrameErrors(frames, mse, mae, energy)
 
 
@@ -156,7 +156,7 @@ def cluster_errors(
 
 
 def by_cluster(errors: FrameErrors, clustering: Clustering) -> ClusterErrors:
-    """Gather the errors of frames by cluster."""
+    """Average the errors of frames over each cluster; raise InputError for clusters of other data."""
     if len(errors.frames) and errors.frames.max() >= len(clustering.labels):
         raise InputError(
             f"expected clusters of these data, found labels of {len(clustering.labels)} frames only; cluster again"

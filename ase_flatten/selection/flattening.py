@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.clustering.clusters import Clustering
-from ase_flatten.clustering.splits import Splits
-from ase_flatten.data.dataset import Dataset
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.models import Model, Trainer
-from ase_flatten.selection.cluster_errors import ClusterErrors
-from ase_flatten.selection.frame_selection import SelectionRule, bad_clusters, select
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, frame_errors
+from ase_flatten.selection.frame_selection import SelectionRule, bad_clusters, candidates_of, select
 from ase_flatten.selection.quarantine import (
     BEFORE_TRAINING,
     Alarm,
@@ -27,14 +25,14 @@ from ase_flatten.selection.quarantine import (
 from ase_flatten.selection.sampled_errors import Estimate, SubsetRule, complete, estimate_errors
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Say how a training set grows.
+    """How a training set grows.
 
     Parameters
     ----------
@@ -45,7 +43,7 @@ class Schedule:
     step_size : int
         Frames that each step adds.
     rule : SelectionRule
-        How they are chosen.
+        How these frames are chosen.
     """
 
     n_steps: int = 8
@@ -59,13 +57,13 @@ class Schedule:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def n_train(self, step: int) -> int:
-        """Return the size of the training set after so many steps."""
+        """Return the size of the training set after a number of steps."""
         return self.n_initial + step * self.step_size
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Hold one step: its model and what was measured.
+    """One step: its model and what was measured.
 
     Parameters
     ----------
@@ -82,7 +80,7 @@ class Step:
     seconds : dict
         Time of each stage.
     quarantine : Quarantine
-        What is known of frames with doubtful labels when the step is done.
+        Frames with doubtful labels, as known when the step is done.
     """
 
     number: int
@@ -96,11 +94,8 @@ class Step:
 
 
 def flatten(
-    dataset: Dataset,
+    data: PreparedData,
     trainer: Trainer,
-    clustering: Clustering,
-    splits: Splits,
-    descriptors: FloatArray,
     schedule: Schedule,
     *,
     seed: int,
@@ -114,46 +109,49 @@ def flatten(
 
     Parameters
     ----------
-    descriptors : (n_frames, n_pairs) array, Å
+    data : PreparedData
     seed : int
-        Every step draws from its own generator, so a continued run ends as an unbroken one.
+        Every step draws from its own generator, so a resumed run gives the same result as an uninterrupted one.
     subset : SubsetRule, optional
-        Estimate the errors of the clusters on random frames of each, and predict all frames
-        of the bad ones only; without it all frames are predicted.
+        Estimate the errors of the clusters from random frames of each, and predict all frames
+        of the bad clusters only; by default all frames are predicted.
     quarantine : Quarantine, optional
-        The frames that are set aside: neither trained on nor validated on, and no part of the errors.
+        Frames that are set aside: neither trained on nor validated on, and left out of the errors.
     guard : bool
         Whether each step judges the labels of the frames that it is about to choose, and of those in quarantine.
     done : (number, train_frames, model), optional
-        The last step of an earlier, broken run; the steps begin after it.
+        The last step of an interrupted run; the steps begin after it.
 
     Yields
     ------
     Step
-        The initial model's, then one after each growth of the training set.
+        The initial step, then one for each growth of the training set.
 
     Raises
     ------
     InputError
         More frames asked for than the pool holds.
     """
-    known = quarantine or Quarantine()
+    dataset, clustering, splits = data.dataset, data.clustering, data.splits
+    descriptors = dataset.pair_distances
+    selector, known = schedule.rule.selector, quarantine or Quarantine()
     n_final, n_usable = schedule.n_train(schedule.n_steps), len(np.setdiff1d(splits.pool, known.frames))
     if n_final >= n_usable:
         raise InputError(
-            f"the training set was to grow to {n_final} frames, only {n_usable} of {dataset.n_frames} are left "
-            "beside the held-out and validation frames and those in quarantine; ask for fewer"
+            f"the training set was to grow to {n_final} frames, but only {n_usable} of {dataset.n_frames} are left "
+            "besides the held-out and validation frames and those in quarantine; ask for fewer"
         )
     valid = np.setdiff1d(splits.valid, known.up_to(BEFORE_TRAINING).frames)
 
     def left() -> IntArray:
         return np.setdiff1d(splits.pool, np.concatenate([train_frames, known.frames]))
 
+    def errors_of(frames: IntArray) -> FrameErrors:
+        return frame_errors(model, dataset, frames, progress=progress)
+
     def estimate(number: int) -> Estimate:
-        return estimate_errors(
-            model, dataset, clustering, rest, factor=schedule.rule.factor, rule=subset,
-            rng=np.random.default_rng([seed, number, 3]), progress=progress,
-        )  # fmt: skip
+        rng = np.random.default_rng([seed, number, 3])
+        return estimate_errors(errors_of, clustering, rest, factor=schedule.rule.factor, rule=subset, rng=rng)
 
     def contradicted(frames: IntArray) -> NDArray[np.bool_]:
         nonlocal known
@@ -179,17 +177,16 @@ def flatten(
             )
             train_frames, previous = added, None
         else:
-            # What was found wrong of the last training set is replaced.
+            # Frames of the last training set that were found wrong are replaced.
             train_frames = train_frames[~np.isin(train_frames, known.frames)]
             n_added = schedule.n_train(number) - len(train_frames)
             available = np.bincount(clustering.labels[rest], minlength=clustering.n_clusters)
             bad = bad_clusters(found.clusters, available, n_added, schedule.rule.factor)
-            found = complete(found, model, dataset, clustering, rest, bad, progress=progress)
-            selection = select(
-                found.errors, bad, clustering, descriptors, train_frames, n_added, schedule.rule,
+            found = complete(found, errors_of, clustering, rest, bad)
+            added = select(
+                candidates_of(found.errors, bad, data, train_frames), n_added, selector,
                 rng=rng, contradicted=contradicted if guard else None, progress=progress,
             )  # fmt: skip
-            added = selection.frames
             train_frames, previous = np.concatenate([train_frames, added]), model
         clock.lap("select")
         with progress.task(f"training on {len(train_frames)} frames", 1) as advance:
@@ -212,7 +209,7 @@ def flatten(
 
 
 def _tell(quarantine: Quarantine, number: int) -> None:
-    """Log what a step changed."""
+    """Log what a step changed in the quarantine."""
     changes = quarantine.changes(number)
     for frame in changes["quarantined_frames"]:
         log.info("step %d: frame %d goes to quarantine: %s", number, frame, quarantine.last_looks[frame].reason)
@@ -224,7 +221,7 @@ def _tell(quarantine: Quarantine, number: int) -> None:
 
 
 class _Clock:
-    """Take the time of each stage of a step."""
+    """Measure the time of each stage of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

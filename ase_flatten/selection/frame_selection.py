@@ -1,164 +1,182 @@
 """Which frames to add to the training set (Fonseca et al. 2021, sections III and IV.C)."""
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.clustering.clusters import Clustering, fine_clusters
-from ase_flatten.data.stratified_sampling import proportional_counts
-from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, squared_distances
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors
+from ase_flatten.selection.fine_cluster_selector import (
+    CENTROID,
+    LARGEST_ERROR,
+    POPULATION,
+    RANDOM,
+    FineClusterSelector,
+)
+from ase_flatten.selection.selectors import Candidates, Selector, find_selector
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 
+FROM_FINE_CLUSTERS = {selector.name: selector for selector in (LARGEST_ERROR, POPULATION, CENTROID, RANDOM)}
+"""The selectors that `pick` and `share` of a `SelectionRule` stand for."""
 
 Judge = Callable[[IntArray], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """Hold the settings of a selection.
+    """Settings of the selection of frames.
 
     Parameters
     ----------
     factor : float
         Clusters are bad above this multiple of the overall force RMSE.
-    n_fine : int, optional
-        Number of fine clusters; twice the frames to add by default, 200 for 100 as in section III.
-    pick : {"largest-error", "centroid", "random"}
-        Which frame of a fine cluster is taken first.
-    share : {"one", "population"}
-        Take one frame from each of the worse half of the fine clusters (section III),
-        or several, weighted by the clusters' populations (the peptide, section IV.C).
+    n_fine, pick, share
+        See `ase_flatten.selection.fine_cluster_selector.FineClusterSelector`.
+    select : str, optional
+        Name of a selector. Names that `pick` and `share` can express, such as "centroid", are turned into these, so
+        that equal rules have equal settings; any other selector takes the place of `pick`, `share` and `n_fine`.
+
+    Raises
+    ------
+    InputError
+        A setting that makes no sense, or two that contradict each other.
     """
 
     factor: float = 1.1
     n_fine: int | None = None
-    pick: str = "largest-error"
-    share: str = "one"
+    pick: str = LARGEST_ERROR.pick
+    share: str = LARGEST_ERROR.share
+    select: str | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("pick", PICKS), ("share", SHARES)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.factor <= 0:
             raise InputError(f"the factor above which a cluster is bad must be positive, got {self.factor}")
-        if self.n_fine is not None and self.n_fine < 1:
-            raise InputError(f"the number of fine clusters must be at least 1, got {self.n_fine}")
+        unset = FineClusterSelector()
+        own = FineClusterSelector(self.pick, self.share, self.n_fine)
+        if self.select is None:
+            return
+        named = FROM_FINE_CLUSTERS.get(self.select)
+        for name in ("pick", "share", "n_fine"):
+            value = getattr(own, name)
+            if value != getattr(unset, name) and (
+                named is None or (name != "n_fine" and value != getattr(named, name))
+            ):
+                raise _contradiction(self.select, name, value)
+        if named is not None:
+            object.__setattr__(self, "pick", named.pick)
+            object.__setattr__(self, "share", named.share)
+            object.__setattr__(self, "select", None)
+
+    @property
+    def selector(self) -> Selector:
+        """The selector; raise InputError where `select` names one that is not installed."""
+        if self.select is not None:
+            return find_selector(self.select)
+        return FineClusterSelector(self.pick, self.share, self.n_fine)
+
+    def changed(
+        self,
+        *,
+        select: str | None = None,
+        pick: str | None = None,
+        share: str | None = None,
+        n_fine: int | None = None,
+        factor: float | None = None,
+    ) -> "SelectionRule":
+        """Return the rule with the settings that are given; raise InputError for two that contradict each other."""
+        given = {"pick": pick, "share": share, "n_fine": n_fine, "factor": factor}
+        given = {name: value for name, value in given.items() if value is not None}
+        base = self
+        if select is not None:
+            base = SelectionRule(self.factor, select=select)
+            for name in given.keys() & {"pick", "share"}:
+                if base.select is not None or given[name] != getattr(base, name):
+                    raise _contradiction(select, name, given[name])
+            if base.select is None:
+                base = replace(base, n_fine=self.n_fine)
+        elif given.keys() & {"pick", "share"} and self.select is not None:
+            base = SelectionRule(self.factor)
+        return replace(base, **given)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Hold what a step adds.
-
-    Parameters
-    ----------
-    frames : (n_added,) int array
-        From the worst fine cluster on.
-    bad_clusters : int array
-        The broad clusters that were merged.
-    candidates : (n,) int array
-        The frames of the bad clusters that were there to choose from.
-    fine_labels : (n,) int array
-        The fine cluster of each candidate.
-    """
-
-    frames: IntArray
-    bad_clusters: IntArray
-    candidates: IntArray
-    fine_labels: IntArray
+def _contradiction(select: str, name: str, value: object) -> InputError:
+    named = FROM_FINE_CLUSTERS.get(select)
+    why = f"it implies {getattr(named, name)}" if named else "it uses no fine clusters"
+    return InputError(
+        f"the selector {select} cannot be combined with {name.replace('_', '-')} {value}, since {why}; "
+        "give one or the other"
+    )
 
 
 def select(
-    errors: FrameErrors,
-    bad: IntArray,
-    clustering: Clustering,
-    descriptors: FloatArray,
-    train_frames: IntArray,
+    candidates: Candidates,
     n_added: int,
-    rule: SelectionRule,
+    selector: Selector,
     *,
     rng: np.random.Generator,
     contradicted: Judge | None = None,
     progress: Progress = SILENT,
-) -> Selection:
+) -> IntArray:
     """Choose the frames of one step.
 
-    The bad clusters are merged and clustered finely by distance alone; the fine
-    clusters are ordered by force RMSE, and frames are taken from the worse half.
-    No frame is near-identical to another or to a training frame.
-    The next frame of its fine cluster takes the place of one whose label is contradicted.
+    Frames whose labels are contradicted are refused, and the selector chooses others in their place.
 
     Parameters
     ----------
-    errors : FrameErrors
-        Of all frames of the bad clusters that there are to choose from, none of them a training
-        frame; those of other clusters are not looked at.
-    bad : int array
-        The bad clusters, see `bad_clusters`.
-    descriptors : (n_frames, n_pairs) array, Å
-        Of the whole data set.
     n_added : int
         How many frames to choose.
     contradicted : callable, optional
-        Tells which of the frames that are about to be chosen, (n,) int array, have labels that
+        Returns which of the frames that are about to be chosen, (n,) int array, have labels that
         cannot be right, as (n,) bool array; it is asked about every frame once.
+
+    Returns
+    -------
+    (n_added,) int array of frames, in the order of the selector
 
     Raises
     ------
     InputError
         Fewer different frames are left than were asked for.
     """
-    rows = np.flatnonzero(np.isin(clustering.labels[errors.frames], bad))
-    candidates = errors.frames[rows]
-    n_fine = min(rule.n_fine or 2 * n_added, len(candidates))
-    fine = fine_clusters(descriptors[candidates], n_fine, rng=rng, progress=progress)
-    mse = errors.force_mse[rows]
-    populations = np.bincount(fine)
-    order = np.argsort(-np.bincount(fine, weights=mse) / populations, kind="stable")
-    queues = PICKS[rule.pick](candidates, fine, mse, descriptors, rng)
-    judged = np.empty(0, dtype=np.int64)
+    choose = selector.prepare(candidates, n_added, rng=rng, progress=progress)
+    refused, judged = np.zeros((2, len(candidates.frames)), dtype=bool)
     while True:
-        frames = _from_worst(queues, order, populations, n_added, rule, descriptors, train_frames)
-        fresh = np.setdiff1d(frames, judged)
+        rows = choose(refused)
+        fresh = np.sort(rows[~judged[rows]])
         if contradicted is None or not len(fresh):
             break
-        judged = np.concatenate([judged, fresh])
-        refused = fresh[contradicted(fresh)]
-        queues = [queue[~np.isin(queue, refused)] for queue in queues]
-    if len(frames) < n_added:
+        judged[fresh] = True
+        refused[fresh] = contradicted(candidates.frames[fresh])
+    if len(np.unique(rows)) < n_added:
         raise InputError(
-            f"{n_added} frames were to be added, only {len(frames)} different ones are left to choose from; "
-            "ask for fewer steps or a smaller step size"
+            f"{n_added} frames were to be added, but only {len(np.unique(rows))} different ones are left to choose "
+            "from; ask for fewer steps or a smaller step size"
         )
-    return Selection(frames, bad, candidates, fine)
+    return candidates.frames[rows]
 
 
-def _from_worst(
-    queues: list[IntArray],
-    order: IntArray,
-    populations: IntArray,
-    n_added: int,
-    rule: SelectionRule,
-    descriptors: FloatArray,
-    train_frames: IntArray,
-) -> IntArray:
-    """Take frames from the worse half of the fine clusters, and from the others only where these have too few."""
-    frames = np.empty(0, dtype=np.int64)
-    middle = (len(order) + 1) // 2
-    for part in (order[:middle], order[middle:]):
-        rest = n_added - len(frames)
-        quotas = SHARES[rule.share](populations[part], rest)
-        known = np.concatenate([train_frames, frames])
-        frames = np.concatenate([frames, _take([queues[label] for label in part], quotas, rest, descriptors, known)])
-    return frames
+def candidates_of(errors: FrameErrors, bad: IntArray, data: PreparedData, train_frames: IntArray) -> Candidates:
+    """Collect the frames of the bad clusters.
+
+    Parameters
+    ----------
+    errors : FrameErrors
+        Of all frames of the bad clusters that there are to choose from, in rising order; those of other clusters
+        are left out.
+    bad : int array
+        The bad clusters, see `bad_clusters`.
+    train_frames : int array
+    """
+    rows = np.flatnonzero(np.isin(data.clustering.labels[errors.frames], bad))
+    frames, descriptors = errors.frames[rows], data.dataset.pair_distances
+    return Candidates(frames, errors.force_mse[rows], descriptors[frames], descriptors[train_frames])
 
 
 def bad_clusters(clusters: ClusterErrors, available: IntArray, n_added: int, factor: float) -> IntArray:
@@ -186,74 +204,3 @@ def bad_clusters(clusters: ClusterErrors, available: IntArray, n_added: int, fac
             len(clusters.above(factor)), factor, len(bad) - len(clusters.above(factor)),
         )  # fmt: skip
     return np.sort(np.asarray(bad, dtype=np.int64))
-
-
-Pick = Callable[[IntArray, IntArray, FloatArray, FloatArray, np.random.Generator], list[IntArray]]
-
-
-def _by_largest_error(
-    candidates: IntArray, fine: IntArray, mse: FloatArray, descriptors: FloatArray, rng: np.random.Generator
-) -> list[IntArray]:
-    return _queues(candidates, fine, -mse)
-
-
-def _by_centroid(
-    candidates: IntArray, fine: IntArray, mse: FloatArray, descriptors: FloatArray, rng: np.random.Generator
-) -> list[IntArray]:
-    vectors = descriptors[candidates]
-    centroids = np.zeros((fine.max() + 1, vectors.shape[1]))
-    np.add.at(centroids, fine, vectors)
-    centroids /= np.bincount(fine)[:, None]
-    return _queues(candidates, fine, np.linalg.norm(vectors - centroids[fine], axis=1))
-
-
-def _at_random(
-    candidates: IntArray, fine: IntArray, mse: FloatArray, descriptors: FloatArray, rng: np.random.Generator
-) -> list[IntArray]:
-    return _queues(candidates, fine, rng.random(len(candidates)))
-
-
-def _queues(candidates: IntArray, fine: IntArray, rank: FloatArray) -> list[IntArray]:
-    """Order the frames of each fine cluster by a rank, the lowest first."""
-    order = np.lexsort((rank, fine))
-    return np.split(candidates[order], np.cumsum(np.bincount(fine))[:-1])
-
-
-def _one_each(populations: IntArray, n_added: int) -> IntArray:
-    """Share by one frame each."""
-    return np.ones(len(populations), dtype=np.int64)
-
-
-def _by_population(populations: IntArray, n_added: int) -> IntArray:
-    """Share in proportion to the populations."""
-    return proportional_counts(populations, min(n_added, int(populations.sum())))
-
-
-PICKS: dict[str, Pick] = {"largest-error": _by_largest_error, "centroid": _by_centroid, "random": _at_random}
-SHARES: dict[str, Callable[[IntArray, int], IntArray]] = {"one": _one_each, "population": _by_population}
-
-
-def _take(
-    queues: list[IntArray], quotas: IntArray, n_added: int, descriptors: FloatArray, train_frames: IntArray
-) -> IntArray:
-    """Take frames from queues by quota, then round by round, skipping near-identical ones."""
-    radius = NEAR_IDENTICAL**2 * descriptors.shape[1]
-    known = np.empty((len(train_frames) + n_added, descriptors.shape[1]))
-    known[: len(train_frames)] = descriptors[train_frames]
-    taken: list[int] = []
-    waiting = [deque(queue.tolist()) for queue in queues]
-    wanted = quotas.tolist()
-    while any(waiting) and len(taken) < n_added:
-        for queue, want in zip(waiting, wanted, strict=True):
-            while want and queue and len(taken) < n_added:
-                frame = queue.popleft()
-                n_known = len(train_frames) + len(taken)
-                new = descriptors[frame : frame + 1]
-                if squared_distances(new, known[:n_known]).min(initial=np.inf) < radius:
-                    continue
-                known[n_known] = new
-                taken.append(frame)
-                want -= 1
-        # What the quotas did not give comes one by one, from the worst cluster on.
-        wanted = [1] * len(waiting)
-    return np.array(taken, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Frames in quarantine: their labels contradict the model and their near frames, so they are not trained on.
+"""Frames in quarantine: their labels contradict the model and near frames, so they are not trained on.
 
-What was seen of a frame is a series of looks, each with the step that it belongs to. A frame is in quarantine
-while its last look is no "sound". Cut at a step, the series is what an interrupted run knew there.
+Every judgement of a frame is a look, which belongs to a step. A frame is in quarantine while its last look is not
+"sound". The looks up to a step are what an interrupted run knew at that step.
 """
 
 import csv
@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ase_flatten.checking.labels import LabelJudgement, Thresholds, check_labels, judge_labels, quick_training_size
+from ase_flatten.checking.labels import LabelJudgement, QuickModels, Thresholds, judge_labels, quick_training_size
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import squared_distances
 from ase_flatten.models import Model
@@ -37,10 +37,10 @@ LISTED = "listed"
 """The level of frames that the user set aside."""
 
 N_NEAR = 16
-"""Near frames that a model is asked about beside a frame that it judges."""
+"""Near frames that a model is asked about in addition to each frame that it judges."""
 
 N_EVERYWHERE = 300
-"""Frames from everywhere that it is asked about besides."""
+"""Frames from the whole data set that it is asked about as well."""
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
@@ -56,7 +56,7 @@ _SHOWN = 10
 
 @runtime_checkable
 class KernelModel(Protocol):
-    """What a `Model` may offer besides, whose coefficients belong to training frames."""
+    """What a `Model` offers in addition if its coefficients belong to training frames."""
 
     @property
     def coefficient_sizes(self) -> FloatArray:
@@ -65,7 +65,7 @@ class KernelModel(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what was seen of the label of one frame.
+    """One judgement of the label of a frame.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Hold a training frame whose label looks wrong after all, once a model was trained on it."""
+    """A training frame whose label looks wrong once a model was trained on it."""
 
     step: int
     frame: int
@@ -97,7 +97,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """Hold all looks of a run and its alarms, in the order in which they came."""
+    """All looks and alarms of a run, in the order in which they came."""
 
     looks: tuple[Look, ...] = ()
     alarms: tuple[Alarm, ...] = ()
@@ -125,7 +125,7 @@ class Quarantine:
         return Quarantine((*self.looks, *looks), (*self.alarms, *alarms))
 
     def changes(self, step: int) -> dict[str, list[int]]:
-        """Name the frames that entered, that were released and that raised an alarm in a step."""
+        """Return the frames that entered, that were released and that raised an alarm in a step."""
         before, after = self.up_to(step - 1).frames, self.up_to(step).frames
         return {
             "quarantined_frames": np.setdiff1d(after, before).tolist(),
@@ -165,9 +165,12 @@ def _entry(frame: int, looks: Sequence[Look]) -> dict[str, Any]:
     }
 
 
-def first_look(
-    dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
-) -> Quarantine:
+def quick_models_of(dataset: Dataset, *, progress: Progress = SILENT) -> QuickModels:
+    """Return the quick models that take the first look; they depend on the data alone, not on the seed of a run."""
+    return QuickModels(dataset, dataset.pair_distances, rng=np.random.default_rng(0), progress=progress)
+
+
+def first_look(dataset: Dataset, quick_models: QuickModels) -> Quarantine:
     """Judge the labels of all frames before any training, by quick models.
 
     Data are refused for what the usual thresholds call wrong, as by `ase-flatten check`; what the
@@ -178,26 +181,22 @@ def first_look(
     InputError
         Labels that are wrong beyond doubt.
     """
-    state = rng.bit_generator.state
-    judgement = check_labels(dataset, descriptors, rng=rng, thresholds=GUARD, progress=progress)
-    wrong = judgement.with_level("wrong")
-    if len(wrong):
-        rng.bit_generator.state = state
-        usual = check_labels(dataset, descriptors, rng=rng, progress=progress)
-        wrong = usual.with_level("wrong")
+    judgement = quick_models.judge(GUARD)
+    usual = quick_models.judge() if len(judgement.with_level("wrong")) else judgement
+    wrong = usual.with_level("wrong")
     if len(wrong):
         reason = usual.reasons[usual.levels.index("wrong")]
         shown = ", ".join(map(str, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")
         raise InputError(
             f"labels must agree with those of near frames, found {len(wrong)} of {dataset.n_frames} frames that are "
             f"wrong beyond doubt (frames {shown}; of the first, {reason}); remove them with: ase-flatten clean DATASET "
-            "-o CLEAN, or train on them all the same with --quarantine off"
+            "-o CLEAN, or train on them anyway with --quarantine off"
         )
     return Quarantine(contradictions(judgement, BEFORE_TRAINING))
 
 
 def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
-    """Put frames that the user names in quarantine.
+    """Put the frames that the user lists in quarantine.
 
     Raises
     ------
@@ -226,7 +225,7 @@ def judge_by_model(
     """Judge the labels of frames by a model that was not trained on them.
 
     The model is asked about near frames as well: where it is wrong about all of them, it has not
-    learnt this region, and no label is to blame. Frames from everywhere show what it can do.
+    learnt this region, and no label is to blame. Frames from the whole data set show how accurate it is.
 
     Parameters
     ----------

@@ -1,13 +1,14 @@
 """Errors of clusters from random frames of each, for slow models (Fonseca et al. 2021, section III).
 
 The first round draws the same number of frames from every cluster; each further round draws
-more from the clusters whose interval is still too wide to say on which side of the threshold
-they are. That a cluster stops when its interval is clear makes its mean lean a little, on average by
-less than its half width, as any mean does whose sample ends where the sample says so. So that this
-does not reach the overall error and the threshold, both come from the first round alone, whose
-size depends on no error: the population-weighted mean of squared errors is unbiased.
+more from the clusters whose interval is still too wide to decide on which side of the threshold
+they are. Because sampling of a cluster stops once its interval is clear, its mean is slightly biased, on
+average by less than its half width. The overall error and the threshold are free of this bias: both come from
+the first round alone, whose size does not depend on the errors, and whose population-weighted mean of squared
+errors is unbiased.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,30 +17,31 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ase_flatten.clustering.clusters import Clustering
-from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model
-from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 GROWTH = 1.5
 """Each round brings the undecided clusters to this multiple of their frames."""
 
 
+ErrorsOf = Callable[[IntArray], FrameErrors]
+"""Predict frames, (n,) int array, and compare with the reference."""
+
+
 @dataclass(frozen=True)
 class SubsetRule:
-    """Say how many frames of each cluster are predicted.
+    """How many frames of each cluster are predicted.
 
     Parameters
     ----------
     n_first : int
         Frames of every cluster in the first round; a smaller cluster is predicted completely.
     confidence : float
-        With which a cluster is said to be on one side of the threshold, all looks at it together,
-        and that of its half width.
+        Confidence with which a cluster is assigned to one side of the threshold, over all looks at it together,
+        and confidence of its half width.
     resolution : float
-        A cluster whose half width is below this part of its RMSE goes by its estimate.
+        A cluster whose half width is below this fraction of its RMSE is judged by its estimate.
     """
 
     n_first: int = 20
@@ -56,7 +58,7 @@ class SubsetRule:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Hold the errors of the frames that were predicted, and what they say of the clusters.
+    """Errors of the frames that were predicted, and the errors of the clusters estimated from them.
 
     Parameters
     ----------
@@ -70,45 +72,40 @@ class Estimate:
 
 
 def estimate_errors(
-    model: Model,
-    dataset: Dataset,
+    errors_of: ErrorsOf,
     clustering: Clustering,
     frames: IntArray,
     *,
     factor: float,
     rule: SubsetRule | None,
     rng: np.random.Generator,
-    progress: Progress = SILENT,
 ) -> Estimate:
-    """Estimate a model's errors on each cluster, well enough to tell the bad ones.
+    """Estimate a model's errors on each cluster, well enough to identify the bad ones.
 
     Whether the mean squared error of a cluster exceeds that of all frames by `factor` squared is
-    told by Student's interval of the difference, with the correction for a finite population; its
+    decided by Student's interval of the difference, with the correction for a finite population; its
     level is divided by the number of looks that there can be (Bonferroni). Frames are drawn
     without replacement. Where a few frames of a cluster carry most of its error, the interval
     is too narrow until one of them is drawn.
 
     Parameters
     ----------
+    errors_of : callable
+        Predicts frames and returns their errors, such as `frame_errors` of a model and a data set.
     frames : int array
         The frames that the errors are about.
     factor : float
         Clusters are bad above this multiple of the overall force RMSE.
     rule : SubsetRule or None
         None predicts all frames.
-
-    Raises
-    ------
-    InputError
-        A model of another molecule.
     """
     if rule is None:
-        errors = frame_errors(model, dataset, frames, progress=progress)
+        errors = errors_of(frames)
         return Estimate(errors, by_cluster(errors, clustering))
     queues = _shuffled(frames, clustering, rng)
     available = np.array([len(queue) for queue in queues])
     drawn = np.minimum(available, rule.n_first)
-    errors = frame_errors(model, dataset, _between(queues, np.zeros_like(drawn), drawn), progress=progress)
+    errors = errors_of(_between(queues, np.zeros_like(drawn), drawn))
     overall = _weighted(by_cluster(errors, clustering), available)
     threshold = factor**2 * overall["overall_rmse"] ** 2
     share = available / available.sum()
@@ -128,28 +125,23 @@ def estimate_errors(
         if not undecided.any():
             break
         more = np.where(undecided, np.minimum(available, np.ceil(GROWTH * drawn).astype(np.int64)), drawn)
-        fresh = frame_errors(model, dataset, _between(queues, drawn, more), progress=progress)
+        fresh = errors_of(_between(queues, drawn, more))
         errors, drawn = errors.joined(fresh), more
     return Estimate(errors, replace(clusters, **overall, half_width=_of_root(half_width, clusters.rmse)))
 
 
 def complete(
-    estimate: Estimate,
-    model: Model,
-    dataset: Dataset,
-    clustering: Clustering,
-    frames: IntArray,
-    chosen: IntArray,
-    *,
-    progress: Progress = SILENT,
+    estimate: Estimate, errors_of: ErrorsOf, clustering: Clustering, frames: IntArray, chosen: IntArray
 ) -> Estimate:
-    """Predict all frames of some clusters, beside those that an estimate knows.
+    """Predict all frames of some clusters that an estimate has not predicted yet.
 
-    The values of these clusters become exact; the overall ones stay, since the choice of
+    The errors of these clusters become exact; the overall errors stay as they are, since choosing
     clusters by their errors would bias them.
 
     Parameters
     ----------
+    errors_of : callable
+        As in `estimate_errors`.
     frames : int array
         The frames that the estimate is about.
     chosen : int array
@@ -159,7 +151,7 @@ def complete(
     missing = np.setdiff1d(wanted, estimate.errors.frames)
     if not len(missing):
         return estimate
-    errors = estimate.errors.joined(frame_errors(model, dataset, missing, progress=progress))
+    errors = estimate.errors.joined(errors_of(missing))
     before = estimate.clusters
     half_width = np.zeros(clustering.n_clusters) if before.half_width is None else before.half_width.copy()
     half_width[chosen] = 0.0
@@ -210,5 +202,5 @@ def _of_root(half_width: FloatArray, root: FloatArray | float) -> FloatArray:
 
 
 def _quantile(level: float | FloatArray, drawn: IntArray) -> FloatArray:
-    """Give Student's factor of an interval that leaves out `level`, half of it on each side."""
+    """Return Student's factor of an interval that leaves out `level`, half of it on each side."""
     return student.ppf(1 - np.asarray(level) / 2, np.maximum(drawn - 1, 1))

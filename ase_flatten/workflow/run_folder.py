@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.clustering.clusters import N_WARD, Clustering, representatives
+from ase_flatten.clustering.clusters import N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
 from ase_flatten.evaluation.claims import Claims, make_claims
 from ase_flatten.evaluation.frame_groups import merge_clusters
@@ -23,7 +23,7 @@ from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.utils.atomic_files import reading_npz, write_npz
 from ase_flatten.utils.exceptions import InputError, nearest
-from ase_flatten.utils.typing import FloatArray
+from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
 
@@ -252,15 +252,15 @@ def newest_run(runs: Path = Path("runs")) -> Path:
     return found[-1].parent
 
 
-def write_clusters(path: Path, clustering: Clustering, descriptors: FloatArray) -> None:
-    """Write clusters.npz: labels, populations, representatives."""
+def write_clusters(path: Path, clustering: Clustering, representatives: IntArray) -> None:
+    """Write clusters.npz: labels, populations, and the frame that represents each cluster, (n_clusters,)."""
     write_npz(
         path,
         {
             "labels": clustering.labels,
             "geometry": clustering.geometry,
             "populations": clustering.populations,
-            "representatives": representatives(clustering, descriptors),
+            "representatives": representatives,
             "n_ward": clustering.n_ward,
         },
     )

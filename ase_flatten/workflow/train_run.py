@@ -1,40 +1,84 @@
 """Improved training in a run folder that survives being stopped at any moment.
 
-Every file is written beside its place and renamed, a step's model before the line
-of history that declares it; a run that goes on finds whole things or nothing.
+Every file is written beside its place and renamed, and a step's model is written before the line
+of history that lists it, so a resumed run finds complete files or none.
 """
 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ase_flatten.clustering.clusters import cluster, representatives
+from ase_flatten.checking.labels import QuickModels
+from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import reference_arrays
 from ase_flatten.evaluation.held_out import evaluate
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models import Family, Model, Trainer, Workplace, family
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
 from ase_flatten.selection.flattening import Schedule, Step, flatten
-from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, set_aside
+from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, quick_models_of, set_aside
 from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz, write_text
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
-from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
 
 N_DEFAULT_DRAWS = 4
-"""Default training sets of the final size that are drawn where training is cheap."""
+"""Default training sets of the final size where training is fast."""
 
 MAX_FRAMES_WRITTEN = 1000
-"""Frames in quarantine that are written for viewers."""
+"""Maximum number of frames in quarantine that are written as structures."""
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What every stage of a training needs.
+
+    Parameters
+    ----------
+    run : Run
+        The run folder.
+    data : PreparedData
+    settings : RunSettings
+    made_by : Family
+        The family of the models.
+    trainer : Trainer
+    progress : Progress
+    """
+
+    run: Run
+    data: PreparedData
+    settings: RunSettings
+    made_by: Family
+    trainer: Trainer
+    progress: Progress
+
+    @property
+    def n_final(self) -> int:
+        """The size of the final training sets."""
+        return self.settings.schedule.n_train(self.settings.schedule.n_steps)
+
+    def rng(self, *stage: int) -> np.random.Generator:
+        """Return the generator of a stage."""
+        return np.random.default_rng([self.settings.seed, *stage])
+
+    def save(self, folder: Path, model: Model, train_frames: IntArray) -> None:
+        """Write a model folder."""
+        save_model(folder, model, self.made_by, self.data.dataset, train_frames)
+
+    def default_model(self, step: int, previous: Model, rng: np.random.Generator) -> tuple[Model, IntArray]:
+        """Train a default model of the size of a step; return its training set as well."""
+        splits, dataset = self.run.trainable(step), self.data.dataset
+        frames = self.trainer.default_frames(dataset, splits.pool, self.settings.schedule.n_train(step), rng=rng)
+        return self.trainer.fit(dataset, frames, splits.valid, rng=rng, previous=previous), frames
 
 
 def train(
@@ -44,6 +88,7 @@ def train(
     *,
     resume: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
+    quick_models: QuickModels | None = None,
     progress: Progress = SILENT,
     source: str = "",
 ) -> Run:
@@ -54,9 +99,11 @@ def train(
     folder : str or Path
         The run folder.
     resume : bool
-        Go on with a run that is there; only `schedule.n_steps` may have grown.
+        Continue a run that is there already; only `schedule.n_steps` and `default_draws` may change.
     on_step : callable
-        Told of each step as it is done.
+        Called with each step when it is done.
+    quick_models : QuickModels, optional
+        `quick_models_of` the data set, where these have judged its labels already.
     source : str
         What the data set is called, for the reader of run.json.
 
@@ -71,6 +118,7 @@ def train(
     settings = _without_guard_if_begun_so(run, settings)
     unfinished = run.folder / "unfinished"
     made_by = family(settings.family)
+    _ = settings.schedule.rule.selector  # an unknown one is refused before anything is written
     if settings.subset is None:
         settings = replace(settings, subset=made_by.expensive)
     trainer = made_by.trainer(**settings.trainer)
@@ -78,45 +126,43 @@ def train(
         costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
         settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
     content = _checked(run, dataset, settings, made_by, trainer, resume, source)
-    descriptors = pair_distances(dataset.positions)
-    quarantine = _first_quarantine(run, dataset, descriptors, settings, progress)
+    quarantine = _first_quarantine(run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress))
     write_json(run.folder / "run.json", content)
     if isinstance(trainer, Trainer):  # a plugin's need not be
         trainer = trainer.within(Workplace(unfinished, progress))
-    if not all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz")):
-        _lay_out(run, dataset, descriptors, settings, progress)
+    data = _prepared(run, dataset, settings, progress)
     if quarantine is not None and not (run.folder / "quarantine.json").exists():
         write_json(run.folder / "quarantine.json", quarantine.to_json())
-    _grow(run, dataset, descriptors, settings, made_by, trainer, on_step, progress)
-    _default_models(run, dataset, settings, made_by, trainer, progress)
-    _settle(run, dataset, settings, made_by, trainer, progress)
+    training = _Training(run, data, settings, made_by, trainer, progress)
+    _grow(training, on_step)
+    _train_default_models(training)
+    _settle(training)
     _write_quarantined(run, dataset)
-    draws = _other_default_draws(run, dataset, settings, made_by, trainer, progress)
+    draws = _other_default_draws(training)
     models = _sizes(run, settings.schedule)
-    evaluate(run.folder, dataset, run.clustering, run.splits, models, default_draws=draws, progress=progress)
+    evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
     shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
     return Run(run.folder)
 
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
-    """Go on with runs of before there was a quarantine as they were begun."""
+    """Continue runs from before there was a quarantine as they were begun."""
     if (run.folder / "run.json").exists() and "quarantine" not in run.info["settings"]:
         return replace(settings, quarantine="off")
     return settings
 
 
 def _first_quarantine(
-    run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunSettings, progress: Progress
+    run: Run, dataset: Dataset, settings: RunSettings, quick_models: QuickModels
 ) -> Quarantine | None:
-    """Judge all labels, unless the run has done so or the user decided; raise InputError where some are wrong."""
+    """Judge all labels unless the run has done so or the user has decided; raise InputError where some are wrong."""
     if settings.quarantine == "off":
         return None
     if (run.folder / "quarantine.json").exists():
         return run.quarantine
     if isinstance(settings.quarantine, tuple):
         return set_aside(settings.quarantine, dataset)
-    # No seed of the run: whether data are refused depends on the data alone.
-    return first_look(dataset, descriptors, rng=np.random.default_rng(0), progress=progress)
+    return first_look(dataset, quick_models)
 
 
 def _checked(
@@ -128,7 +174,7 @@ def _checked(
     resume: bool,
     source: str,
 ) -> dict[str, Any]:
-    """Return the content of run.json, once what is there already was held against what is asked for."""
+    """Return the content of run.json; raise InputError where it contradicts a run that is there already."""
     content = {
         "format": FORMAT,
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -155,15 +201,15 @@ def _checked(
 
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
-    """Refuse to go on with other data or other settings, but for more steps and any number of default draws."""
+    """Refuse to continue with other data or other settings, but for more steps and any number of default draws."""
     if run.info["dataset"]["digest"] != content["dataset"]["digest"]:
         raise InputError(
             f"expected the data that {run.folder} was begun with ({run.info['dataset']['source']}), "
             "found others; give that data set or choose another --out"
         )
-    old, new = run.info["settings"], content["settings"]
-    for name in sorted(old.keys() - {"default_draws"}):
-        before, after = old[name], new[name]
+    begun, new = json.loads(json.dumps(asdict(run.settings))), content["settings"]
+    for name in sorted(run.info["settings"].keys() - {"default_draws"}):
+        before, after = begun[name], new[name]
         if name == "schedule":
             if after["n_steps"] < before["n_steps"]:
                 raise InputError(
@@ -178,8 +224,10 @@ def _hold_against(run: Run, content: dict[str, Any]) -> None:
             )
 
 
-def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunSettings, progress: Progress) -> None:
-    """Cluster the data, split them, and keep what later stages need of them."""
+def _prepared(run: Run, dataset: Dataset, settings: RunSettings, progress: Progress) -> PreparedData:
+    """Cluster the data and split them, and keep what later stages need of them, unless the run has done so."""
+    if all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz")):
+        return PreparedData(dataset, run.clustering, run.splits)
     clustering = cluster(
         dataset,
         rng=np.random.default_rng([settings.seed, 0, 1]),
@@ -189,24 +237,18 @@ def _lay_out(run: Run, dataset: Dataset, descriptors: FloatArray, settings: RunS
         assignment=settings.assignment,
         progress=progress,
     )
-    write_clusters(run.folder / "clusters.npz", clustering, descriptors)
-    splits = split(clustering, descriptors, rng=np.random.default_rng([settings.seed, 0, 2]), holdout=settings.holdout)
+    descriptors, rng = dataset.pair_distances, np.random.default_rng([settings.seed, 0, 2])
+    splits = split(clustering, descriptors, rng=rng, holdout=settings.holdout)
+    data = PreparedData(dataset, clustering, splits)
+    write_clusters(run.folder / "clusters.npz", clustering, data.representatives)
     write_npz(run.folder / "splits.npz", asdict(splits))
-    frames = representatives(clustering, descriptors)
-    write_npz(run.folder / "reference.npz", reference_arrays(dataset, descriptors, frames))
+    write_npz(run.folder / "reference.npz", reference_arrays(dataset, descriptors, data.representatives))
+    return data
 
 
-def _grow(
-    run: Run,
-    dataset: Dataset,
-    descriptors: FloatArray,
-    settings: RunSettings,
-    made_by: Family,
-    trainer: Trainer,
-    on_step: Callable[[Step], None],
-    progress: Progress,
-) -> None:
-    """Do the steps that history does not tell of yet."""
+def _grow(training: _Training, on_step: Callable[[Step], None]) -> None:
+    """Do the steps that history does not list yet."""
+    run, settings = training.run, training.settings
     history = run.history
     done = None
     if history:
@@ -214,13 +256,13 @@ def _grow(
         frames = np.asarray(last["train_frames"], dtype=np.int64)
         done = last["step"], frames, load_model(run.step_folder(last["step"])).model
     steps = flatten(
-        dataset, trainer, run.clustering, run.splits, descriptors, settings.schedule,
+        training.data, training.trainer, settings.schedule,
         seed=settings.seed, subset=settings.subset_rule if settings.subset else None,
         quarantine=run.quarantine.up_to(done[0] if done else BEFORE_TRAINING), guard=settings.quarantine == "on",
-        done=done, progress=progress,
+        done=done, progress=training.progress,
     )  # fmt: skip
     for step in steps:
-        save_model(run.step_folder(step.number), step.model, made_by, dataset, step.train_frames)
+        training.save(run.step_folder(step.number), step.model, step.train_frames)
         if settings.quarantine != "off":
             write_json(run.folder / "quarantine.json", step.quarantine.to_json())
         history.append(_history_entry(step))
@@ -245,7 +287,7 @@ def _history_entry(step: Step) -> dict[str, Any]:
 
 
 def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
-    """Return the model folders to compare, by scheme and size: the default ones at the start, midway and in the end."""
+    """Return the model folders to compare, by scheme and size: default ones at the start, midway and at the end."""
     steps = range(schedule.n_steps + 1)
     improved = {schedule.n_train(step): run.step_folder(step) for step in steps}
     default = {schedule.n_train(0): run.step_folder(0)}
@@ -260,67 +302,54 @@ def _default_step_numbers(schedule: Schedule) -> list[int]:
     return sorted({schedule.n_steps // 2, schedule.n_steps} - {0})
 
 
-def _default_models(
-    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
-) -> None:
+def _train_default_models(training: _Training) -> None:
     """Train default models of the sizes that are compared, with the hyper-parameters of the improved ones.
 
-    Among these are the gradient steps of a network: both models have had the same number.
+    For a network these include the number of gradient steps, which is the same for both models.
     """
-    schedule = settings.schedule
+    run, schedule = training.run, training.settings.schedule
     for number in _default_step_numbers(schedule):
         folder = run.step_folder(number, scheme="default")
         if folder.exists():
             continue
-        rng = np.random.default_rng([settings.seed, number, 1])
-        splits = run.trainable(number)
-        frames = trainer.default_frames(dataset, splits.pool, schedule.n_train(number), rng=rng)
         improved = load_model(run.step_folder(number)).model
-        with progress.task(f"training the default model on {len(frames)} frames", 1) as advance:
-            model = trainer.fit(dataset, frames, splits.valid, rng=rng, previous=improved)
+        what = f"training the default model on {schedule.n_train(number)} frames"
+        with training.progress.task(what, 1) as advance:
+            model, frames = training.default_model(number, improved, training.rng(number, 1))
             advance(1)
-        save_model(folder, model, made_by, dataset, frames)
+        training.save(folder, model, frames)
 
 
-def _settle(
-    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
-) -> None:
-    """Make the two final models, after a last look at their hyper-parameters."""
-    last = settings.schedule.n_steps
-    final = settings.schedule.n_train(last)
+def _settle(training: _Training) -> None:
+    """Make the two final models, after a last check of their hyper-parameters."""
+    run, last = training.run, training.settings.schedule.n_steps
     targets = [run.folder / "improved", run.folder / "default"]
-    if all((target / "model.json").exists() and _size(target) == final for target in targets):
+    if all((target / "model.json").exists() and _size(target) == training.n_final for target in targets):
         return
     sources = [run.step_folder(last), run.step_folder(last, scheme="default" if last else "improved")]
     saved = [load_model(source) for source in sources]
     valid = run.trainable(last).valid
     trained: list[tuple[IntArray, Model]] = [(one.train_frames, one.model) for one in saved]
-    with progress.task("checking the hyper-parameters once more", 1) as advance:
-        models = trainer.settle(dataset, trained, valid, rng=np.random.default_rng([settings.seed, last, 2]))
+    with training.progress.task("checking the hyper-parameters again", 1) as advance:
+        models = training.trainer.settle(training.data.dataset, trained, valid, rng=training.rng(last, 2))
         advance(1)
     for target, (frames, _), model in zip(targets, trained, models, strict=True):
-        save_model(target, model, made_by, dataset, frames)
+        training.save(target, model, frames)
 
 
-def _other_default_draws(
-    run: Run, dataset: Dataset, settings: RunSettings, made_by: Family, trainer: Trainer, progress: Progress
-) -> list[Path]:
-    """Train default models of the final size on other draws of the training set; give their folders.
+def _other_default_draws(training: _Training) -> list[Path]:
+    """Train default models of the final size on other draws of the training set; return their folders.
 
     Hyper-parameters are those of the final default model, whose training set is the first draw.
     """
+    run, settings = training.run, training.settings
     last = settings.schedule.n_steps
     folders = [run.folder / "default_draws" / f"{number:04d}" for number in range(1, settings.default_draws or 1)]
     default = load_model(run.folder / "default").model
-    with progress.task("training default models on other draws", len(folders)) as advance:
+    with training.progress.task("training default models on other draws", len(folders)) as advance:
         for number, folder in enumerate(folders, 1):
             if not _is_draw_of(folder, run.folder / "default"):
-                rng = np.random.default_rng([settings.seed, last, 3, number])
-                n_train = settings.schedule.n_train(last)
-                splits = run.trainable(last)
-                frames = trainer.default_frames(dataset, splits.pool, n_train, rng=rng)
-                model = trainer.fit(dataset, frames, splits.valid, rng=rng, previous=default)
-                save_model(folder, model, made_by, dataset, frames)
+                training.save(folder, *training.default_model(last, default, training.rng(last, 3, number)))
             advance(1)
     return folders
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ase_flatten.checking import labels
 from ase_flatten.checking.check import check_up
-from ase_flatten.checking.labels import check_labels, judge_labels
+from ase_flatten.checking.labels import QuickModels, Thresholds, check_labels, judge_labels
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models import Prediction
+from ase_flatten.selection.quarantine import GUARD
 
 ZERO, SIGN, ENERGY, UNIT, SHUFFLED = [11, 60], [5, 200], [33, 150], [77], [120, 240, 301]
 
@@ -70,6 +72,21 @@ def test_same_seed_same_judgement(spoilt, judged):
     again = check_labels(spoilt, pair_distances(spoilt.positions), rng=np.random.default_rng(0))
     np.testing.assert_array_equal(again.scores, judged.scores)
     assert again.reasons == judged.reasons
+
+
+def test_models_trained_once_judge_by_any_thresholds_as_if_trained_anew(water, monkeypatch):
+    forces = water.forces.copy()
+    forces[::40] *= -1
+    data, trained = replace(water, forces=forces), []
+    fit = labels._cross_predictions
+    monkeypatch.setattr(labels, "_cross_predictions", lambda *given: trained.append(given[1]) or fit(*given))
+    models = QuickModels(data, data.pair_distances, rng=np.random.default_rng(0))
+    at_once = [models.judge(thresholds) for thresholds in (GUARD, Thresholds(), GUARD)]
+    assert sum(len(frames) == data.n_frames for frames in trained) == 1 < len(trained)
+    for thresholds, found in zip((GUARD, Thresholds(), GUARD), at_once, strict=True):
+        anew = check_labels(data, data.pair_distances, rng=np.random.default_rng(0), thresholds=thresholds)
+        np.testing.assert_array_equal(found.scores, anew.scores)
+        assert found.reasons == anew.reasons and found.levels == anew.levels
 
 
 def test_few_frames_are_not_judged(spoilt):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from ase.io import read
 from typer.testing import CliRunner
 
 import ase_flatten
+from ase_flatten.checking import labels
 from ase_flatten.cli.app import app
+from ase_flatten.clustering import prepared_data
+from ase_flatten.data import dataset
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.workflow.run_folder import read_protocol
 
@@ -162,8 +166,27 @@ def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file,
         assert run("train", water_file, "--out", "runs/water", "--resume", "--strict")[0] == status
 
 
-def test_the_number_of_default_draws_can_change_on_resuming(run, water_file, tmp_path):
-    assert run("train", water_file, *TRAIN, "--default-draws", 1, "--out", "d")[0] == 0
+@pytest.fixture
+def calls(monkeypatch):
+    """Count what takes long with large data."""
+    counts = Counter()
+
+    def count(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: counts.update([name]) or function(*given))
+
+    count(dataset, "pair_distances")
+    count(prepared_data, "representatives")
+    count(labels, "_cross_predictions")
+    return counts
+
+
+def test_what_takes_long_is_done_once_and_default_draws_can_be_added_on_resuming(run, water_file, tmp_path, calls):
+    select = ("--select", "farthest-point")
+    assert run("train", water_file, *TRAIN, *select, "--default-draws", 1, "--out", "d")[0] == 0
+    assert calls == {"pair_distances": 1, "representatives": 1, "_cross_predictions": 1}
+    settings = json.loads((tmp_path / "d" / "run.json").read_text())["settings"]
+    assert settings["schedule"]["rule"]["select"] == "farthest-point"
     assert not (tmp_path / "d" / "default_draws").exists()
     status, out, _ = run("train", water_file, "--out", "d", "--resume", "--default-draws", 3)
     assert status == 0 and "over 3 default training sets" in out
@@ -194,6 +217,7 @@ MISTAKES = {
     "an unknown setting": (["train", "water.npz", *TRAIN, "--set", "sigmaa=3"], "did you mean sigma"),
     "no setting": (["train", "water.npz", *TRAIN, "--set", "sigma"], "expected NAME=VALUE"),
     "an unknown rule": (["train", "water.npz", *TRAIN, "--pick", "best"], "must be one of largest-error"),
+    "a contradiction": (["train", "water.npz", "--select", "random", "--pick", "centroid"], "cannot be combined with"),
     "a senseless share": (["train", "water.npz", *TRAIN, "--holdout", "2"], "between 0 and 1"),
     "no run": (["report"], "make one with: ase-flatten train"),
     "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
@@ -290,7 +314,8 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
     assert status == 0, err
     settings = json.loads((tmp_path / "runs" / "water-sgdml-seed3" / "run.json").read_text())["settings"]
     assert settings["schedule"]["n_initial"] == 10 and settings["schedule"]["step_size"] == 5
-    assert settings["schedule"]["rule"] == {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1}
+    rule = {"pick": "largest-error", "share": "population", "n_fine": 4, "factor": 1.1, "select": None}
+    assert settings["schedule"]["rule"] == rule
     assert settings["trainer"] == {"sigma": 10, "symmetries": False}
     again = ("train", water_file, "--protocol", "p.toml", "--resume")
     assert "was begun with schedule" in mistake(*again)

@@ -6,10 +6,10 @@ import pytest
 from conftest import RARE_WATER
 
 from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models import family
 from ase_flatten.selection.flattening import Schedule, flatten
 from ase_flatten.selection.frame_selection import SelectionRule
@@ -18,14 +18,13 @@ from ase_flatten.utils.exceptions import InputError
 
 @pytest.fixture
 def steps(water):
-    descriptors = pair_distances(water.positions)
-
     def run(seed=0, dataset=water, done=None, **schedule):
         clustering = cluster(dataset, rng=np.random.default_rng(seed), n_geometry=4, n_energy=3)
-        splits = split(clustering, descriptors, rng=np.random.default_rng(seed))
+        splits = split(clustering, dataset.pair_distances, rng=np.random.default_rng(seed))
         schedule = Schedule(**{"n_steps": 2, "n_initial": 10, "step_size": 5, **schedule})
         trainer = family("sgdml").trainer(sigma=10)
-        return list(flatten(dataset, trainer, clustering, splits, descriptors, schedule, seed=seed, done=done)), splits
+        data = PreparedData(dataset, clustering, splits)
+        return list(flatten(data, trainer, schedule, seed=seed, done=done)), splits
 
     return run
 
@@ -99,7 +98,7 @@ def test_nothing_of_the_heldout_frames_is_looked_at(steps, water):
 
 
 def test_more_frames_than_there_are_are_refused(steps):
-    with pytest.raises(InputError, match="was to grow to 1010 frames, only 2"):
+    with pytest.raises(InputError, match="was to grow to 1010 frames, but only 2"):
         steps(n_steps=200)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ase_flatten.cli.app import app
 from ase_flatten.clustering.clusters import cluster
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.io import read_dataset, write_dataset
 from ase_flatten.data.units import output_units
@@ -58,9 +59,9 @@ def flipped(dataset, frames):
 
 
 def grown(dataset, scene, **options):
-    descriptors, clustering, splits, _ = scene
+    _, clustering, splits, _ = scene
     trainer = family("sgdml").trainer(sigma=20)
-    return list(flatten(dataset, trainer, clustering, splits, descriptors, SCHEDULE, seed=0, **options))
+    return list(flatten(PreparedData(dataset, clustering, splits), trainer, SCHEDULE, seed=0, **options))
 
 
 def test_frames_with_wrong_labels_are_not_chosen_and_go_to_quarantine(sound, scene):

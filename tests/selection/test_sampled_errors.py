@@ -7,6 +7,7 @@ import pytest
 from conftest import WATER_SETTINGS
 
 from ase_flatten.clustering.clusters import Clustering
+from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.models import family
 from ase_flatten.selection import sampled_errors
@@ -31,24 +32,30 @@ def made_up(tail=0.5, size=400, seed=0):
     return FrameErrors(np.arange(len(labels)), mse, 0.8 * np.sqrt(mse), energy), Clustering(labels)
 
 
+class LookUp:
+    """Return errors that are known, and note the sizes of the calls."""
+
+    def __init__(self, known):
+        self.known, self.calls = known, []
+
+    def __call__(self, frames):
+        self.calls.append(len(frames))
+        assert len(set(frames.tolist())) == len(frames)
+        named = (getattr(self.known, name)[frames] for name in ("force_mse", "force_mae", "energy"))
+        return FrameErrors(frames, *named)
+
+
 @pytest.fixture
-def estimate(monkeypatch):
+def estimate():
     """Estimate errors that are known; give the estimate, and the sizes of its calls."""
 
     def run(known, clustering, seed, rule=None, frames=None):
-        calls = []
-
-        def look_up(model, dataset, frames, *, progress=None):
-            calls.append(len(frames))
-            assert len(set(frames.tolist())) == len(frames)
-            return FrameErrors(frames, *(getattr(known, name)[frames] for name in ("force_mse", "force_mae", "energy")))
-
-        monkeypatch.setattr(sampled_errors, "frame_errors", look_up)
+        errors_of = LookUp(known)
         found = estimate_errors(
-            None, None, clustering, known.frames if frames is None else frames,
+            errors_of, clustering, known.frames if frames is None else frames,
             factor=FACTOR, rule=rule or SubsetRule(), rng=np.random.default_rng(seed),
         )  # fmt: skip
-        return found, calls
+        return found, errors_of.calls
 
     return run
 
@@ -160,14 +167,15 @@ def test_the_same_seed_draws_the_same_frames(estimate):
 def test_completed_clusters_are_exact_and_the_overall_error_stays(estimate):
     known, clustering = made_up()
     exact = by_cluster(known, clustering)
-    found, calls = estimate(known, clustering, 0)
-    whole = complete(found, None, None, clustering, known.frames, np.array([7, 9]))
-    assert calls[-1] == np.sum(clustering.populations[[7, 9]] - found.clusters.counts[[7, 9]])
+    found, _ = estimate(known, clustering, 0)
+    errors_of = LookUp(known)
+    whole = complete(found, errors_of, clustering, known.frames, np.array([7, 9]))
+    assert errors_of.calls[-1] == np.sum(clustering.populations[[7, 9]] - found.clusters.counts[[7, 9]])
     np.testing.assert_allclose(whole.clusters.rmse[[7, 9]], exact.rmse[[7, 9]])
     assert whole.clusters.half_width[[7, 9]].tolist() == [0, 0]
     assert np.array_equal(np.delete(whole.clusters.rmse, [7, 9]), np.delete(found.clusters.rmse, [7, 9]))
     assert whole.clusters.overall_rmse == found.clusters.overall_rmse
-    assert complete(whole, None, None, clustering, known.frames, np.array([7, 9])) is whole
+    assert complete(whole, errors_of, clustering, known.frames, np.array([7, 9])) is whole
 
 
 @pytest.mark.parametrize("setting", [{"n_first": 1}, {"confidence": 1.0}, {"resolution": 0.0}])
@@ -178,18 +186,12 @@ def test_senseless_rules_are_refused(setting):
 
 @pytest.fixture
 def steps(water, finished_run):
-    from ase_flatten.geometry.pair_distances import pair_distances
-
-    descriptors = pair_distances(water.positions)
     clustering = finished_run.clustering
-    splits = split(clustering, descriptors, rng=np.random.default_rng(0))
+    data = PreparedData(water, clustering, split(clustering, water.pair_distances, rng=np.random.default_rng(0)))
     trainer = family("sgdml").trainer(sigma=10)
 
     def run(rule, done=None):
-        steps = flatten(
-            water, trainer, clustering, splits, descriptors, WATER_SETTINGS.schedule, seed=1, subset=rule, done=done
-        )
-        return list(steps)
+        return list(flatten(data, trainer, WATER_SETTINGS.schedule, seed=1, subset=rule, done=done))
 
     return run
 

@@ -28,9 +28,9 @@ COLUMNS += ["energy_rmse_default", "energy_rmse_improved"]
 SCRIPT = """
 import sys
 from ase_flatten import read_dataset
-from ase_flatten.flattening import Schedule
-from ase_flatten.run import RunSettings
-from ase_flatten.training import train
+from ase_flatten.selection.flattening import Schedule
+from ase_flatten.workflow.run_folder import RunSettings
+from ase_flatten.workflow.train_run import train
 settings = RunSettings(
     trainer={"sigma": 10}, schedule=Schedule(n_steps=3, n_initial=10, step_size=5), n_geometry=4, n_energy=3, seed=1
 )

@@ -1,0 +1,76 @@
+"""The command ``errors``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ase_flatten.cli.options import Data, EnergyUnit, LengthUnit, Quiet, Seed, Subset, Units, Verbose, read
+from ase_flatten.utils import console
+from ase_flatten.utils.exceptions import InputError
+
+
+@console.user_errors
+def errors(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="DATASET MODEL", help="Data set and model.")] = None,
+    data: Data = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-i",
+            "--model",
+            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:module:factory.",
+        ),
+    ] = None,
+    clusters: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run folder or clusters.npz whose clusters to use [those of the model's run, or new clusters]."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
+    worst: Annotated[int, typer.Option(min=1, help="How many of the worst clusters to write the frames of.")] = 3,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].")
+    ] = None,
+    subset: Subset = None,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    units: Units = "kcal/mol",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find outliers: the force RMSE of a model on each cluster."""
+    from ase_flatten.data.units import output_units
+    from ase_flatten.report.outliers import MAX_WORKERS, find_outliers
+    from ase_flatten.utils.cores import n_cores
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    given = list(arguments or [])
+    path = Path(str(data or (given.pop(0) if given else "")))
+    spec = model or (given.pop(0) if given else None)
+    if not path.name or spec is None or given:
+        raise InputError("expected one data set and one model; see ase-flatten errors --help")
+    content, unit = read(path, energy_unit, length_unit), output_units(units)
+    folder = out or Path("runs") / f"{path.stem}-errors"
+    outliers = find_outliers(
+        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
+        n_workers=workers or min(n_cores(), MAX_WORKERS), clusters=clusters, progress=console.progress(quiet),
+    )  # fmt: skip
+    found = outliers.errors
+    if outliers.clusters_of:
+        console.say(f"clusters of {outliers.clusters_of}")
+    console.table(
+        f"Force RMSE by cluster, {unit.force}, worst first",
+        ("cluster", "frames", "force RMSE", "±", "force MAE", f"energy RMSE, {unit.energy}"),
+        [
+            (label, found.populations[label], *(f"{value[label] * unit.scale:.3f}" for value in outliers.columns))
+            for label in found.ascending[::-1][: None if verbose else 10]
+        ],
+    )
+    console.say(
+        f"over {outliers.n_frames} frames {outliers.stratum}{outliers.how}: {found.overall_rmse * unit.scale:.3f} "
+        f"{unit.force}"
+    )
+    console.say(f"tables, figure and worst frames: {folder}")

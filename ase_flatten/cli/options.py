@@ -1,0 +1,43 @@
+"""Options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ase_flatten.utils.exceptions import InputError
+
+if TYPE_CHECKING:
+    from ase_flatten.data.dataset import Dataset
+
+DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
+Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
+EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
+LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more details.")]
+Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Subset = Annotated[
+    bool | None,
+    typer.Option(
+        "--subset/--all-frames",
+        help="Estimate cluster errors from random frames of each cluster, or predict all frames [--subset where "
+        "predictions are slow].",
+        show_default=False,
+    ),
+]
+
+
+def one_path(argument: Path | None, option: Path | None) -> Path:
+    """Return the path of the data set; raise InputError unless it was given once."""
+    if (argument is None) == (option is None):
+        raise InputError("expected one data set, as the argument or with -d; give one")
+    return argument or option or Path()
+
+
+def read(path: Path, energy_unit: str | None, length_unit: str | None) -> "Dataset":
+    """Read a data set; raise InputError where it cannot be used."""
+    from ase_flatten.data.io import read_dataset
+
+    return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)

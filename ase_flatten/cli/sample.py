@@ -1,0 +1,43 @@
+"""The command ``sample``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ase_flatten.cli.options import Quiet, Seed, Verbose
+from ase_flatten.utils import console
+
+
+@console.user_errors
+def sample(
+    structure: Annotated[Path, typer.Argument(help="A structure file, or the name of a molecule that ASE knows.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write (.npz).")],
+    calculator: Annotated[str, typer.Option(help="tblite:METHOD or ase:module:factory.")] = "tblite:GFN2-xTB",
+    temperature: Annotated[float, typer.Option("--T", help="Temperature, K.")] = 500.0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to keep.")] = 10_000,
+    stride: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 10,
+    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 0.5,
+    friction: Annotated[float, typer.Option(help="Langevin friction, 1/fs.")] = 0.01,
+    equilibration: Annotated[float, typer.Option(help="Equilibration, ps.")] = 2.0,
+    dtype: Annotated[str, typer.Option(help="Precision of the file: float64 or float32.")] = "float64",
+    engine: Annotated[
+        str, typer.Option(help="Program that integrates: ase, or ipi for a separate i-PI process.")
+    ] = "ase",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Sample a reference trajectory by any ASE calculator.
+
+    The same command resumes a trajectory that was interrupted.
+    """
+    from ase_flatten.sampling.sample import sample as sample_trajectory
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    data = sample_trajectory(
+        structure, output, calculator=calculator, temperature_K=temperature, frames=frames, stride=stride,
+        timestep_fs=timestep, friction_per_fs=friction, equilibration_ps=equilibration, seed=seed or 0, dtype=dtype,
+        engine=engine, progress=console.progress(quiet),
+    )  # fmt: skip
+    console.say(f"{data.n_frames} frames of {data.formula}: {output}")

@@ -1,0 +1,167 @@
+"""The command ``train``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from ase_flatten.cli.options import (
+    Data,
+    DataArgument,
+    EnergyUnit,
+    LengthUnit,
+    Quiet,
+    Seed,
+    Subset,
+    Units,
+    Verbose,
+    one_path,
+    read,
+)
+from ase_flatten.cli.report import conclude
+from ase_flatten.utils import console
+from ase_flatten.utils.exceptions import InputError
+
+if TYPE_CHECKING:
+    from ase_flatten.selection.flattening import Step
+
+
+@console.user_errors
+def train(
+    dataset: DataArgument = None,
+    data: Data = None,
+    model: Annotated[str | None, typer.Option(help="Model family: sgdml, schnet or gap [sgdml].")] = None,
+    n_steps: Annotated[int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].")] = None,
+    n_initial: Annotated[int | None, typer.Option("-i", "--initial", min=2, help="Initial frames [200].")] = None,
+    step_size: Annotated[
+        int | None, typer.Option("-s", "--step-size", min=1, help="Frames added in each step [100].")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME-MODEL-seedN].")] = None,
+    holdout: Annotated[float | None, typer.Option(help="Share of frames held out to measure errors on [0.2].")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="Selector of the frames to add: largest-error, population, centroid, random, farthest-point, or one "
+            "of another package [largest-error]."
+        ),
+    ] = None,
+    pick: Annotated[
+        str | None,
+        typer.Option(help="Frame taken first from a fine cluster: largest-error, centroid or random [largest-error]."),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(help="Frames taken from a fine cluster: one, or by population [one]."),
+    ] = None,
+    n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
+    factor: Annotated[
+        float | None, typer.Option(help="Clusters are bad above this multiple of the overall error [1.1].")
+    ] = None,
+    protocol: Annotated[
+        Path | None, typer.Option(help="TOML file with the settings of a run; options given here override it.")
+    ] = None,
+    subset: Subset = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(help="Set aside frames with contradicted labels: on, off, or a FILE that lists frames [on]."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A named set of the family's settings, such as small for a laptop (gap, schnet).")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Resume a run with its own settings.")] = False,
+    default_draws: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default training sets of the final size [4, or 1 where training is slow]."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Exit with 1 unless the improved model is better in the worst group beyond noise.")
+    ] = False,
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    units: Units = "kcal/mol",
+    seed: Seed = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train an improved and a default model of equal size.
+
+    Both are compared on held-out frames, and a report is written.
+    """
+    from ase_flatten.checking.check import WRONG_LABELS, check_up
+    from ase_flatten.data.units import output_units
+    from ase_flatten.evaluation.claims import BETTER
+    from ase_flatten.report.page import verdict_sentences, write_report
+    from ase_flatten.selection.quarantine import quick_models_of
+    from ase_flatten.workflow.run_folder import Run, RunSettings, read_protocol
+    from ase_flatten.workflow.train_run import train as train_run
+
+    console.set_up_logging(quiet=quiet, verbose=verbose)
+    path, unit, progress = one_path(dataset, data), output_units(units), console.progress(quiet)
+    base = read_protocol(protocol) if protocol else RunSettings()
+    folder = out or Path("runs") / f"{path.stem}-{model or base.family}-seed{base.seed if seed is None else seed}"
+    if protocol is None and resume and (folder / "run.json").exists():
+        base = Run(folder).settings
+    rule = base.schedule.rule.changed(select=select, pick=pick, share=share, n_fine=n_fine, factor=factor)
+    schedule = _changed(base.schedule, n_steps=n_steps, n_initial=n_initial, step_size=step_size, rule=rule)
+    settings = _changed(
+        base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset, default_draws=default_draws,
+        quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
+    )  # fmt: skip
+    content = read(path, energy_unit, length_unit)
+    quick_models = quick_models_of(content, progress=progress)
+    rng = np.random.default_rng(settings.seed)
+    found = check_up(content, rng=rng, quick_models=quick_models, progress=progress)
+    refused = [one for one in found.refused if settings.quarantine == "on" or one.what != WRONG_LABELS]
+    if refused:
+        way_out = "" if found.whole_set else f"; or leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        raise InputError(f"{refused[0].message}{way_out}")
+
+    def tell(step: "Step") -> None:
+        if not quiet:
+            overall, worst = step.errors.overall_rmse, step.errors.rmse[step.errors.worst]
+            console.say(
+                f"step {step.number}: {len(step.train_frames)} frames, force RMSE {overall * unit.scale:.3f}, "
+                f"worst cluster {worst * unit.scale:.3f} {unit.force} ({sum(step.seconds.values()):.0f} s)"
+            )
+
+    run = train_run(
+        content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
+        source=path.name,
+    )  # fmt: skip
+    page = write_report(run, units=unit)
+    conclude(page, verdict_sentences(run, units=unit))
+    if strict and run.claims.of["worst_group"].verdict != BETTER:
+        raise typer.Exit(1)
+
+
+def _changed(base: Any, **changes: Any) -> Any:
+    """Replace the fields of a settings object that were given."""
+    from dataclasses import replace
+
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _quarantine(asked: str | None) -> str | tuple[int, ...] | None:
+    """Read a list of frames unless on, off or nothing is asked for."""
+    from ase_flatten.selection.quarantine import read_frame_list
+
+    return asked if asked in (None, "on", "off") else read_frame_list(Path(asked))
+
+
+def _settings(pairs: list[str] | None, preset: str | None) -> dict[str, Any]:
+    """Read NAME=VALUE pairs, values as JSON where possible and as text otherwise."""
+    settings: dict[str, Any] = {} if preset is None else {"preset": preset}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"expected NAME=VALUE after --set, got {pair!r}")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
