@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
 from ase_flatten.data.dataset import formula
 from ase_flatten.geometry.extrapolation import QUANTILE, training_region
 from ase_flatten.models import Prediction
-from ase_flatten.models.model_folder import load_model
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.typing import FloatArray
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,10 @@ class FlattenedCalculator(Calculator):
     Parameters
     ----------
     path : str or Path
-        A run folder (its improved model), a model folder, or a native sGDML file.
+        What names a model, as in `ase_flatten.models.resolver.resolve`: a run folder (its improved model),
+        a model folder, a native file, or ``schnetpack:FILE:UNIT``.
+    numbers : (n_atoms,) int array, optional
+        The molecule; needed for ``schnetpack:`` only.
 
     Raises
     ------
@@ -44,15 +47,16 @@ class FlattenedCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
     family: ClassVar[str | None] = None
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> None:
         super().__init__()
-        saved = load_model(path)
-        found = saved.card.get("family", "sgdml")
-        if self.family is not None and found != self.family:
-            raise InputError(f"expected a model of the family {self.family} in {path}, found {found}")
-        self.model = saved.model
+        named = path if isinstance(path, NamedCalculator) else resolve(path)
+        if named.family is None:
+            raise InputError(f"expected a model, found {named.spec}, an ASE calculator; load it with load_calculator")
+        if self.family is not None and named.family != self.family:
+            raise InputError(f"expected a model of the family {self.family} in {named.spec}, found {named.family}")
+        self.model = named.model(numbers)
         self.extrapolation: float | None = None
-        self._region = training_region(saved.training_positions, self.model.permutations)
+        self._region = training_region(named.training_positions, self.model.permutations)
         self._warned = False
 
     def predict(self, positions: FloatArray) -> Prediction:
@@ -154,20 +158,41 @@ class FlattenedSchNet(FlattenedCalculator):
 
     family = "schnet"
 
-    def __init__(self, path: str | Path, *, device: str | None = None, dtype: Any = None) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        numbers: IntArray | None = None,
+        device: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(path, numbers=numbers)
         self.model.move(device, dtype)  # type: ignore[attr-defined]
 
 
-def load_calculator(path: str | Path) -> FlattenedCalculator:
-    """Load a calculator from a run folder (its improved model), a model folder, or a native sGDML file.
+def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> BaseCalculator:
+    """Load the calculator that `spec` names.
+
+    Parameters
+    ----------
+    spec : str or Path
+        A run folder (its improved model), a model folder, a native file, ``schnetpack:FILE:UNIT``,
+        ``tblite:METHOD`` or ``ase:MODULE:FACTORY``; see `ase_flatten.models.resolver.resolve`.
+    numbers : (n_atoms,) int array, optional
+        The molecule; needed for ``schnetpack:`` only.
+
+    Returns
+    -------
+    FlattenedCalculator or ASE calculator
+        The former for a model, the latter for ``tblite:`` and ``ase:``; a new one at each call.
 
     Raises
     ------
     InputError
-        No model there.
+        No such model or calculator, or a package that it needs is not installed.
     """
-    return FlattenedCalculator(path)
+    named = spec if isinstance(spec, NamedCalculator) else resolve(spec)
+    return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()
 
 
 def _symbols(numbers: Any) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch_sim.models.interface import ModelInterface
 
-from ase_flatten.calculators import load_calculator
+from ase_flatten.calculators import FlattenedCalculator
 from ase_flatten.data.dataset import formula
 from ase_flatten.utils.exceptions import InputError
 
@@ -21,7 +21,7 @@ class FlattenedTorchSim(ModelInterface):
     Parameters
     ----------
     path : str or Path
-        A run folder (its improved model), a model folder, or a native sGDML file.
+        A run folder (its improved model), a model folder, or a native file.
 
     Raises
     ------
@@ -31,7 +31,7 @@ class FlattenedTorchSim(ModelInterface):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
-        self._calculator = load_calculator(path)
+        self._calculator = FlattenedCalculator(path)
         self._device, self._dtype = torch.device("cpu"), torch.float64
         self._compute_stress, self._compute_forces = False, True
         self._memory_scales_with = "n_atoms"

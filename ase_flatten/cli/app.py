@@ -9,7 +9,7 @@ import typer
 
 from ase_flatten import __version__
 from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, keeping
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -178,7 +178,7 @@ def errors(
         typer.Option(
             "-i",
             "--model",
-            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:module:factory.",
+            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY.",
         ),
     ] = None,
     clusters: Annotated[
@@ -202,6 +202,7 @@ def errors(
     from ase_flatten.data.units import output_units
     from ase_flatten.report.outliers import MAX_WORKERS, find_outliers
     from ase_flatten.utils.cores import n_cores
+    from ase_flatten.utils.parallel import LocalExecutor
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     given = list(arguments or [])
@@ -211,10 +212,11 @@ def errors(
         raise InputError("expected one data set and one model; see ase-flatten errors --help")
     content, unit = _read(path, energy_unit, length_unit), output_units(units)
     folder = out or Path("runs") / f"{path.stem}-errors"
-    outliers = find_outliers(
-        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
-        n_workers=workers or min(n_cores(), MAX_WORKERS), clusters=clusters, progress=console.progress(quiet),
-    )  # fmt: skip
+    with LocalExecutor(workers or min(n_cores(), MAX_WORKERS)) as executor:
+        outliers = find_outliers(
+            content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset, executor=executor,
+            clusters=clusters, progress=console.progress(quiet),
+        )  # fmt: skip
     found = outliers.errors
     if outliers.clusters_of:
         console.say(f"clusters of {outliers.clusters_of}")
@@ -312,7 +314,8 @@ def train(
                 f"worst cluster {worst * unit.scale:.3f} {unit.force} ({sum(step.seconds.values()):.0f} s)"
             )
 
-    run = train_run(content, folder, settings, resume=resume, on_step=tell, progress=progress, source=path.name)
+    with keeping(f"finished steps are kept in {folder}; resume with the same command and --resume"):
+        run = train_run(content, folder, settings, resume=resume, on_step=tell, progress=progress, source=path.name)
     page = write_report(run, units=unit)
     _conclude(page, verdict_sentences(run, units=unit))
     if strict and run.claims.of["worst_group"].verdict != BETTER:
@@ -345,7 +348,7 @@ def report(
 def sample(
     structure: Annotated[Path, typer.Argument(help="A structure file, or the name of a molecule that ASE knows.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write (.npz).")],
-    calculator: Annotated[str, typer.Option(help="tblite:METHOD or ase:module:factory.")] = "tblite:GFN2-xTB",
+    calculator: Annotated[str, typer.Option(help="tblite:METHOD, ase:MODULE:FACTORY, or a model.")] = "tblite:GFN2-xTB",
     temperature: Annotated[float, typer.Option("--T", help="Temperature, K.")] = 500.0,
     frames: Annotated[int, typer.Option(min=1, help="Frames to keep.")] = 10_000,
     stride: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 10,

@@ -21,7 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve i-PI with energies and forces of a model. Several may attach to one i-PI.",
         epilog="Example: python -m ase_flatten.ipi runs/demo --unix flatten",
     )
-    parser.add_argument("model", help="run folder, model folder or file, tblite:GFN2-xTB or ase:module:factory")
+    parser.add_argument(
+        "model", help="run folder, model folder or file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY"
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--unix", metavar="NAME", help="address of i-PI's ffsocket in mode unix")
     where.add_argument("--port", type=int, metavar="P", help="port of i-PI's ffsocket in mode inet")

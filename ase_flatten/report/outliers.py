@@ -2,10 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,13 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import OutputUnits
 from ase_flatten.geometry.pair_distances import pair_distances
-from ase_flatten.models import Model, family
-from ase_flatten.models.ase_model import ASEModel, ASEModelPool
-from ase_flatten.models.model_folder import load_model
-from ase_flatten.models.reference_methods import is_reference, reference_calculator
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.report.figures import plot_outliers
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors
 from ase_flatten.selection.frame_selection import SelectionRule
 from ase_flatten.selection.sampled_errors import SubsetRule, complete, estimate_errors
 from ase_flatten.utils.atomic_files import write_json, write_npz, write_text
-from ase_flatten.utils.exceptions import InputError, not_installed
+from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 from ase_flatten.workflow.run_folder import CLUSTERS, Run, read_clusters, write_clusters
@@ -35,7 +30,7 @@ _DEPTH_IN_RUN = 3
 """Folders from a model file up to its run, RUN/steps/0003/model.npz, at most."""
 
 MAX_WORKERS = 8
-"""Processes for a calculator, where nobody says how many: each holds the calculator once more in memory."""
+"""Processes for a calculator, unless another number is given: each holds its own calculator in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +67,14 @@ class Outliers:
 
 def find_outliers(
     dataset: Dataset,
-    spec: str,
+    spec: str | Path,
     folder: Path,
     *,
     n_worst: int,
     units: OutputUnits,
     seed: int = 0,
     subset: bool | None = None,
-    n_workers: int = 0,
+    executor: Executor | None = None,
     clusters: Path | None = None,
     progress: Progress = SILENT,
 ) -> Outliers:
@@ -91,18 +86,17 @@ def find_outliers(
 
     Parameters
     ----------
-    spec : str
-        A run folder, a model folder, an sGDML file, ``schnetpack:FILE:UNIT`` for a model that SchNetPack wrote
-        with its energy unit, or an ASE calculator as in `reference_calculator`.
+    spec : str or Path
+        A model or a calculator, as `ase_flatten.models.resolver.resolve` reads it.
     folder : Path
         Gets errors.csv, errors.json, frame_errors.npz, clusters.npz, worst_frames.extxyz and the figure.
     subset : bool, optional
         Whether to estimate the errors of the clusters on random frames of each, and to predict
         all frames of the `n_worst` worst only. Without it, calculators and models of families
         that are expensive are judged so.
-    n_workers : int
-        Processes for an ASE calculator, for which the calling script needs the guard
-        ``if __name__ == "__main__"``; without any, this process does the work.
+    executor : concurrent.futures.Executor, optional
+        Runs the calculations of an ASE calculator, such as `LocalExecutor`; without one, this process does.
+        The results are the same.
     clusters : Path, optional
         A run folder, or a clusters.npz.
 
@@ -111,19 +105,21 @@ def find_outliers(
     InputError
         No such model, or one of another molecule; clusters of other data.
     """
-    run = _run_of(spec, dataset)
+    named = resolve(spec)
+    run = _run_of(named, dataset)
     clusters_of = clusters or (run.folder if run else None)
     given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
-    with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
-        frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-        clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
-        found = estimate_errors(
-            model, dataset, clustering, frames, factor=SelectionRule.factor,
-            rule=SubsetRule() if (expensive if subset is None else subset) else None,
-            rng=np.random.default_rng([seed, 1]), progress=progress,
-        )  # fmt: skip
-        worst = found.clusters.ascending[::-1][:n_worst]
-        found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
+    model = named.model(dataset.numbers, executor=executor)
+    train_frames = named.train_frames(dataset.digest)
+    frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
+    clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+    found = estimate_errors(
+        model, dataset, clustering, frames, factor=SelectionRule.factor,
+        rule=SubsetRule() if (named.expensive if subset is None else subset) else None,
+        rng=np.random.default_rng([seed, 1]), progress=progress,
+    )  # fmt: skip
+    worst = found.clusters.ascending[::-1][:n_worst]
+    found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
     of_frames, errors = found.errors, found.clusters
     stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
     if run:
@@ -138,10 +134,10 @@ def find_outliers(
     return Outliers(errors, len(frames), stratum, clusters_of)
 
 
-def _run_of(spec: str, dataset: Dataset) -> Run | None:
+def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:
     """Find the run on this very data set that a model belongs to: its folder, or one that holds the model."""
-    path = Path(spec)
-    if is_reference(spec) or not path.exists():
+    path = named.path
+    if path is None:
         return None
     for folder in (path, *path.resolve().parents[:_DEPTH_IN_RUN]):
         run = Run(folder)
@@ -170,45 +166,6 @@ def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
             "give a run on these data, or cluster them: ase-flatten cluster DATASET"
         )
     return found
-
-
-@contextmanager
-def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model, IntArray, bool]]:
-    """Load a model, the frames of this very data set that it was trained on, and whether it is slow."""
-    none = np.empty(0, dtype=np.int64)
-    if is_reference(spec):
-        make = partial(reference_calculator, spec)
-        if n_workers:
-            with ASEModelPool(make, dataset.numbers, name=spec, n_workers=n_workers) as pool:
-                yield pool, none, True
-        else:
-            yield ASEModel(make(), dataset.numbers, name=spec), none, True
-        return
-    if spec.startswith("schnetpack:"):
-        yield _of_schnetpack(spec, dataset), none, False
-        return
-    if not Path(spec).exists():
-        raise InputError(f"expected a model, found no file or folder {spec}; check the path")
-    saved = load_model(spec)
-    same = saved.card.get("dataset_digest") == dataset.digest
-    expensive = family(saved.card.get("family", "sgdml")).expensive
-    yield saved.model, saved.train_frames if same else none, expensive
-
-
-def _of_schnetpack(spec: str, dataset: Dataset) -> Model:
-    """Load what SchNetPack has trained; its files do not tell the unit of energy."""
-    _, _, rest = spec.partition(":")
-    path, _, unit = rest.rpartition(":")
-    if not path:
-        raise InputError(
-            f"expected schnetpack:FILE:UNIT with the energy unit of the model, such as schnetpack:best_model:kcal/mol, "
-            f"found {spec!r}; name the unit that it was trained in"
-        )
-    try:
-        from ase_flatten.models.schnet import load_best_model
-    except ImportError as error:
-        raise not_installed(spec, "schnetpack", extra="schnet", error=error) from error
-    return load_best_model(Path(path), dataset.numbers, unit)
 
 
 def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> None:

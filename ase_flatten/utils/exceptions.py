@@ -1,6 +1,7 @@
-"""The one exception that a user's mistake raises, and what its sentences share."""
+"""The exceptions that the command line shows as a sentence, and what such sentences share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -10,6 +11,25 @@ class InputError(ValueError):
     The message is one sentence: what was expected, what was found, what to do.
     The command line prints it and exits with status 2.
     """
+
+
+class BackendError(Exception):
+    """Report that something that was asked to compute did not: a program or a worker ended, or a training diverged.
+
+    The message says what was expected, what happened and what to do; notes on it (`BaseException.add_note`) say
+    what is kept and how to resume. The command line prints both and exits with status 1. It is no RuntimeError:
+    those are what a calculator raises on a single configuration.
+    """
+
+
+@contextmanager
+def keeping(note: str) -> Iterator[None]:
+    """Add what is kept, and how to resume, to a `BackendError` raised in the block."""
+    try:
+        yield
+    except BackendError as error:
+        error.add_note(note)
+        raise
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from ase_flatten.models.schnet.device import ONE_THREAD_BELOW, one_thread
 from ase_flatten.models.schnet.native import read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
 from ase_flatten.utils.atomic_files import writing
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,9 @@ def train(
     Raises
     ------
     InputError
-        A checkpoint that cannot be read, or a training that diverges.
+        A checkpoint that cannot be read.
+    BackendError
+        The training diverges.
     """
     task = _Task(network, train_set.to(device), valid_set.to(device), plan)
     if checkpoint is not None and checkpoint.is_file():
@@ -332,13 +334,13 @@ class _Keeper(pl.Callback):
         task: _Task = pl_module
         try:
             self._look(task)
-        except (InputError, KeyboardInterrupt) as error:  # Lightning would end the process on Ctrl-C
+        except (InputError, BackendError, KeyboardInterrupt) as error:  # Lightning would end the process on Ctrl-C
             self.interruption = error
         trainer.should_stop = self.interruption is not None or task.hopeless
 
     def _look(self, task: _Task) -> None:
         if not math.isfinite(task.rmse["force"]):
-            raise InputError(
+            raise BackendError(
                 f"the training diverged after {task.steps_done} steps, its validation error is no number; "
                 f"try a learning_rate below {task.plan.learning_rate:g}"
             )

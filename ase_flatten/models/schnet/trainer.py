@@ -75,7 +75,7 @@ class SchNetTrainer:
 
         Raises
         ------
-        InputError
+        BackendError
             The training diverges.
         """
         settings, n_steps, patience, going_on = self._budget(dataset, frames, previous)
