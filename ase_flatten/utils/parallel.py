@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from loky import ProcessPoolExecutor
+from loky.process_executor import ShutdownExecutorError
 
 from ase_flatten.utils.exceptions import BackendError
 from ase_flatten.utils.progress import SILENT, Progress
@@ -145,7 +146,7 @@ class LocalExecutor(Executor):
         for attempt in range(2):
             try:
                 return self._pool().submit(function, *args, **kwargs).result()
-            except BrokenExecutor as error:
+            except (BrokenExecutor, ShutdownExecutorError) as error:  # the latter after `kill`
                 self._discard()
                 if attempt == 1 or self._killed:
                     raise WorkerDiedError(f"a worker process died ({_first_line(error)})") from error

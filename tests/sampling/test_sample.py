@@ -164,7 +164,7 @@ def test_structures_that_do_not_fit_are_refused(tmp_path):
         ({"equilibration_ps": math.inf}, "0 ps or longer"),
         ({"seed": -1}, "seed must be 0 or a positive"),
         ({"dtype": "float16"}, "float32 or float64"),
-        ({"calculator": "nothing"}, "expected a calculator"),
+        ({"calculator": "nothing"}, "tblite:METHOD or ase:MODULE:FACTORY, found 'nothing'"),
         ({"engine": "lammps"}, "engine must be one of ase, ipi, got 'lammps'"),
     ],
 )
