@@ -49,7 +49,7 @@ def _run(given: argparse.Namespace) -> None:
 
     from ase_flatten.ipi.model import load_answer
     from ase_flatten.ipi.socket_protocol import Address, connect, serve, unix_address
-    from ase_flatten.utils.exceptions import InputError
+    from ase_flatten.utils.exceptions import BackendError
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     address: Address = unix_address(given.unix, given.sockets_prefix) if given.unix else (given.host, given.port)
@@ -67,7 +67,7 @@ def _run(given: argparse.Namespace) -> None:
         if given.reconnect:
             continue
         if not ended:
-            raise InputError(
+            raise BackendError(
                 "expected i-PI to say when it ends, found it gone; see its log, or wait for the next with --reconnect"
             )
         return

@@ -86,7 +86,7 @@ def test_a_process_that_dies_ends_in_a_sentence(ethanol_like, weak):
     make = weak("dying", f"os.getpid() != {os.getpid()} and os._exit(9)")
     with LocalExecutor(2) as executor:
         model = ASEModel(make, ethanol_like.numbers, name="weak", executor=executor)
-        with pytest.raises(BackendError, match="a process with weak ended .*try --workers 1"):
+        with pytest.raises(BackendError, match=r"a process with weak ended .*try --workers 1"):
             model.predict(ethanol_like.positions)
 
 

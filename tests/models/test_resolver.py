@@ -72,7 +72,7 @@ def test_what_is_known_of_calculators_before_they_are_made(spec, name):
     assert named.expensive and not named.predicts_batches
     with pytest.raises(InputError, match=f"expected the molecule's elements for {spec}"):
         named.model()
-    with pytest.raises(InputError, match="expected a model, found .* an ASE calculator"):
+    with pytest.raises(InputError, match=r"expected a model, found .* an ASE calculator"):
         FlattenedCalculator(spec)
 
 
@@ -138,7 +138,7 @@ def test_a_calculator_of_any_kind_in_python(spec, water):
     if spec.startswith("schnetpack"):
         with pytest.raises(InputError, match="expected the molecule's elements"):
             load_calculator(spec)
-        with pytest.raises(InputError, match="of the family sgdml in schnetpack:.* found schnet"):
+        with pytest.raises(InputError, match=r"of the family sgdml in schnetpack:.* found schnet"):
             FlattenedSGDML(spec, numbers=water.numbers)
 
 

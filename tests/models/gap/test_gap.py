@@ -101,7 +101,7 @@ class TestModel:
     def test_a_quip_that_stops_is_told_of(self, model, water):
         damaged = re.sub(rb'signal_variance="[^"]*"', b"", model.files.contents["model.xml"])
         files = replace(model.files, contents={**model.files.contents, "model.xml": damaged})
-        with pytest.raises(BackendError, match="QUIP stopped: .*signal_variance"):
+        with pytest.raises(BackendError, match=r"QUIP stopped: .*signal_variance"):
             workers.predict_elsewhere(files, water.positions[:3], 2)
         assert children() == []
 
