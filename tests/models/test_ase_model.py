@@ -52,8 +52,8 @@ def test_an_ase_calculator_is_a_model(ethanol_like):
 def test_predictions_do_not_depend_on_who_computes_them(ethanol_like, processes, spec):
     positions = ethanol_like.positions[:: 1 if spec == EMT else 10]
     here = resolve(spec).model(ethanol_like.numbers).predict(positions)
-    with LocalExecutor(1) as one, ThreadPoolExecutor(2) as threads:
-        for executor in (processes, one, *([threads] if spec == EMT else [])):
+    with ThreadPoolExecutor(2) as threads:
+        for executor in (processes, *([threads] if spec == EMT else [])):
             there = resolve(spec).model(ethanol_like.numbers, executor=executor).predict(positions)
             assert np.array_equal(there.energies, here.energies) and np.array_equal(there.forces, here.forces)
 
@@ -73,7 +73,7 @@ def weak(ethanol_like, tmp_path, monkeypatch):
 
 def test_a_calculator_that_fails_ends_in_a_sentence(ethanol_like, weak):
     make = weak("failing", "raise CalculationFailed('no convergence')")
-    with LocalExecutor(2) as executor:
+    with LocalExecutor(1) as executor:
         for model in (
             ASEModel(make, ethanol_like.numbers, name="weak"),
             ASEModel(make, ethanol_like.numbers, name="weak", executor=executor),
@@ -84,7 +84,7 @@ def test_a_calculator_that_fails_ends_in_a_sentence(ethanol_like, weak):
 
 def test_a_process_that_dies_ends_in_a_sentence(ethanol_like, weak):
     make = weak("dying", f"os.getpid() != {os.getpid()} and os._exit(9)")
-    with LocalExecutor(2) as executor:
+    with LocalExecutor(1) as executor:
         model = ASEModel(make, ethanol_like.numbers, name="weak", executor=executor)
         with pytest.raises(BackendError, match=r"a process with weak ended .*try --workers 1"):
             model.predict(ethanol_like.positions)

@@ -28,20 +28,34 @@ def bare(finished_run, tmp_path):
     return shutil.copy(finished_run.folder / "improved" / "model.npz", tmp_path / "alone.npz")
 
 
-@pytest.fixture(params=["sgdml file", "schnetpack"])
-def spec(request, bare, tmp_path):
-    """What a user may name that was not trained in a run here."""
-    if request.param == "sgdml file":
-        return str(bare)
+SHAPE = {"n_features": 8, "n_interactions": 1, "n_rbf": 5, "cutoff": 3.0}
+
+
+@pytest.fixture
+def potential():
+    """An untrained network of SchNetPack."""
     needs("schnetpack", extra="schnet")
     import torch
 
     from ase_flatten.models.schnet.native import make_potential
 
     torch.manual_seed(0)
-    potential = make_potential(n_features=8, n_interactions=1, n_rbf=5, cutoff=3.0, offset=0.0, n_atoms=3)
+    return make_potential(**SHAPE, offset=0.0, n_atoms=3)
+
+
+@pytest.fixture
+def schnetpack(potential, tmp_path):
+    """What SchNetPack wrote, by its name."""
+    import torch
+
     torch.save(potential, tmp_path / "best_model")
     return f"schnetpack:{tmp_path / 'best_model'}:kcal/mol"
+
+
+@pytest.fixture(params=["bare", "schnetpack"])
+def spec(request):
+    """What a user may name that was not trained in a run here."""
+    return str(request.getfixturevalue(request.param))
 
 
 def test_what_is_known_of_a_run_and_of_its_models(finished_run, water):
@@ -115,13 +129,11 @@ def test_a_new_kind_is_one_entry(monkeypatch, water):
         resolve("mopac:PM7")
 
 
-def test_native_files_of_other_families(tmp_path, water):
-    needs("schnetpack", extra="schnet")
-    from ase_flatten.models.schnet import FAMILY
+def test_native_files_of_other_families(potential, tmp_path, water):
+    from ase_flatten.models.schnet import SchNetModel
 
-    model = FAMILY.trainer(n_features=8, n_interactions=1, epochs=1).fit(
-        water, np.arange(10), np.arange(10, 20), rng=np.random.default_rng(0)
-    )
+    training = {"digest": water.digest, "frames": np.arange(2)}
+    model = SchNetModel(potential, water.numbers, hyper_parameters=SHAPE, training=training)
     model.save(tmp_path)
     saved = load_model(tmp_path / "model.pt")
     assert saved.family == "schnet" and not len(saved.train_frames)
@@ -158,12 +170,13 @@ def test_the_same_name_in_i_pi(spec, water, tmp_path):
             load_answer(spec)
 
 
-def test_the_same_name_in_molecular_dynamics(spec, finished_run, tmp_path, monkeypatch):
-    arguments = ["md", "--models", spec, str(finished_run.folder / "improved"), "--T", "300", "--steps", "10"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--replicas", "2", "-q", "--out", str(tmp_path / "md")])
+def test_the_same_names_in_molecular_dynamics(bare, schnetpack, finished_run, tmp_path, monkeypatch):
+    models = [str(bare), schnetpack, str(finished_run.folder / "improved")]
+    arguments = ["md", "--models", *models, "--T", "300", "--steps", "10", "--replicas", "2", "-q"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "md")])
     main()
-    name = resolve(spec).name
-    assert (tmp_path / "md" / "300K" / name / "summary.json").is_file()
+    found = {path.parent.name for path in (tmp_path / "md" / "300K").glob("*/summary.json")}
+    assert found == {"alone", "schnetpack-best_model", "improved"}
 
 
 def test_the_same_name_in_sampling(spec, tmp_path):
