@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +98,23 @@ class TestModel:
         np.testing.assert_allclose(elsewhere.forces, here.forces, atol=1e-10)
         assert children() == []
 
-    def test_a_quip_that_stops_is_told_of(self, model, water):
-        damaged = re.sub(rb'signal_variance="[^"]*"', b"", model.files.contents["model.xml"])
-        files = replace(model.files, contents={**model.files.contents, "model.xml": damaged})
-        with pytest.raises(BackendError, match=r"QUIP stopped: .*signal_variance"):
-            workers.predict_elsewhere(files, water.positions[:3], 2)
+    def test_a_quip_that_stops_is_told_of(self, model, water, saved, monkeypatch):
+        def stop(folder, numbers):
+            import os
+
+            (folder / "output-1").write_text("SYSTEM ABORT: no memory\n\n")
+            os._exit(1)
+
+        monkeypatch.setattr(workers, "_potential", stop)
+        with pytest.raises(BackendError, match="QUIP stopped: SYSTEM ABORT: no memory"):
+            workers.predict_elsewhere(model.files, water.positions[:3], 2)
+
+        def refuse(files, positions, n_processes):
+            raise BackendError("QUIP stopped: SYSTEM ABORT")
+
+        monkeypatch.setattr(gap_model, "predict_elsewhere", refuse)  # a file that QUIP cannot read is the user's matter
+        with pytest.raises(InputError, match="QUIP stopped"):
+            load_model(saved)
         assert children() == []
 
     def test_atoms_that_are_nowhere_have_no_energy(self, model, water):
@@ -289,7 +301,7 @@ BOMB = '<!DOCTYPE GAP [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]
         (rewriting('numbers="8', 'numbers="800'), "atomic numbers"),
         (rewriting("settings='[^']*'", "settings='3'"), "settings are damaged"),
         (rewriting('"n_max"', '"other"'), "found others"),
-        (rewriting('signal_variance="[^"]*"', ""), "QUIP stopped: "),
+        (rewriting('signal_variance="[^"]*"', ""), "QUIP refuses it: "),
     ],
 )
 def test_damaged_folders_are_refused(saved, damage, message):
