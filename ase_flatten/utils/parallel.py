@@ -6,6 +6,7 @@ make, such as a calculator, once in each worker of any executor.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -120,9 +121,11 @@ class LocalExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes after the calls that are running, and with `cancel_futures` before all others."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
-        if wait:
-            for pool in self._pools:
-                pool.shutdown()
+        if not wait:
+            threading.Thread(target=self.shutdown).start()
+            return
+        for pool in self._pools:
+            pool.shutdown()
 
     def kill(self) -> None:
         """End the processes at once, in the middle of their calls."""
@@ -142,26 +145,26 @@ class LocalExecutor(Executor):
         else:
             self.kill()
 
-    def _call(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
-        for attempt in range(2):
-            try:
-                return self._pool().submit(function, *args, **kwargs).result()
-            except (BrokenExecutor, ShutdownExecutorError) as error:  # the latter after `kill`
-                self._discard()
-                if attempt == 1 or self._killed:
-                    raise WorkerDiedError(f"a worker process died ({_first_line(error)})") from error
-        raise AssertionError  # unreachable: the second attempt returns or raises
+    def _call(self, function: Callable[..., Result], args: Any, kwargs: Any, *, again: bool = True) -> Result:
+        try:
+            return self._pool().submit(function, *args, **kwargs).result()
+        except (BrokenExecutor, ShutdownExecutorError) as error:  # the latter after `kill`
+            self._discard()
+            if again and not self._killed:
+                return self._call(function, args, kwargs, again=False)
+            codes = re.search(r"\{(.+)\}", str(error))
+            raise WorkerDiedError(f"a worker process died ({codes[1] if codes else 'killed'})") from error
 
     def _pool(self) -> ProcessPoolExecutor:
         """Return the pool of one process that belongs to this thread."""
         if not hasattr(self._own, "pool"):
             with self._lock:
-                if self._killed:
-                    raise WorkerDiedError("the executor has been shut down")
                 self._own.pool = ProcessPoolExecutor(
                     1, initializer=_begin_worker, initargs=(os.getpid(),), env=_ONE_CORE
                 )
                 self._pools.add(self._own.pool)
+                if self._killed:
+                    self._own.pool.shutdown()  # so that it takes no call
         return self._own.pool
 
     def _discard(self) -> None:
@@ -210,7 +213,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)
     os._exit(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -113,7 +113,7 @@ def test_a_task_whose_process_died_is_run_once_more_and_the_others_once(processe
 
 def test_a_task_whose_process_dies_again_costs_itself_only(processes, tmp_path):
     futures = [processes.submit(count_and_die, tmp_path, 9, task) for task in range(6)]
-    with pytest.raises(BackendError, match="a worker process died"):
+    with pytest.raises(BackendError, match=r"a worker process died \(EXIT\(9\)\)"):
         futures[2].result()
     assert [future.result() for task, future in enumerate(futures) if task != 2] == [0, 1, 3, 4, 5]
     assert len(list(tmp_path.glob("2-*"))) == 2
@@ -139,6 +139,16 @@ def test_an_object_is_made_once_in_each_worker(processes):
     for other in others:
         other()
     assert others[0]() is not first  # a worker keeps a few only
+
+
+def test_a_shutdown_that_does_not_wait_lets_the_call_end(tmp_path):
+    executor = LocalExecutor(1)
+    future = executor.submit(place, 0)
+    executor.shutdown(wait=False)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(future.result()):
+        assert time.monotonic() < deadline, "a process was left behind"
+        time.sleep(0.05)
 
 
 def identity(made: PerWorker, _: int) -> tuple[int, int]:
