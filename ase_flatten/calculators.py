@@ -18,16 +18,16 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 log = logging.getLogger(__name__)
 
 WARN_ABOVE = 2.0
-"""An extrapolation that is worth a warning: a tenth of ordinary geometries may lie above 1, a hundredth above 2."""
+"""The extrapolation that causes a warning; of ordinary geometries a tenth may lie above 1, and a hundredth above 2."""
 
 
 class FlattenedCalculator(Calculator):
-    """Serve a trained model of any family to ASE.
+    """ASE calculator of a trained model of any family.
 
-    Energies are in eV and forces in eV/Å. After each calculation `extrapolation` is the
-    geometry's extrapolation, a float: above 1 the geometry lies outside the model's training
-    geometries (see `ase_flatten.geometry.extrapolation`). The first above `WARN_ABOVE` is logged as a
-    warning. It is None for a model without its training geometries, or with only one.
+    Energies are in eV and forces in eV/Å. After each calculation, `extrapolation` is a float that says
+    how far the geometry lies from the model's training geometries: above 1, it lies outside them (see
+    `ase_flatten.geometry.extrapolation`). The first value above `WARN_ABOVE` is logged as a warning. It is
+    None if the training geometries are not known, or if there is only one.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ class FlattenedCalculator(Calculator):
     Raises
     ------
     InputError
-        No model there, or one of another family than the class; when it is attached
-        or used: other elements, another order of atoms, or a periodic cell.
+        There is no model, or it is of another family than the class. When the calculator is attached or used:
+        the atoms have other elements, another order or a periodic cell.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
@@ -60,7 +60,7 @@ class FlattenedCalculator(Calculator):
         self._warned = False
 
     def predict(self, positions: FloatArray) -> Prediction:
-        """Predict many configurations at once, (n_frames, n_atoms, 3) in Å."""
+        """Predict many configurations, (n_frames, n_atoms, 3) in Å, at once."""
         return self.model.predict(positions)
 
     def extrapolation_of(self, positions: FloatArray) -> FloatArray:
@@ -80,7 +80,7 @@ class FlattenedCalculator(Calculator):
         return self._region.extrapolation(positions)
 
     def set_atoms(self, atoms: Atoms) -> None:
-        """Refuse atoms that the model does not know; ASE calls this on `atoms.calc = ...`."""
+        """Raise InputError for atoms of another molecule than the model's; ASE calls this on `atoms.calc = ...`."""
         if not np.array_equal(atoms.numbers, self.model.numbers):
             raise InputError(
                 f"expected {formula(self.model.numbers)} in the order {' '.join(_symbols(self.model.numbers))}, "
@@ -103,9 +103,9 @@ class FlattenedCalculator(Calculator):
         prediction = self.model.predict(self.atoms.positions[None])
         energy = float(prediction.energies[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": prediction.forces[0].copy()}
-        self._look_around()
+        self._update_extrapolation()
 
-    def _look_around(self) -> None:
+    def _update_extrapolation(self) -> None:
         if self._region is None:
             return
         self.extrapolation = float(self._region.extrapolation(self.atoms.positions[None])[0])
@@ -129,31 +129,31 @@ class FlattenedCalculator(Calculator):
 
 
 class FlattenedSGDML(FlattenedCalculator):
-    """Serve a trained sGDML model to ASE; see `FlattenedCalculator`."""
+    """ASE calculator of a trained sGDML model; see `FlattenedCalculator`."""
 
     family = "sgdml"
 
 
 class FlattenedGAP(FlattenedCalculator):
-    """Serve a trained GAP to ASE; see `FlattenedCalculator`."""
+    """ASE calculator of a trained GAP; see `FlattenedCalculator`."""
 
     family = "gap"
 
 
 class FlattenedSchNet(FlattenedCalculator):
-    """Serve a trained SchNet to ASE; see `FlattenedCalculator`.
+    """ASE calculator of a trained SchNet; see `FlattenedCalculator`.
 
     Parameters
     ----------
     device : str, optional
-        cpu or cuda; without it, a GPU if there is one.
+        cpu or cuda; by default, a GPU if there is one.
     dtype : torch.dtype or str, optional
-        float64, as without it, or float32, in which the network was trained.
+        float64 (the default), or float32, in which the network was trained.
 
     Raises
     ------
     InputError
-        A device that this machine does not have, or another precision.
+        This machine does not have the device, or the precision is another one.
     """
 
     family = "schnet"

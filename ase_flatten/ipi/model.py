@@ -1,4 +1,4 @@
-"""Answers to i-PI's questions, from any model of this project or any ASE calculator."""
+"""Energies and forces for i-PI, from any model of this project or any ASE calculator."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
-    """Return what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
+    """Return a function that computes energies and forces, and the atomic numbers that it assumes for i-PI's atoms.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ def _checked(answer: Answer) -> Answer:
                 energies, forces = answer(positions)
         except MODEL_ERRORS as error:
             raise BackendError(
-                f"the model failed on a configuration of i-PI's: {error}; look at its last frame"
+                f"the model failed on a configuration from i-PI: {error}; look at its last frame"
             ) from error
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise BackendError(
-                "expected numbers from the model, found energies or forces that are none; look at i-PI's last frame"
+                "expected finite energies and forces from the model, found others; look at i-PI's last frame"
             )
         return energies, forces
 

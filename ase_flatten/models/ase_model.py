@@ -70,7 +70,7 @@ class ASEModel:
 
     def save(self, folder: Path) -> None:
         """Refuse: an ASE calculator has no file of this project."""
-        raise InputError("an ASE calculator is no model that could be saved; keep its own files")
+        raise InputError("an ASE calculator cannot be saved as a model; keep its own files")
 
 
 def _predict(make: Callable[[], BaseCalculator], numbers: IntArray, name: str, positions: FloatArray) -> Prediction:
@@ -83,6 +83,6 @@ def _predict(make: Callable[[], BaseCalculator], numbers: IntArray, name: str, p
             energies[row] = atoms.get_potential_energy()
         except MODEL_ERRORS as error:
             raise BackendError(
-                f"{name} failed on a configuration of these data: {error}; choose a calculator that can do them all"
+                f"{name} failed on a configuration of these data: {error}; choose one that can compute them all"
             ) from error
     return Prediction(energies, forces)

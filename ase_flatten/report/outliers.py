@@ -1,4 +1,4 @@
-"""Outlier detection for any model, with its tables, its figure and the worst frames (Figures 2 and 4)."""
+"""Outlier detection: the errors of any model on each cluster, as tables, a figure and frames (Figures 2 and 4)."""
 
 import csv
 import io
@@ -35,17 +35,17 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """Hold what `find_outliers` found.
+    """Errors of a model on each cluster of a data set.
 
     Parameters
     ----------
     errors : ClusterErrors
     n_frames : int
-        Frames that the errors are about; `errors.counts` says how many of them were predicted.
+        Frames that the errors describe; `errors.counts` says how many of them were predicted.
     stratum : str
         Which frames these are, in words.
     clusters_of : Path or None
-        The run folder or file that the clusters were read from; none where the data were clustered anew.
+        The run folder or file that the clusters were read from; None if the data were clustered anew.
     """
 
     errors: ClusterErrors
@@ -55,7 +55,7 @@ class Outliers:
 
     @property
     def how(self) -> str:
-        """Say in words how many of them were predicted, if not all were."""
+        """How many of the frames were predicted, in words; empty if all were."""
         n_predicted = int(self.errors.counts.sum())
         return "" if n_predicted == self.n_frames else f", estimated from {n_predicted} of them"
 
@@ -78,11 +78,11 @@ def find_outliers(
     clusters: Path | None = None,
     progress: Progress = SILENT,
 ) -> Outliers:
-    """Measure a model on each cluster of the data and write what is found.
+    """Compute the errors of a model on each cluster of a data set, and write tables, a figure and the worst frames.
 
-    Frames that the model was trained on are left out where they are known; its validation frames count.
-    The clusters are those of `clusters`, or of the run on these very data that the model belongs to,
-    so that their numbers mean the same as there; without either the data are clustered anew.
+    Frames that the model was trained on are left out if they are known; its validation frames are included.
+    The clusters are those of `clusters`, or else those of the run that the model belongs to if that run is on the
+    same data, so that cluster numbers mean the same as there. Otherwise the data are clustered anew.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def find_outliers(
     folder : Path
         Gets errors.csv, errors.json, frame_errors.npz, clusters.npz, worst_frames.extxyz and the figure.
     subset : bool, optional
-        Whether to estimate the errors of the clusters on random frames of each, and to predict
-        all frames of the `n_worst` worst only. Without it, calculators and models of families
-        that are expensive are judged so.
+        Whether to estimate the error of each cluster on a random subset of its frames, and to predict all frames
+        of the `n_worst` worst clusters only. By default, ASE calculators and models of expensive families are
+        judged in this way.
     executor : concurrent.futures.Executor, optional
         Runs the calculations of an ASE calculator, such as `LocalExecutor`; without one, this process does.
         The results are the same.
@@ -121,9 +121,9 @@ def find_outliers(
     worst = found.clusters.ascending[::-1][:n_worst]
     found = complete(found, model, dataset, clustering, frames, worst, progress=progress)
     of_frames, errors = found.errors, found.clusters
-    stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
+    stratum = f"outside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
     if run:
-        stratum += f", the {len(run.splits.valid)} validation frames among them"
+        stratum += f", including the {len(run.splits.valid)} validation frames"
 
     descriptors = pair_distances(dataset.positions)
     write_clusters(folder / CLUSTERS, clustering, descriptors)
@@ -135,7 +135,7 @@ def find_outliers(
 
 
 def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:
-    """Find the run on this very data set that a model belongs to: its folder, or one that holds the model."""
+    """Find the run on this data set that a model belongs to: its own folder, or one of those above it."""
     path = named.path
     if path is None:
         return None
@@ -147,12 +147,12 @@ def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:
 
 
 def _shortest(folder: Path) -> Path:
-    """Name a folder from where the user is, if it is below."""
+    """Return a path relative to the current folder if it lies below it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
-    """Read the clusters of a run folder or a file; raise InputError where they are those of other data."""
+    """Read the clusters of a run folder or a file; raise InputError if they belong to other data."""
     file = path / CLUSTERS if path.is_dir() else path
     found = read_clusters(file)
     if len(found.labels) != dataset.n_frames:
@@ -214,7 +214,7 @@ def _write_frames(
     worst: IntArray,
     units: OutputUnits,
 ) -> None:
-    """Write the errors of all frames that were predicted, and the worst clusters' frames for `ase gui`."""
+    """Write the errors of all predicted frames, and the frames of the worst clusters for `ase gui`."""
     labels = clustering.labels[of_frames.frames]
     columns = {
         "force_rmse": of_frames.force_rmse * units.scale,

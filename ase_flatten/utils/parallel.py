@@ -35,7 +35,7 @@ _MOST_KEPT = 4
 
 
 class WorkerDiedError(BackendError):
-    """Report a task whose worker died, and died again when the task was run a second time."""
+    """A task whose worker died, and died again when the task was run a second time."""
 
 
 def map_tasks(

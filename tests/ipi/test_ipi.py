@@ -478,7 +478,7 @@ def test_models_answer_and_say_what_they_cannot(finished_run, tmp_path):
     positions = finished_run.reference["positions"][:2]
     energies, forces = answer(positions)
     assert energies.shape == (2,) and forces.shape == (2, 3, 3)
-    with pytest.raises(BackendError, match="found energies or forces that are none"):
+    with pytest.raises(BackendError, match="expected finite energies and forces"):
         answer(np.full((1, 3, 3), np.nan))
     Atoms("HOH", np.eye(3)).write(tmp_path / "wrong.xyz")
     with pytest.raises(InputError, match="reorder the atoms"):

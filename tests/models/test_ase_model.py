@@ -44,7 +44,7 @@ def test_an_ase_calculator_is_a_model(ethanol_like):
     errors = frame_errors(model, ethanol_like, np.arange(3))
     assert errors.force_mse.max() < 1e-8 and np.abs(errors.energy).max() < 1e-4
     assert model.predict(ethanol_like.positions[:0]).forces.shape == (0, 9, 3)
-    with pytest.raises(InputError, match="no model that could be saved"):
+    with pytest.raises(InputError, match="cannot be saved as a model"):
         model.save(Path())
 
 

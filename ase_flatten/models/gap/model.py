@@ -17,7 +17,7 @@ from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.typing import FloatArray
 
 _FEW_FRAMES = 400
-"""So many configurations take about as long as it takes to start other processes."""
+"""Predicting this many configurations takes about as long as starting other processes."""
 
 
 class GAPModel:
@@ -49,7 +49,7 @@ class GAPModel:
         Parameters
         ----------
         positions : (n_frames, n_atoms, 3) array, Å
-            Where they are not finite, neither is the prediction; QUIP would take atoms that are nowhere for isolated.
+            The prediction is not finite where they are not; QUIP would treat such atoms as isolated.
 
         Returns
         -------
