@@ -35,7 +35,7 @@ class FlattenedCalculator(Calculator):
         What names a model, as in `ase_flatten.models.resolver.resolve`: a run folder (its improved model),
         a model folder, a native file, or ``schnetpack:FILE:UNIT``.
     numbers : (n_atoms,) int array, optional
-        The molecule; needed for ``schnetpack:`` only.
+        The molecule, in the order of its atoms; needed for ``schnetpack:``, and otherwise compared with the model's.
 
     Raises
     ------
@@ -55,6 +55,8 @@ class FlattenedCalculator(Calculator):
         if self.family is not None and named.family != self.family:
             raise InputError(f"expected a model of the family {self.family} in {named.spec}, found {named.family}")
         self.model = named.model(numbers)
+        if numbers is not None:
+            self.set_atoms(Atoms(numbers))
         self.extrapolation: float | None = None
         self._region = training_region(named.training_positions, self.model.permutations)
         self._warned = False
@@ -179,7 +181,7 @@ def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | N
         A run folder (its improved model), a model folder, a native file, ``schnetpack:FILE:UNIT``,
         ``tblite:METHOD`` or ``ase:MODULE:FACTORY``; see `ase_flatten.models.resolver.resolve`.
     numbers : (n_atoms,) int array, optional
-        The molecule; needed for ``schnetpack:`` only.
+        The molecule, in the order of its atoms; needed for ``schnetpack:``, and compared with that of other models.
 
     Returns
     -------
@@ -189,7 +191,8 @@ def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | N
     Raises
     ------
     InputError
-        No such model or calculator, or a package that it needs is not installed.
+        There is no such model or calculator, it is a model of another molecule, or a package that it needs is not
+        installed.
     """
     named = spec if isinstance(spec, NamedCalculator) else resolve(spec)
     return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()

@@ -38,7 +38,6 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
         raise InputError(f"expected the molecule's elements for {model}, found none; name them with --structure")
     if named.predicts_batches:
         calculator = FlattenedCalculator(named, numbers=numbers)
-        calculator.set_atoms(Atoms(numbers))
 
         def predict(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
             prediction = calculator.predict(positions)

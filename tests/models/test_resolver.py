@@ -72,6 +72,13 @@ def test_what_is_known_of_a_run_and_of_its_models(finished_run, water):
     assert not len(file.training_positions)
 
 
+def test_a_model_of_another_molecule_is_refused(finished_run, tmp_path):
+    with pytest.raises(InputError, match=r"expected H2O .*reorder the atoms or choose another model"):
+        load_calculator(finished_run.folder, numbers=[1, 8, 1])
+    with pytest.raises(InputError, match="choose another model"):
+        sample("CH4", tmp_path / "methane.npz", calculator=str(finished_run.folder))
+
+
 def test_the_current_folder_has_a_name(finished_run, monkeypatch):
     monkeypatch.chdir(finished_run.folder)
     assert resolve(".").name == "water"
