@@ -6,57 +6,63 @@ from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
 from ase_flatten.data.dataset import formula
 from ase_flatten.geometry.extrapolation import QUANTILE, training_region
 from ase_flatten.models import Prediction
-from ase_flatten.models.model_folder import load_model
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.typing import FloatArray
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
 
 WARN_ABOVE = 2.0
-"""An extrapolation that is worth a warning: a tenth of ordinary geometries may lie above 1, a hundredth above 2."""
+"""The extrapolation that causes a warning; of ordinary geometries a tenth may lie above 1, and a hundredth above 2."""
 
 
 class FlattenedCalculator(Calculator):
-    """Serve a trained model of any family to ASE.
+    """ASE calculator of a trained model of any family.
 
-    Energies are in eV and forces in eV/Å. After each calculation `extrapolation` is the
-    geometry's extrapolation, a float: above 1 the geometry lies outside the model's training
-    geometries (see `ase_flatten.geometry.extrapolation`). The first above `WARN_ABOVE` is logged as a
-    warning. It is None for a model without its training geometries, or with only one.
+    Energies are in eV and forces in eV/Å. After each calculation, `extrapolation` is a float that says
+    how far the geometry lies from the model's training geometries: above 1, it lies outside them (see
+    `ase_flatten.geometry.extrapolation`). The first value above `WARN_ABOVE` is logged as a warning. It is
+    None if the training geometries are not known, or if there is only one.
 
     Parameters
     ----------
     path : str or Path
-        A run folder (its improved model), a model folder, or a native sGDML file.
+        What names a model, as in `ase_flatten.models.resolver.resolve`: a run folder (its improved model),
+        a model folder, a native file, or ``schnetpack:FILE:UNIT``.
+    numbers : (n_atoms,) int array, optional
+        The molecule, in the order of its atoms; needed for ``schnetpack:``, and otherwise compared with the model's.
 
     Raises
     ------
     InputError
-        No model there, or one of another family than the class; when it is attached
-        or used: other elements, another order of atoms, or a periodic cell.
+        There is no model, or it is of another family than the class. When the calculator is attached or used:
+        the atoms have other elements, another order or a periodic cell.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
     family: ClassVar[str | None] = None
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> None:
         super().__init__()
-        saved = load_model(path)
-        found = saved.card.get("family", "sgdml")
-        if self.family is not None and found != self.family:
-            raise InputError(f"expected a model of the family {self.family} in {path}, found {found}")
-        self.model = saved.model
+        named = path if isinstance(path, NamedCalculator) else resolve(path)
+        if named.family is None:
+            raise InputError(f"expected a model, found {named.spec}, an ASE calculator; load it with load_calculator")
+        if self.family is not None and named.family != self.family:
+            raise InputError(f"expected a model of the family {self.family} in {named.spec}, found {named.family}")
+        self.model = named.model(numbers)
+        if numbers is not None:
+            self.set_atoms(Atoms(numbers))
         self.extrapolation: float | None = None
-        self._region = training_region(saved.training_positions, self.model.permutations)
+        self._region = training_region(named.training_positions, self.model.permutations)
         self._warned = False
 
     def predict(self, positions: FloatArray) -> Prediction:
-        """Predict many configurations at once, (n_frames, n_atoms, 3) in Å."""
+        """Predict many configurations, (n_frames, n_atoms, 3) in Å, at once."""
         return self.model.predict(positions)
 
     def extrapolation_of(self, positions: FloatArray) -> FloatArray:
@@ -76,7 +82,7 @@ class FlattenedCalculator(Calculator):
         return self._region.extrapolation(positions)
 
     def set_atoms(self, atoms: Atoms) -> None:
-        """Refuse atoms that the model does not know; ASE calls this on `atoms.calc = ...`."""
+        """Raise InputError for atoms of another molecule than the model's; ASE calls this on `atoms.calc = ...`."""
         if not np.array_equal(atoms.numbers, self.model.numbers):
             raise InputError(
                 f"expected {formula(self.model.numbers)} in the order {' '.join(_symbols(self.model.numbers))}, "
@@ -99,9 +105,9 @@ class FlattenedCalculator(Calculator):
         prediction = self.model.predict(self.atoms.positions[None])
         energy = float(prediction.energies[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": prediction.forces[0].copy()}
-        self._look_around()
+        self._update_extrapolation()
 
-    def _look_around(self) -> None:
+    def _update_extrapolation(self) -> None:
         if self._region is None:
             return
         self.extrapolation = float(self._region.extrapolation(self.atoms.positions[None])[0])
@@ -125,49 +131,71 @@ class FlattenedCalculator(Calculator):
 
 
 class FlattenedSGDML(FlattenedCalculator):
-    """Serve a trained sGDML model to ASE; see `FlattenedCalculator`."""
+    """ASE calculator of a trained sGDML model; see `FlattenedCalculator`."""
 
     family = "sgdml"
 
 
 class FlattenedGAP(FlattenedCalculator):
-    """Serve a trained GAP to ASE; see `FlattenedCalculator`."""
+    """ASE calculator of a trained GAP; see `FlattenedCalculator`."""
 
     family = "gap"
 
 
 class FlattenedSchNet(FlattenedCalculator):
-    """Serve a trained SchNet to ASE; see `FlattenedCalculator`.
+    """ASE calculator of a trained SchNet; see `FlattenedCalculator`.
 
     Parameters
     ----------
     device : str, optional
-        cpu or cuda; without it, a GPU if there is one.
+        cpu or cuda; by default, a GPU if there is one.
     dtype : torch.dtype or str, optional
-        float64, as without it, or float32, in which the network was trained.
+        float64 (the default), or float32, in which the network was trained.
 
     Raises
     ------
     InputError
-        A device that this machine does not have, or another precision.
+        This machine does not have the device, or the precision is another one.
     """
 
     family = "schnet"
 
-    def __init__(self, path: str | Path, *, device: str | None = None, dtype: Any = None) -> None:
-        super().__init__(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        numbers: IntArray | None = None,
+        device: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(path, numbers=numbers)
         self.model.move(device, dtype)  # type: ignore[attr-defined]
 
 
-def load_calculator(path: str | Path) -> FlattenedCalculator:
-    """Load a calculator from a run folder (its improved model), a model folder, or a native sGDML file.
+def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> BaseCalculator:
+    """Load the calculator that `spec` names.
+
+    Parameters
+    ----------
+    spec : str or Path
+        A run folder (its improved model), a model folder, a native file, ``schnetpack:FILE:UNIT``,
+        ``tblite:METHOD`` or ``ase:MODULE:FACTORY``; see `ase_flatten.models.resolver.resolve`.
+    numbers : (n_atoms,) int array, optional
+        The molecule, in the order of its atoms; needed for ``schnetpack:``, and compared with that of other models.
+
+    Returns
+    -------
+    FlattenedCalculator or ASE calculator
+        The former for a model, the latter for ``tblite:`` and ``ase:``; a new one at each call.
 
     Raises
     ------
     InputError
-        No model there.
+        There is no such model or calculator, it is a model of another molecule, or a package that it needs is not
+        installed.
     """
-    return FlattenedCalculator(path)
+    named = spec if isinstance(spec, NamedCalculator) else resolve(spec)
+    return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()
 
 
 def _symbols(numbers: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""The home of the exceptions up to version 0.1; model families of third parties import them from here."""
+"""Exceptions under the name that they had up to version 0.1, for model families of third parties."""
 
 from ase_flatten.utils.exceptions import InputError, not_installed
 

@@ -1,6 +1,6 @@
 """Models of this project for torch-sim, which batches systems on one device.
 
-Written for torch-sim 0.3 (the newest for Python 3.11), whose models get a state and give a dictionary.
+Written for torch-sim 0.3 (the newest for Python 3.11), whose models take a state and return a dictionary.
 """
 
 from pathlib import Path
@@ -10,28 +10,28 @@ import numpy as np
 import torch
 from torch_sim.models.interface import ModelInterface
 
-from ase_flatten.calculators import load_calculator
+from ase_flatten.calculators import FlattenedCalculator
 from ase_flatten.data.dataset import formula
 from ase_flatten.utils.exceptions import InputError
 
 
 class FlattenedTorchSim(ModelInterface):
-    """Serve a trained model of any family to torch-sim.
+    """torch-sim model of a trained model of any family.
 
     Parameters
     ----------
     path : str or Path
-        A run folder (its improved model), a model folder, or a native sGDML file.
+        A run folder (its improved model), a model folder, or a native file.
 
     Raises
     ------
     InputError
-        No model there; when it is used: other molecules than the model's.
+        There is no model; when it is used: the systems are not all the model's molecule.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
-        self._calculator = load_calculator(path)
+        self._calculator = FlattenedCalculator(path)
         self._device, self._dtype = torch.device("cpu"), torch.float64
         self._compute_stress, self._compute_forces = False, True
         self._memory_scales_with = "n_atoms"
@@ -46,7 +46,7 @@ class FlattenedTorchSim(ModelInterface):
             found.reshape(-1, len(known)), np.tile(known, (len(found) // len(known), 1))
         ):
             raise InputError(
-                f"expected systems of {formula(known)} each with its atoms in the model's order, found others; "
+                f"expected systems of {formula(known)} only, with their atoms in the model's order, found others; "
                 "choose the model of this molecule"
             )
         prediction = self._calculator.predict(positions.detach().cpu().numpy().reshape(-1, len(known), 3))

@@ -41,7 +41,6 @@ from ase_flatten.md.engines import make_engine
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.models import Model, family
 from ase_flatten.models.model_folder import save_model
-from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.selection.cluster_errors import frame_errors
 from ase_flatten.utils import console
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -205,7 +204,7 @@ def dynamics(model: Model, dataset: Dataset, train_frames: IntArray, given: argp
 
 def reference_errors(model: Model, dataset: Dataset, positions: FloatArray, spec: str) -> FloatArray:
     """Compute the force RMSE of each geometry by a calculator, eV/Å; infinite where it fails."""
-    calculator = reference_calculator(spec)
+    calculator = load_calculator(spec)
     predicted = model.predict(positions).forces
     errors = np.full(len(positions), np.inf)
     for row, one in enumerate(positions):

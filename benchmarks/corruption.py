@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ase_flatten.calculators import load_calculator
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 Change = Callable[[Dataset, IntArray, np.random.Generator], Dataset]
@@ -47,7 +47,7 @@ def other_labels(dataset: Dataset, frames: IntArray) -> tuple[FloatArray, FloatA
     It is GFN1-xTB for data by GFN2-xTB, and GFN2-xTB for any others.
     """
     method = "GFN1-xTB" if "GFN2" in dataset.theory.upper() else "GFN2-xTB"
-    calculator = reference_calculator(f"tblite:{method}")
+    calculator = load_calculator(f"tblite:{method}")
     energies, forces = np.empty(len(frames)), np.empty((len(frames), dataset.n_atoms, 3))
     for row, frame in enumerate(frames):
         atoms = dataset.atoms(int(frame))

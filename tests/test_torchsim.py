@@ -48,5 +48,5 @@ def test_other_molecules_are_refused(finished_run, water):
     from ase_flatten.torchsim import FlattenedTorchSim
 
     other = torch_sim.io.atoms_to_state([Atoms("H2O" * 2)], torch.device("cpu"), torch.float64)
-    with pytest.raises(InputError, match="expected systems of H2O each"):
+    with pytest.raises(InputError, match="expected systems of H2O only"):
         FlattenedTorchSim(finished_run.folder)(other)

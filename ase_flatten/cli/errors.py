@@ -19,7 +19,7 @@ def errors(
         typer.Option(
             "-i",
             "--model",
-            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:module:factory.",
+            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY.",
         ),
     ] = None,
     clusters: Annotated[
@@ -45,6 +45,7 @@ def errors(
     from ase_flatten.data.units import output_units
     from ase_flatten.report.outliers import MAX_WORKERS, find_outliers
     from ase_flatten.utils.cores import n_cores
+    from ase_flatten.utils.parallel import LocalExecutor
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     given = list(arguments or [])
@@ -54,10 +55,11 @@ def errors(
         raise InputError("expected one data set and one model; see ase-flatten errors --help")
     content, unit = read(path, energy_unit, length_unit), output_units(units)
     folder = out or Path("runs") / f"{path.stem}-errors"
-    outliers = find_outliers(
-        content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset,
-        n_workers=workers or min(n_cores(), MAX_WORKERS), clusters=clusters, progress=console.progress(quiet),
-    )  # fmt: skip
+    with LocalExecutor(workers or min(n_cores(), MAX_WORKERS)) as executor:
+        outliers = find_outliers(
+            content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset, executor=executor,
+            clusters=clusters, progress=console.progress(quiet),
+        )  # fmt: skip
     found = outliers.errors
     if outliers.clusters_of:
         console.say(f"clusters of {outliers.clusters_of}")

@@ -13,7 +13,7 @@ from ase_flatten.utils import console
 def sample(
     structure: Annotated[Path, typer.Argument(help="A structure file, or the name of a molecule that ASE knows.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write (.npz).")],
-    calculator: Annotated[str, typer.Option(help="tblite:METHOD or ase:module:factory.")] = "tblite:GFN2-xTB",
+    calculator: Annotated[str, typer.Option(help="tblite:METHOD, ase:MODULE:FACTORY, or a model.")] = "tblite:GFN2-xTB",
     temperature: Annotated[float, typer.Option("--T", help="Temperature, K.")] = 500.0,
     frames: Annotated[int, typer.Option(min=1, help="Frames to keep.")] = 10_000,
     stride: Annotated[int, typer.Option(min=1, help="Steps between them.")] = 10,

@@ -22,7 +22,7 @@ from ase_flatten.cli.options import (
 )
 from ase_flatten.cli.report import conclude
 from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, keeping
 
 if TYPE_CHECKING:
     from ase_flatten.selection.flattening import Step
@@ -129,10 +129,11 @@ def train(
                 f"worst cluster {worst * unit.scale:.3f} {unit.force} ({sum(step.seconds.values()):.0f} s)"
             )
 
-    run = train_run(
-        content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
-        source=path.name,
-    )  # fmt: skip
+    with keeping(f"finished steps are kept in {folder}; resume with the same command and --resume"):
+        run = train_run(
+            content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
+            source=path.name,
+        )  # fmt: skip
     page = write_report(run, units=unit)
     conclude(page, verdict_sentences(run, units=unit))
     if strict and run.claims.of["worst_group"].verdict != BETTER:

@@ -21,7 +21,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve i-PI with energies and forces of a model. Several may attach to one i-PI.",
         epilog="Example: python -m ase_flatten.ipi runs/demo --unix flatten",
     )
-    parser.add_argument("model", help="run folder, model folder or file, tblite:GFN2-xTB or ase:module:factory")
+    parser.add_argument(
+        "model", help="run folder, model folder or file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY"
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--unix", metavar="NAME", help="address of i-PI's ffsocket in mode unix")
     where.add_argument("--port", type=int, metavar="P", help="port of i-PI's ffsocket in mode inet")
@@ -47,7 +49,7 @@ def _run(given: argparse.Namespace) -> None:
 
     from ase_flatten.ipi.model import load_answer
     from ase_flatten.ipi.socket_protocol import Address, connect, serve, unix_address
-    from ase_flatten.utils.exceptions import InputError
+    from ase_flatten.utils.exceptions import BackendError
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
     address: Address = unix_address(given.unix, given.sockets_prefix) if given.unix else (given.host, given.port)
@@ -65,7 +67,7 @@ def _run(given: argparse.Namespace) -> None:
         if given.reconnect:
             continue
         if not ended:
-            raise InputError(
+            raise BackendError(
                 "expected i-PI to say when it ends, found it gone; see its log, or wait for the next with --reconnect"
             )
         return

@@ -1,4 +1,4 @@
-"""Answers to i-PI's questions, from any model of this project or any ASE calculator."""
+"""Energies and forces for i-PI, from any model of this project or any ASE calculator."""
 
 from pathlib import Path
 
@@ -7,69 +7,69 @@ from ase import Atoms
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError
 
-from ase_flatten.calculators import load_calculator
+from ase_flatten.calculators import FlattenedCalculator, load_calculator
 from ase_flatten.ipi.socket_protocol import Answer
 from ase_flatten.models import MODEL_ERRORS
-from ase_flatten.models.reference_methods import is_reference, reference_calculator
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.models.resolver import resolve
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
-    """Return what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
+    """Return a function that computes energies and forces, and the atomic numbers that it assumes for i-PI's atoms.
 
     Parameters
     ----------
     model : str
-        A run folder (its improved model), a model folder or file, or ``tblite:`` and ``ase:`` as in
-        `reference_calculator`.
+        A model or a calculator, as `ase_flatten.models.resolver.resolve` reads it.
     structure : str or Path, optional
-        A file with the molecule, in i-PI's order of atoms; needed where the model does not know its elements.
+        A file with the molecule, in i-PI's order of atoms; needed by a model that does not know its elements.
 
     Raises
     ------
     InputError
-        No such model, no structure, or two that do not fit. From the answer: the model has failed.
+        No such model, no structure, or a structure of another molecule than the model's.
+    BackendError
+        From the answer: the model has failed.
     """
-    numbers = None if structure is None else _numbers(structure)
-    if is_reference(model):
-        if numbers is None:
-            raise InputError(f"expected the molecule's elements for {model}, found none; name them with --structure")
-        atoms = Atoms(numbers, calculator=reference_calculator(model))
+    named = resolve(model)
+    numbers = named.numbers if structure is None else _numbers(structure)
+    if numbers is None:
+        raise InputError(f"expected the molecule's elements for {model}, found none; name them with --structure")
+    if named.predicts_batches:
+        calculator = FlattenedCalculator(named, numbers=numbers)
 
-        def answer(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-            energies, forces = np.empty(len(positions)), np.empty(positions.shape)
-            for row, configuration in enumerate(positions):
-                atoms.positions = configuration
-                energies[row], forces[row] = atoms.get_potential_energy(), atoms.get_forces()
-            return energies, forces
+        def predict(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+            prediction = calculator.predict(positions)
+            return prediction.energies, prediction.forces
 
-        return _checked(answer), numbers
-    calculator = load_calculator(model)
-    if numbers is not None:
-        calculator.set_atoms(Atoms(numbers))
+        return _checked(predict), numbers
+    atoms = Atoms(numbers, calculator=load_calculator(named))
 
-    def predict(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        prediction = calculator.predict(positions)
-        return prediction.energies, prediction.forces
+    def answer(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        energies, forces = np.empty(len(positions)), np.empty(positions.shape)
+        for row, configuration in enumerate(positions):
+            atoms.positions = configuration
+            energies[row], forces[row] = atoms.get_potential_energy(), atoms.get_forces()
+        return energies, forces
 
-    return _checked(predict), calculator.model.numbers
+    return _checked(answer), numbers
 
 
 def _checked(answer: Answer) -> Answer:
-    """Turn what a model does far from all it knows into one sentence: i-PI has no word for it."""
+    """Raise BackendError where the model fails or returns no numbers: i-PI's protocol has no message for it."""
 
     def checked(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         try:
             with np.errstate(all="ignore"):
                 energies, forces = answer(positions)
         except MODEL_ERRORS as error:
-            raise InputError(
-                f"the model failed on a configuration of i-PI's: {error}; look at its last frame"
+            raise BackendError(
+                f"the model failed on a configuration from i-PI: {error}; look at its last frame"
             ) from error
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
-            raise InputError(
-                "expected numbers from the model, found energies or forces that are none; look at i-PI's last frame"
+            raise BackendError(
+                "expected finite energies and forces from the model, found others; look at i-PI's last frame"
             )
         return energies, forces
 

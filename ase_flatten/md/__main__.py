@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ase_flatten.md.engines import ENGINES
 from ase_flatten.md.protocol import THERMOSTATS, Protocol
-from ase_flatten.models.reference_methods import is_reference
 from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, keeping
 
 STARTS = ("clusters", "worst", "minimum")
 
@@ -25,11 +24,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--models",
         nargs="+",
-        type=_model,
-        metavar="DIR",
-        help="model folders, tblite:METHOD or ase:module:factory, instead of a run",
+        metavar="MODEL",
+        help="models instead of a run: model folders or files, schnetpack:FILE:UNIT, tblite:METHOD, ase:MODULE:FACTORY",
     )
-    what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
+    what.add_argument("--reference", help="also run this method, such as tblite:GFN2-xTB or ase:MODULE:FACTORY")
     what.add_argument("--reference-ps", type=float, help="its time at most, ps [as the models]")
     what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
@@ -80,11 +78,12 @@ def _run(given: argparse.Namespace) -> None:
         subject = Subject.of_models(given.models, given.out or Path("runs/md"))
     else:
         subject = Subject.of_run(open_run(given.run), start=given.start)
-    summaries = validate(
-        subject, given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
-        reference=given.reference, reference_ps=given.reference_ps, seed=given.seed, resume=given.resume,
-        progress=console.progress(given.quiet),
-    )  # fmt: skip
+    with keeping(f"the trajectories up to now are kept below {subject.folder}; resume with the same command"):
+        summaries = validate(
+            subject, given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
+            reference=given.reference, reference_ps=given.reference_ps, seed=given.seed, resume=given.resume,
+            progress=console.progress(given.quiet),
+        )  # fmt: skip
     title = "Energies in kcal/mol above the data's lowest, drift of the total energy in kcal/mol/ps, lifetime in ps"
     console.table(title, HEADS, table(summaries))
     for summary in summaries:
@@ -96,10 +95,6 @@ def _run(given: argparse.Namespace) -> None:
         verdict_of(summary) == STABLE for summary in summaries if summary["model"] == "improved"
     ):
         sys.exit(1)
-
-
-def _model(text: str) -> str | Path:
-    return text if is_reference(text) else Path(text)
 
 
 def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:

@@ -18,8 +18,7 @@ from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.dynamics import discard_rest, run_md
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.models.model_folder import CARD, load_model, read_card
-from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray
@@ -40,7 +39,7 @@ class Subject:
     Parameters
     ----------
     models : dict
-        Model folders, or specs of ASE calculators as in `reference_calculator`, by their names in tables.
+        Models and calculators as `resolve` reads them, by their names in tables.
     known : dict
         What is known of the molecule, as `Run.reference`.
     positions : (n, n_atoms, 3) array, Å
@@ -93,36 +92,32 @@ class Subject:
 
     @classmethod
     def of_models(cls, models: Sequence[str | Path], out: Path) -> "Subject":
-        """Take model folders, and ASE calculators as in `reference_calculator`, for one molecule.
+        """Take models and calculators for one molecule, as `resolve` reads them.
 
-        Starts, bonds and the range of energies are those of the first folder's training.
+        Starts, bonds and the range of energies are those of the training of the first model folder.
 
         Raises
         ------
         InputError
-            No model folder, or models of different molecules.
+            No model folder with training geometries, or models of different molecules.
         """
-        named: dict[str, str | Path] = {}
-        for model in models:
-            name = model.replace(":", "-") if isinstance(model, str) else model.name
-            if name in named and isinstance(model, Path):
-                name = f"{model.parent.name}-{name}"
+        named: dict[str, NamedCalculator] = {}
+        for model in map(resolve, models):
+            name = model.name
+            if name in named and model.path is not None:
+                name = f"{model.path.absolute().parent.name}-{name}"
             named[name] = model
-        saved = {name: load_model(model) for name, model in named.items() if isinstance(model, Path)}
-        if not saved:
+        first = next((model.saved for model in named.values() if len(model.training_positions)), None)
+        if first is None:
             raise InputError("expected a model folder among --models, to start from its training geometries; add one")
-        first = next(iter(saved.values()))
-        for name, other in saved.items():
-            if not np.array_equal(other.model.numbers, first.model.numbers):
-                raise InputError(f"expected models of one molecule, found another one in {named[name]}; leave it out")
+        for model in named.values():
+            if model.numbers is not None and not np.array_equal(model.numbers, first.model.numbers):
+                raise InputError(f"expected models of one molecule, found another one in {model.spec}; leave it out")
         positions = first.training_positions
-        if not len(positions):
-            raise InputError(
-                "expected a model folder with training geometries to start from, found none in the first one"
-            )
         energies = first.model.predict(positions).energies
         known = {**KnownMolecule.of_frames(first.model.numbers, positions, energies).arrays, "energies": energies}
-        return cls(named, known, _lower_half(positions, energies), out)
+        specs: dict[str, str | Path] = {name: model.path or model.spec for name, model in named.items()}
+        return cls(specs, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Return the start of each replica, evenly over the configurations, all of them more than once if need be."""
@@ -157,7 +152,7 @@ def validate(
     nve_ps : float
         Time to run each model without a thermostat besides, ps.
     reference : str, optional
-        An ASE calculator, as in `reference_calculator`.
+        A reference method, as `load_calculator` takes it.
     reference_ps : float, optional
         The longest time of its replicas, ps, since it may cost a thousand times as much as a model [as the models].
     resume : bool
@@ -177,7 +172,9 @@ def validate(
     _at_most(protocol, reference_ps)  # a time that makes no sense is refused before anything runs
     starts = subject.starts(protocol.n_replicas)
     models = {**subject.models, **({"reference": reference} if reference is not None else {})}
-    calculators = {name: _calculator(model) for name, model in models.items()}
+    named = {name: resolve(model) for name, model in models.items()}
+    numbers = subject.known["numbers"]
+    calculators = {name: load_calculator(model, numbers=numbers) for name, model in named.items()}
     first = next(iter(calculators))
     _check_time_step(calculators[first], starts, protocol, max(temperatures_K), first)
     summaries = []
@@ -196,12 +193,12 @@ def validate(
                     criteria=subject.criteria(plan.temperature_K),
                     engine=engine,
                     seed=seed,
-                    digest=_digest(model),
+                    digest=model.digest,
                     resume=resume,
                     until=until,
                     progress=progress,
                 )
-                for name, model in models.items()
+                for name, model in named.items()
             ]
 
         for step in at.look_steps:
@@ -263,14 +260,3 @@ def _at_most(protocol: Protocol, time_ps: float | None) -> Protocol:
 def _lower_half(positions: FloatArray, energies: FloatArray) -> FloatArray:
     order = np.argsort(energies, kind="stable")
     return positions[order[: max(1, len(order) // 2)]]
-
-
-def _calculator(model: str | Path) -> BaseCalculator:
-    return reference_calculator(model) if isinstance(model, str) else load_calculator(model)
-
-
-def _digest(model: str | Path) -> str:
-    if isinstance(model, str):
-        return model
-    folder = model if (model / CARD).is_file() else model / "improved"
-    return str(read_card(folder))

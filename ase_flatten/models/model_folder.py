@@ -13,11 +13,14 @@ from ase.data import chemical_symbols
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Family, Model, family
 from ase_flatten.utils.atomic_files import reading_npz, write_json, write_npz, writing_folder
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 FORMAT = 1
 CARD = "model.json"
+NATIVE_FILES = {".npz": "sgdml", ".pt": "schnet", ".xml": "gap"}
+"""The families whose native files can be named without their model folder, by the ending of the file."""
+
 TRAINING = "training.npz"
 
 
@@ -29,7 +32,7 @@ class SavedModel:
     ----------
     model : Model
     card : dict
-        The content of model.json; empty for a bare native file.
+        The content of model.json; of a bare native file, its family only.
     training_positions : (n_train, n_atoms, 3) array, Å
         The geometries that it was trained on; none for a bare native file.
     """
@@ -37,6 +40,11 @@ class SavedModel:
     model: Model
     card: dict[str, Any]
     training_positions: FloatArray
+
+    @property
+    def family(self) -> str:
+        """The name of the model family."""
+        return str(self.card["family"])
 
     @property
     def train_frames(self) -> IntArray:
@@ -65,7 +73,7 @@ def save_model(folder: Path, model: Model, made_by: Family, dataset: Dataset, tr
 
 
 def load_model(path: str | Path) -> SavedModel:
-    """Load a model from a run folder (its improved model), a model folder or an sGDML file.
+    """Load a model from a run folder (its improved model), a model folder or one of `NATIVE_FILES`.
 
     Raises
     ------
@@ -73,9 +81,16 @@ def load_model(path: str | Path) -> SavedModel:
         Nothing there, no model, or one of a later format.
     """
     path = Path(path)
-    if path.suffix == ".npz" and path.is_file():
-        bare = family("sgdml").load(path)
-        return SavedModel(bare, {}, np.empty((0, len(bare.numbers), 3)))
+    if path.is_file():
+        if path.suffix not in NATIVE_FILES:
+            kinds = ", ".join(f"{suffix} of {name}" for suffix, name in NATIVE_FILES.items())
+            raise InputError(
+                f"expected a model file ({kinds}), found {printable(path)}; "
+                "name what SchNetPack wrote as schnetpack:FILE:UNIT"
+            )
+        name = NATIVE_FILES[path.suffix]
+        bare = family(name).load(path)
+        return SavedModel(bare, {"family": name}, np.empty((0, len(bare.numbers), 3)))
     folder = next((folder for folder in (path, path / "improved") if (folder / CARD).is_file()), None)
     if folder is None:
         raise InputError(f"expected a run folder or a model folder, found no {CARD} in {path}; check the path")

@@ -1,11 +1,9 @@
-"""Outlier detection for any model, with its tables, its figure and the worst frames (Figures 2 and 4)."""
+"""Outlier detection: the errors of any model on each cluster, as tables, a figure and frames (Figures 2 and 4)."""
 
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,13 @@ from ase_flatten.clustering.clusters import Clustering, cluster, representatives
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import OutputUnits
-from ase_flatten.models import Model, family
-from ase_flatten.models.ase_model import ASEModel, ASEModelPool
-from ase_flatten.models.model_folder import load_model
-from ase_flatten.models.reference_methods import is_reference, reference_calculator
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.report.figures import plot_outliers
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, frame_errors
 from ase_flatten.selection.frame_selection import SelectionRule
 from ase_flatten.selection.sampled_errors import SubsetRule, complete, estimate_errors
 from ase_flatten.utils.atomic_files import write_json, write_npz, write_text
-from ase_flatten.utils.exceptions import InputError, not_installed
+from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 from ase_flatten.workflow.run_folder import CLUSTERS, Run, read_clusters, write_clusters
@@ -34,22 +29,22 @@ _DEPTH_IN_RUN = 3
 """Folders from a model file up to its run, RUN/steps/0003/model.npz, at most."""
 
 MAX_WORKERS = 8
-"""Processes for a calculator, where nobody says how many: each holds the calculator once more in memory."""
+"""Processes for a calculator, unless another number is given: each holds its own calculator in memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """Hold what `find_outliers` found.
+    """Errors of a model on each cluster of a data set.
 
     Parameters
     ----------
     errors : ClusterErrors
     n_frames : int
-        Frames that the errors are about; `errors.counts` says how many of them were predicted.
+        Frames that the errors describe; `errors.counts` says how many of them were predicted.
     stratum : str
         Which frames these are, in words.
     clusters_of : Path or None
-        The run folder or file that the clusters were read from; none where the data were clustered anew.
+        The run folder or file that the clusters were read from; None if the data were clustered anew.
     """
 
     errors: ClusterErrors
@@ -59,7 +54,7 @@ class Outliers:
 
     @property
     def how(self) -> str:
-        """Say in words how many of them were predicted, if not all were."""
+        """How many of the frames were predicted, in words; empty if all were."""
         n_predicted = int(self.errors.counts.sum())
         return "" if n_predicted == self.n_frames else f", estimated from {n_predicted} of them"
 
@@ -71,37 +66,36 @@ class Outliers:
 
 def find_outliers(
     dataset: Dataset,
-    spec: str,
+    spec: str | Path,
     folder: Path,
     *,
     n_worst: int,
     units: OutputUnits,
     seed: int = 0,
     subset: bool | None = None,
-    n_workers: int = 0,
+    executor: Executor | None = None,
     clusters: Path | None = None,
     progress: Progress = SILENT,
 ) -> Outliers:
-    """Measure a model on each cluster of the data and write what is found.
+    """Compute the errors of a model on each cluster of a data set, and write tables, a figure and the worst frames.
 
-    Frames that the model was trained on are left out where they are known; its validation frames count.
-    The clusters are those of `clusters`, or of the run on these very data that the model belongs to,
-    so that their numbers mean the same as there; without either the data are clustered anew.
+    Frames that the model was trained on are left out if they are known; its validation frames are included.
+    The clusters are those of `clusters`, or else those of the run that the model belongs to if that run is on the
+    same data, so that cluster numbers mean the same as there. Otherwise the data are clustered anew.
 
     Parameters
     ----------
-    spec : str
-        A run folder, a model folder, an sGDML file, ``schnetpack:FILE:UNIT`` for a model that SchNetPack wrote
-        with its energy unit, or an ASE calculator as in `reference_calculator`.
+    spec : str or Path
+        A model or a calculator, as `ase_flatten.models.resolver.resolve` reads it.
     folder : Path
         Gets errors.csv, errors.json, frame_errors.npz, clusters.npz, worst_frames.extxyz and the figure.
     subset : bool, optional
-        Whether to estimate the errors of the clusters on random frames of each, and to predict
-        all frames of the `n_worst` worst only. Without it, calculators and models of families
-        that are expensive are judged so.
-    n_workers : int
-        Processes for an ASE calculator, for which the calling script needs the guard
-        ``if __name__ == "__main__"``; without any, this process does the work.
+        Whether to estimate the error of each cluster on a random subset of its frames, and to predict all frames
+        of the `n_worst` worst clusters only. By default, ASE calculators and models of expensive families are
+        judged in this way.
+    executor : concurrent.futures.Executor, optional
+        Runs the calculations of an ASE calculator, such as `LocalExecutor`; without one, this process does.
+        The results are the same.
     clusters : Path, optional
         A run folder, or a clusters.npz.
 
@@ -110,24 +104,26 @@ def find_outliers(
     InputError
         No such model, or one of another molecule; clusters of other data.
     """
-    run = _run_of(spec, dataset)
+    named = resolve(spec)
+    run = _run_of(named, dataset)
     clusters_of = clusters or (run.folder if run else None)
     given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
-    with _model(spec, dataset, n_workers) as (model, train_frames, expensive):
-        frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-        clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
-        errors_of = partial(frame_errors, model, dataset, progress=progress)
-        found = estimate_errors(
-            errors_of, clustering, frames, factor=SelectionRule.factor,
-            rule=SubsetRule() if (expensive if subset is None else subset) else None,
-            rng=np.random.default_rng([seed, 1]),
-        )  # fmt: skip
-        worst = found.clusters.ascending[::-1][:n_worst]
-        found = complete(found, errors_of, clustering, frames, worst)
+    model = named.model(dataset.numbers, executor=executor)
+    train_frames = named.train_frames(dataset.digest)
+    frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
+    clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+    errors_of = partial(frame_errors, model, dataset, progress=progress)
+    found = estimate_errors(
+        errors_of, clustering, frames, factor=SelectionRule.factor,
+        rule=SubsetRule() if (named.expensive if subset is None else subset) else None,
+        rng=np.random.default_rng([seed, 1]),
+    )  # fmt: skip
+    worst = found.clusters.ascending[::-1][:n_worst]
+    found = complete(found, errors_of, clustering, frames, worst)
     of_frames, errors = found.errors, found.clusters
-    stratum = f"beside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
+    stratum = f"outside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
     if run:
-        stratum += f", the {len(run.splits.valid)} validation frames among them"
+        stratum += f", including the {len(run.splits.valid)} validation frames"
 
     middle_frames = representatives(clustering, dataset.pair_distances)
     write_clusters(folder / CLUSTERS, clustering, middle_frames)
@@ -138,10 +134,10 @@ def find_outliers(
     return Outliers(errors, len(frames), stratum, clusters_of)
 
 
-def _run_of(spec: str, dataset: Dataset) -> Run | None:
-    """Find the run on this very data set that a model belongs to: its folder, or one that holds the model."""
-    path = Path(spec)
-    if is_reference(spec) or not path.exists():
+def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:
+    """Find the run on this data set that a model belongs to: its own folder, or one of those above it."""
+    path = named.path
+    if path is None:
         return None
     for folder in (path, *path.resolve().parents[:_DEPTH_IN_RUN]):
         run = Run(folder)
@@ -151,12 +147,12 @@ def _run_of(spec: str, dataset: Dataset) -> Run | None:
 
 
 def _shortest(folder: Path) -> Path:
-    """Name a folder from where the user is, if it is below."""
+    """Return a path relative to the current folder if it lies below it."""
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
-    """Read the clusters of a run folder or a file; raise InputError where they are those of other data."""
+    """Read the clusters of a run folder or a file; raise InputError if they belong to other data."""
     file = path / CLUSTERS if path.is_dir() else path
     found = read_clusters(file)
     if len(found.labels) != dataset.n_frames:
@@ -170,45 +166,6 @@ def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
             "give a run on these data, or cluster them: ase-flatten cluster DATASET"
         )
     return found
-
-
-@contextmanager
-def _model(spec: str, dataset: Dataset, n_workers: int) -> Iterator[tuple[Model, IntArray, bool]]:
-    """Load a model, the frames of this very data set that it was trained on, and whether it is slow."""
-    none = np.empty(0, dtype=np.int64)
-    if is_reference(spec):
-        make = partial(reference_calculator, spec)
-        if n_workers:
-            with ASEModelPool(make, dataset.numbers, name=spec, n_workers=n_workers) as pool:
-                yield pool, none, True
-        else:
-            yield ASEModel(make(), dataset.numbers, name=spec), none, True
-        return
-    if spec.startswith("schnetpack:"):
-        yield _of_schnetpack(spec, dataset), none, False
-        return
-    if not Path(spec).exists():
-        raise InputError(f"expected a model, found no file or folder {spec}; check the path")
-    saved = load_model(spec)
-    same = saved.card.get("dataset_digest") == dataset.digest
-    expensive = family(saved.card.get("family", "sgdml")).expensive
-    yield saved.model, saved.train_frames if same else none, expensive
-
-
-def _of_schnetpack(spec: str, dataset: Dataset) -> Model:
-    """Load what SchNetPack has trained; its files do not tell the unit of energy."""
-    _, _, rest = spec.partition(":")
-    path, _, unit = rest.rpartition(":")
-    if not path:
-        raise InputError(
-            f"expected schnetpack:FILE:UNIT with the energy unit of the model, such as schnetpack:best_model:kcal/mol, "
-            f"found {spec!r}; name the unit that it was trained in"
-        )
-    try:
-        from ase_flatten.models.schnet import load_best_model
-    except ImportError as error:
-        raise not_installed(spec, "schnetpack", extra="schnet", error=error) from error
-    return load_best_model(Path(path), dataset.numbers, unit)
 
 
 def _write_tables(folder: Path, errors: ClusterErrors, units: OutputUnits) -> None:
@@ -257,7 +214,7 @@ def _write_frames(
     worst: IntArray,
     units: OutputUnits,
 ) -> None:
-    """Write the errors of all frames that were predicted, and the worst clusters' frames for `ase gui`."""
+    """Write the errors of all predicted frames, and the frames of the worst clusters for `ase gui`."""
     labels = clustering.labels[of_frames.frames]
     columns = {
         "force_rmse": of_frames.force_rmse * units.scale,

@@ -24,16 +24,17 @@ from ase.calculators.calculator import CalculatorError
 from ase.optimize import LBFGS
 from threadpoolctl import threadpool_limits
 
+from ase_flatten.calculators import load_calculator
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.bonds import count_fragments
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.engines.ipi_process import ipi_command
 from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep, draw_momenta
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.models.reference_methods import reference_calculator
+from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
 from ase_flatten.sampling.trajectory import WALKS, WalkError
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError, keeping
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -139,7 +140,7 @@ def sample(
     output : str or Path
         The data set to write, npz. It must not exist.
     calculator : str
-        See `reference_calculator`.
+        A reference method or a model; see `load_calculator`.
     frames, stride : int
         How many frames to keep, and every how many steps.
     equilibration_ps : float
@@ -161,35 +162,45 @@ def sample(
     ------
     InputError
         Settings that make no sense, a package that the calculator or the engine needs is
-        missing, a structure that cannot be read or is periodic, an output that exists, an
-        unfinished run with other settings, or a molecule that comes apart; in the last
-        case the frames before that stay in the partial folder.
+        missing, a structure that cannot be read or is periodic, an output that exists, or an
+        unfinished run with other settings.
+    BackendError
+        The calculator fails, or the molecule comes apart; the frames before that stay in the partial folder.
     """
     settings = SampleSettings(
         calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype, engine
     )
     atoms = read_structure(structure)
     settings.check(atoms)
-    reference_calculator(calculator)  # refuses a wrong one, and loads the libraries whose threads are limited
-    run = PartialRun(Path(output), atoms.numbers, _record(settings, atoms))
+    named = resolve(calculator)
+    load_calculator(named, numbers=atoms.numbers)  # so that its libraries are there for their threads to be limited
+    run = PartialRun(Path(output), atoms.numbers, _record(settings, named, atoms))
     with threadpool_limits(limits=1):
-        _run(run, atoms, settings, run.open(resume=resume), progress)
+        _run(run, atoms, settings, named, run.open(resume=resume), progress)
     return run.finish()
 
 
-def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State | None, progress: Progress) -> None:
+def _run(
+    run: PartialRun,
+    atoms: Atoms,
+    settings: SampleSettings,
+    named: NamedCalculator,
+    state: State | None,
+    progress: Progress,
+) -> None:
     """Go on from `state`, or from the structure, to the last step."""
     if state is None:
-        state = _start(atoms, settings)
+        state = _start(atoms, settings, named)
         run.save(state, [])
     pieces = _count_pieces(atoms.numbers, atoms.positions)
     with progress.task("sampling", settings.n_steps) as advance:
         advance(state.step)
         while state.step < settings.n_steps:
             done = state.step
-            state, chunk, failure = _run_chunk(atoms.numbers, settings, state, pieces=pieces)
+            with keeping(f"what was sampled before is kept in {run.folder}; resume with the same command"):
+                state, chunk, failure = _run_chunk(atoms.numbers, settings, named, state, pieces=pieces)
             if failure is not None:
-                raise InputError(
+                raise BackendError(
                     f"expected a molecule that stays whole at {settings.temperature_K:g} K, but after "
                     f"{state.step * settings.timestep_fs / 1000:.3f} ps {failure}; {run.keep(chunk)}; "
                     "sample at a lower temperature or with a shorter time step"
@@ -226,15 +237,15 @@ def read_structure(structure: str | Path) -> Atoms:
     return atoms
 
 
-def _start(atoms: Atoms, settings: SampleSettings) -> State:
+def _start(atoms: Atoms, settings: SampleSettings, named: NamedCalculator) -> State:
     """Relax the structure and draw the first momenta."""
     atoms = atoms.copy()
-    atoms.calc = reference_calculator(settings.calculator)
+    atoms.calc = load_calculator(named, numbers=atoms.numbers)
     try:
         with LBFGS(atoms, logfile=os.devnull) as optimizer:
             relaxed = optimizer.run(fmax=RELAXED_FORCE, steps=_RELAXATION_STEPS)
     except CalculatorError as error:
-        raise InputError(
+        raise BackendError(
             f"expected a structure that {settings.calculator} can relax, its calculation failed ({error}); "
             "check the structure"
         ) from error
@@ -247,12 +258,12 @@ def _start(atoms: Atoms, settings: SampleSettings) -> State:
 
 
 def _run_chunk(
-    numbers: IntArray, settings: SampleSettings, state: State, *, pieces: int
+    numbers: IntArray, settings: SampleSettings, named: NamedCalculator, state: State, *, pieces: int
 ) -> tuple[State, list[LabelledFrame], str | None]:
     """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
     chunk = settings.chunk(state.step)
     stop = state.step + chunk.n_steps
-    walk = WALKS[settings.engine](reference_calculator(settings.calculator), numbers, state, chunk)
+    walk = WALKS[settings.engine](load_calculator(named, numbers=numbers), numbers, state, chunk)
     frames: list[LabelledFrame] = []
     failure = None
     with closing(walk):
@@ -276,10 +287,13 @@ def _count_pieces(numbers: IntArray, positions: FloatArray) -> int:
     return int(count_fragments(numbers, pair_distances(positions[None]))[0])
 
 
-def _record(settings: SampleSettings, atoms: Atoms) -> dict[str, Any]:
+def _record(settings: SampleSettings, named: NamedCalculator, atoms: Atoms) -> dict[str, Any]:
     """Gather all that the frames depend on."""
     structure = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes() + atoms.positions.tobytes()).hexdigest()
-    return {**asdict(settings), "structure": structure, "versions": _versions(settings)}
+    record = {**asdict(settings), "structure": structure, "versions": _versions(settings)}
+    if named.digest != named.spec:  # a model, whose file may change under its name
+        record["model"] = hashlib.sha256(named.digest.encode()).hexdigest()
+    return record
 
 
 def _versions(settings: SampleSettings) -> dict[str, str]:

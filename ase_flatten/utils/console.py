@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.progress import SILENT, Advance, Progress
 
 INTERRUPTED = 130
@@ -164,7 +164,7 @@ def say(text: str) -> None:
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a user's mistake into one sentence and exit status 2, Ctrl-C into a hint and 130."""
+    """Turn a user's mistake into one sentence and exit status 2, a failed backend into one and 1, Ctrl-C into 130."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -173,6 +173,10 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             stderr.print(f"ase-flatten: {error}", markup=False, soft_wrap=True)
             raise typer.Exit(2) from None
+        except BackendError as error:
+            sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
+            stderr.print(f"ase-flatten: {sentences}", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from None
         except MemoryError:
             stderr.print("ase-flatten: there is not enough memory; use fewer frames or a machine with more")
             raise typer.Exit(2) from None

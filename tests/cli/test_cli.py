@@ -108,7 +108,7 @@ def test_train_report_and_errors(run, trained, water_file, tmp_path):
     status, out, _ = run("report")  # the newest run
     assert status == 0 and "runs/water/report.html" in out
     status, out, _ = run("errors", water_file, "runs/water", "--out", "e", "--units", "eV")
-    assert status == 0 and "over 401 frames beside the 15 training frames" in out and "eV/Å" in out
+    assert status == 0 and "over 401 frames outside the 15 training frames" in out and "eV/Å" in out
     assert "clusters of runs/water\n" in out
     rows = list(csv.DictReader((tmp_path / "e" / "errors.csv").read_text().splitlines()))
     rmse = [float(row["force_rmse"]) for row in rows[:-1]]
@@ -132,7 +132,7 @@ def test_errors_of_any_ase_calculator(run, water_file):
 def test_errors_from_subsets_say_so(run, trained, water_file, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.report.outliers.SubsetRule", lambda: SubsetRule(n_first=2, resolution=0.5))
     status, out, _ = run("errors", water_file, "runs/water", "--subset", "--out", "e")
-    assert status == 0 and "64 validation frames among them, estimated from" in out
+    assert status == 0 and "including the 64 validation frames, estimated from" in out
     *rows, total = csv.DictReader((tmp_path / "e" / "errors.csv").read_text().splitlines())
     assert int(total["population"]) == 416
     assert sum(int(row["n_frames"]) for row in rows) == int(total["n_frames"]) < 401

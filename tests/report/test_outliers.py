@@ -35,7 +35,7 @@ def test_a_model_of_a_run_is_judged_on_its_clusters(outliers_of, finished_run, m
     found, labels = outliers_of(finished_run.folder / model)
     assert np.array_equal(labels, finished_run.clustering.labels)
     assert found.clusters_of is not None and found.clusters_of.resolve() == finished_run.folder.resolve()
-    assert f"the {len(finished_run.splits.valid)} validation frames among them" in found.stratum
+    assert f"including the {len(finished_run.splits.valid)} validation frames" in found.stratum
 
 
 def test_on_other_data_they_are_clustered_anew(outliers_of, finished_run, other_water):

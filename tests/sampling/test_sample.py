@@ -20,12 +20,12 @@ from ase.io import write
 from conftest import ipi_of, remove_private
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from ase_flatten.calculators import load_calculator
 from ase_flatten.data.io import read_dataset
 from ase_flatten.md.integrators.langevin import LONGEST_TIMESTEP_FS
-from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.sampling import sample as sampling
 from ase_flatten.sampling.sample import read_structure, sample
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 SETTINGS = {"temperature_K": 400, "frames": 30, "stride": 4, "equilibration_ps": 0.02, "seed": 5}
@@ -91,20 +91,21 @@ def all_entries(path):
 @pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
 def test_tblite_is_found_by_its_method(method):
     atoms = molecule("H2O")
-    atoms.calc = reference_calculator(f"tblite:{method}")
+    atoms.calc = load_calculator(f"tblite:{method}")
     assert atoms.calc.parameters.method == method
     assert atoms.get_potential_energy() < -100
 
 
 def test_a_calculator_is_made_by_a_factory():
-    assert type(reference_calculator("ase:ase.calculators.emt:EMT")).__name__ == "EMT"
+    assert type(load_calculator("ase:ase.calculators.emt:EMT")).__name__ == "EMT"
 
 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("GFN2-xTB", "expected a calculator such as tblite:GFN2-xTB"),
-        ("tblite:", "expected a calculator such as tblite:GFN2-xTB"),
+        ("GFN2-xTB", "schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY, found 'GFN2-xTB'"),
+        ("mopac:PM7", "tblite:METHOD or ase:MODULE:FACTORY, found 'mopac:PM7'"),
+        ("tblite:", "must be one of GFN2-xTB, GFN1-xTB, got ''"),
         ("tblite:gfn2", "must be one of GFN2-xTB, GFN1-xTB, got 'gfn2'; did you mean GFN2-xTB"),
         ("ase:ase.calculators.emt", "name a module and a factory"),
         ("ase:no.such.module:make", "could not call it .No module named 'no'"),
@@ -115,13 +116,13 @@ def test_a_calculator_is_made_by_a_factory():
 )
 def test_specs_that_name_no_calculator_are_refused(spec, words):
     with pytest.raises(InputError, match=words):
-        reference_calculator(spec)
+        load_calculator(spec)
 
 
 def test_a_missing_tblite_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tblite.ase", None)
     with pytest.raises(InputError, match=r"pip install 'ase-flatten\[md\]'"):
-        reference_calculator("tblite:GFN2-xTB")
+        load_calculator("tblite:GFN2-xTB")
 
 
 # -- structures and settings
@@ -163,7 +164,7 @@ def test_structures_that_do_not_fit_are_refused(tmp_path):
         ({"equilibration_ps": math.inf}, "0 ps or longer"),
         ({"seed": -1}, "seed must be 0 or a positive"),
         ({"dtype": "float16"}, "float32 or float64"),
-        ({"calculator": "nothing"}, "expected a calculator"),
+        ({"calculator": "nothing"}, "tblite:METHOD or ase:MODULE:FACTORY, found 'nothing'"),
         ({"engine": "lammps"}, "engine must be one of ase, ipi, got 'lammps'"),
     ],
 )
@@ -221,7 +222,7 @@ def test_a_sample_is_a_data_set_with_its_settings(tmp_path):
         assert (archive["e_unit"], archive["r_unit"]) == ("kcal/mol", "Ang")
     # Labels are those of the method at the stored positions, up to its own convergence.
     atoms = dataset.atoms(17)
-    atoms.calc = reference_calculator("tblite:GFN2-xTB")
+    atoms.calc = load_calculator("tblite:GFN2-xTB")
     np.testing.assert_allclose(dataset.forces[17], atoms.get_forces(), atol=3e-3)
     assert dataset.energies[17] == pytest.approx(atoms.get_potential_energy(), abs=1e-5)
     masses = atoms.get_masses()
@@ -240,11 +241,11 @@ def test_float32_stores_the_same_frames_rounded(tmp_path):
 def test_libraries_run_on_one_thread(tmp_path, monkeypatch):
     threads = []
 
-    def watched(spec):
+    def watched(named, **options):
         threads.append({library["num_threads"] for library in threadpool_info()})
-        return reference_calculator(spec)
+        return load_calculator(named, **options)
 
-    monkeypatch.setattr(sampling, "reference_calculator", watched)
+    monkeypatch.setattr(sampling, "load_calculator", watched)
     with threadpool_limits(limits=2):
         sample("H2O", tmp_path / "water.npz", calculator=SPRINGS, **SETTINGS)
     assert all(found == {1} for found in threads[1:])
@@ -339,9 +340,9 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_result(tmp_path, monkeypa
 
     made = []
 
-    def interrupted(spec):
-        made.append(spec)
-        calculator = reference_calculator(spec)
+    def interrupted(named, **options):
+        made.append(named)
+        calculator = load_calculator(named, **options)
         if len(made) == 8:
             calculator.calculate = interrupt
         return calculator
@@ -350,7 +351,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_result(tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "reference_calculator", interrupted)
+        patch.setattr(sampling, "load_calculator", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sample("H2O", tmp_path / "water.npz", **settings)
     assert len(list((tmp_path / "water.npz.partial").glob("chunk-*.npz"))) == 6
@@ -402,14 +403,14 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
     module = sys.modules["test_sample"]
     monkeypatch.setattr(module, "TROUBLE", {"trouble": trouble, "after": 100})
     settings = {**SETTINGS, "calculator": "ase:test_sample:troubled"}
-    with pytest.raises(InputError, match=words) as raised:
+    with pytest.raises(BackendError, match=words) as raised:
         sample("H2O", tmp_path / "water.npz", **settings)
     assert "stays whole at 400 K, but after 0.0" in str(raised.value)
     assert not (tmp_path / "water.npz").exists()
     kept = read_dataset(tmp_path / "water.npz.partial" / "frames.npz")
     assert 5 < kept.n_frames < 30
     assert f"the {kept.n_frames} frames before that are in" in str(raised.value)
-    with pytest.raises(InputError) as again:
+    with pytest.raises(BackendError) as again:
         sample("H2O", tmp_path / "water.npz", **settings)
     assert str(again.value) == str(raised.value)
 
@@ -421,7 +422,7 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
 )
 def test_i_pi_is_stopped_where_a_molecule_falls_apart(tmp_path, monkeypatch, trouble, words):
     monkeypatch.setattr(sys.modules["test_sample"], "TROUBLE", {"trouble": trouble, "after": 100})
-    with pytest.raises(InputError, match=rf"stays whole at 400 K, but after 0\.0.*{words}"):
+    with pytest.raises(BackendError, match=rf"stays whole at 400 K, but after 0\.0.*{words}"):
         sample("H2O", tmp_path / "water.npz", calculator="ase:test_sample:troubled", engine="ipi", **SETTINGS)
     assert 5 < read_dataset(tmp_path / "water.npz.partial" / "frames.npz").n_frames < 30
 
@@ -429,10 +430,10 @@ def test_i_pi_is_stopped_where_a_molecule_falls_apart(tmp_path, monkeypatch, tro
 def test_a_molecule_that_falls_apart_at_once_leaves_no_frame(tmp_path, monkeypatch):
     module = sys.modules["test_sample"]
     monkeypatch.setattr(module, "TROUBLE", {"trouble": "raise", "after": 10})
-    with pytest.raises(InputError, match="no frame was sampled before that"):
+    with pytest.raises(BackendError, match="no frame was sampled before that"):
         sample("H2O", tmp_path / "water.npz", calculator="ase:test_sample:troubled", **SETTINGS)
     monkeypatch.setattr(module, "TROUBLE", {"trouble": "raise", "after": 0})
-    with pytest.raises(InputError, match="can relax, its calculation failed"):
+    with pytest.raises(BackendError, match="can relax, its calculation failed"):
         sample("H2O", tmp_path / "other.npz", calculator="ase:test_sample:troubled", **SETTINGS)
 
 
@@ -467,5 +468,5 @@ def test_the_example_was_sampled_as_its_readme_says():
     assert f"In {len(shared)} frames ({', '.join(map(str, shared))})" in readme
     for frame in (0, *shared[:2]):
         atoms = dataset.atoms(int(frame))
-        atoms.calc = reference_calculator("tblite:GFN2-xTB")
+        atoms.calc = load_calculator("tblite:GFN2-xTB")
         np.testing.assert_allclose(dataset.forces[frame], atoms.get_forces(), atol=3e-3)

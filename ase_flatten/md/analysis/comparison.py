@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_flatten.calculators import load_calculator
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.geometry.bonds import bonded_pairs
 from ase_flatten.geometry.distance_histograms import N_BINS, count_distances, distribution_error
@@ -22,7 +23,6 @@ from ase_flatten.md.analysis.time_series import known_or_none, timeseries
 from ase_flatten.md.criteria import kelvin_per_eV
 from ase_flatten.md.expected_energy import expected_energy
 from ase_flatten.md.saved_run import SavedRun, forces_of, positions_of, saved_runs
-from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.utils.atomic_files import write_json
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -139,7 +139,7 @@ def analyse(
         `Run.reference`, of which numbers and mean_pair_distances are needed; without the
         histograms of the data there are no distances to compare with.
     reference : str, optional
-        The method that made the data, as `reference_calculator` takes it: it gives the true errors of each
+        The method that made the data, as `load_calculator` takes it: it gives the true errors of each
         model on frames that it visited before it failed.
     looks : int
         How often the runs are looked at, as `decided` takes it.
@@ -186,7 +186,7 @@ def analyse(
                 for target, counts in targets.items()
                 if target != run.name
             },
-            "reference_errors": _reference_errors(run, reference, progress),
+            "reference_errors": _reference_errors(run, reference, known["numbers"], progress),
             "nve": _conservation(run),
         }
     comparison = {
@@ -314,7 +314,9 @@ def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]
     return targets
 
 
-def _reference_errors(run: SavedRun, reference: str | None, progress: Progress) -> dict[str, Any] | None:
+def _reference_errors(
+    run: SavedRun, reference: str | None, numbers: IntArray, progress: Progress
+) -> dict[str, Any] | None:
     """Ask the reference method, unless it has been asked: the answer goes when the model is run again."""
     path = run.folder / "reference_errors.json"
     content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -322,7 +324,8 @@ def _reference_errors(run: SavedRun, reference: str | None, progress: Progress) 
         return content
     n_replicas = run.summary["n_replicas"]
     frames = [frame for replica in range(n_replicas) for frame in run.frames(replica, max(2, N_CHECKED // n_replicas))]
-    errors = errors_along(reference_calculator(reference), frames, progress=progress, name=run.name)
+    calculator = load_calculator(reference, numbers=numbers)
+    errors = errors_along(calculator, frames, progress=progress, name=run.name)
     content = {"reference": reference, **errors}
     write_json(path, content)
     return content

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from ase_flatten.ipi.socket_protocol import connect, serve, unix_address
 from ase_flatten.md.engines.force_evaluation import Evaluate
 from ase_flatten.md.engines.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
-from ase_flatten.utils.exceptions import InputError, not_installed
+from ase_flatten.utils.exceptions import BackendError, not_installed
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 START_SECONDS = 120.0
@@ -66,7 +66,7 @@ class IPIProcess:
 
     Raises
     ------
-    InputError
+    BackendError
         From any method: i-PI has ended; with the last lines of its log.
     """
 
@@ -172,10 +172,10 @@ class IPIProcess:
         if self._process.poll() is not None:
             raise self._failure(f"it ended with status {self._process.returncode}")
 
-    def _failure(self, found: str) -> InputError:
+    def _failure(self, found: str) -> BackendError:
         lines = (self._folder / "log").read_text(encoding="utf-8", errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()][-_LOG_LINES:]
-        return InputError(
+        return BackendError(
             f"expected i-pi to integrate, found {found} (the end of its log: {' / '.join(said) or 'nothing'}); "
             "mend what it complains of, or go on from the last checkpoint with the same command"
         )

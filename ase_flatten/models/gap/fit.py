@@ -20,7 +20,7 @@ from ase.io import write
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, soap_dimensions, take_native
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,9 @@ def run_gap_fit(
     Raises
     ------
     InputError
-        `gap_fit` refuses, or needs more memory than there is.
+        `gap_fit` would need more memory than there is.
+    BackendError
+        `gap_fit` fails.
     """
     _check_memory(dataset, frames, settings)
     with tempfile.TemporaryDirectory(prefix="ase-flatten-") as name:
@@ -130,7 +132,7 @@ def _run(command: list[str], folder: Path) -> None:
     if status != 0 or not (folder / MODEL_FILE).is_file():
         output = (folder / LOG_FILE).read_text(encoding="utf-8")
         log.debug("gap_fit printed:\n%s", output)
-        raise InputError(
+        raise BackendError(
             f"expected gap_fit to fit a model, it ended with status {status}: {_reason(output)}; "
             "change the settings (--set NAME=VALUE) or the frames"
         )

@@ -13,10 +13,11 @@ from ase_flatten.models.gap.native import NativeFiles, read_native
 from ase_flatten.models.gap.quip import QUIPPotential
 from ase_flatten.models.gap.workers import predict_elsewhere
 from ase_flatten.utils.cores import n_cores
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.typing import FloatArray
 
 _FEW_FRAMES = 400
-"""Number of configurations that take about as long as starting other processes."""
+"""Predicting this many configurations takes about as long as starting other processes."""
 
 
 class GAPModel:
@@ -78,10 +79,10 @@ class GAPModel:
 
 
 def load_model_folder(folder: Path) -> GAPModel:
-    """Load a model from its folder.
+    """Load a model from its folder, or from its model.xml.
 
-    What the files say is checked first, then another process tries them: QUIP ends
-    the process that it runs in when it meets what it cannot read.
+    What the files say is checked first. Then another process tries them, since QUIP ends the process that it
+    runs in when it cannot read a file.
 
     Raises
     ------
@@ -91,5 +92,8 @@ def load_model_folder(folder: Path) -> GAPModel:
     files = read_native(folder)
     apart = np.zeros((1, len(files.numbers), 3))
     apart[0, :, 0] = 1.5 * np.arange(len(files.numbers))
-    predict_elsewhere(files, apart, 1)
+    try:
+        predict_elsewhere(files, apart, 1)
+    except BackendError as error:
+        raise InputError(str(error)) from error
     return GAPModel(files)

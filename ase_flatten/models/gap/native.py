@@ -57,14 +57,15 @@ class NativeFiles:
 
 
 def read_native(folder: Path) -> NativeFiles:
-    """Read the files of a model folder, and believe none of them.
+    """Read the files of a model folder, or of the folder of a model.xml, and check all that they say.
 
     Raises
     ------
     InputError
         A file is missing or damaged, or is not a GAP of this project.
     """
-    path = folder / MODEL_FILE
+    path = folder / MODEL_FILE if folder.is_dir() else folder
+    folder = path.parent
     try:
         text = path.read_bytes()
         contents = {MODEL_FILE: text}

@@ -24,7 +24,7 @@ from ase_flatten.models.schnet.native import read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
 from ase_flatten.models.schnet.training_plan import VALIDATION_INTERVAL, TrainingOutcome, TrainingPlan
 from ase_flatten.utils.atomic_files import writing
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.progress import SILENT, Progress
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,9 @@ def train(
     Raises
     ------
     InputError
-        A checkpoint that cannot be read, or a training that diverges.
+        A checkpoint that cannot be read.
+    BackendError
+        The training diverges.
     """
     module = _TrainingModule(network, train_set.to(device), valid_set.to(device), plan)
     if checkpoint is not None and checkpoint.is_file():
@@ -266,13 +268,13 @@ class _StateKeeper(pl.Callback):
         module: _TrainingModule = pl_module
         try:
             self._save_and_report(module)
-        except (InputError, KeyboardInterrupt) as error:  # Lightning would end the process on Ctrl-C
+        except (InputError, BackendError, KeyboardInterrupt) as error:  # Lightning would end the process on Ctrl-C
             self.interruption = error
         trainer.should_stop = self.interruption is not None or module.out_of_patience
 
     def _save_and_report(self, module: _TrainingModule) -> None:
         if not math.isfinite(module.rmse["force"]):
-            raise InputError(
+            raise BackendError(
                 f"the training diverged after {module.steps_done} steps: its validation error is not a number; "
                 f"try a learning_rate below {module.plan.learning_rate:g}"
             )

@@ -66,7 +66,7 @@ class SchNetTrainer(Trainer):
 
         Raises
         ------
-        InputError
+        BackendError
             The training diverges.
         """
         settings, n_steps, patience, continued = self._budget(dataset, frames, previous)

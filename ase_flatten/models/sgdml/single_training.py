@@ -16,7 +16,7 @@ from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, Training
 from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.predictor import Predictor
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class SingleTraining:
 
         Raises
         ------
-        InputError
+        BackendError
             The kernel matrix is not positive definite, however regularised.
         """
         available = available_bytes() + (grown_from.nbytes if grown_from else 0)
@@ -135,8 +135,8 @@ class SingleTraining:
             except np.linalg.LinAlgError as error:
                 raise self._hopeless(regularisation) from error
 
-    def _hopeless(self, regularisation: float) -> InputError:
-        return InputError(
+    def _hopeless(self, regularisation: float) -> BackendError:
+        return BackendError(
             f"expected a positive definite kernel matrix of {len(self.frames)} training frames, found none up to a "
             f"regularisation of {regularisation:g}; check the data for coincident atoms and values that are not finite"
         )

@@ -329,7 +329,7 @@ def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rn
     write_run(tmp_path / "default", rng)
     first = analyse(tmp_path, known(rng), reference="ase:test_comparison:springs")
     monkeypatch.setattr(
-        "ase_flatten.md.analysis.comparison.reference_calculator", lambda spec: pytest.fail("asked again")
+        "ase_flatten.md.analysis.comparison.load_calculator", lambda *_, **__: pytest.fail("asked again")
     )
     again = analyse(tmp_path, known(rng), reference="ase:test_comparison:springs")
     assert first["models"]["default"]["reference_errors"] == again["models"]["default"]["reference_errors"]

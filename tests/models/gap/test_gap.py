@@ -27,7 +27,7 @@ from ase_flatten.models.gap import model as gap_model
 from ase_flatten.models.model_folder import load_model, save_model
 from ase_flatten.selection.cluster_errors import frame_errors
 from ase_flatten.testing import check_calculator, check_model
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 
 needs("quippy", extra="gap")
 
@@ -98,10 +98,23 @@ class TestModel:
         np.testing.assert_allclose(elsewhere.forces, here.forces, atol=1e-10)
         assert children() == []
 
-    def test_a_quip_that_stops_is_told_of(self, model, water, monkeypatch):
-        monkeypatch.setattr(workers, "__name__", "ase_flatten.models.gap.nowhere")
-        with pytest.raises(InputError, match="QUIP stopped: ModuleNotFoundError"):
+    def test_a_quip_that_stops_is_told_of(self, model, water, saved, monkeypatch):
+        def stop(folder, numbers):
+            import os
+
+            (folder / "output-1").write_text("SYSTEM ABORT: no memory\n\n")
+            os._exit(1)
+
+        monkeypatch.setattr(workers, "_potential", stop)
+        with pytest.raises(BackendError, match="QUIP stopped: SYSTEM ABORT: no memory"):
             workers.predict_elsewhere(model.files, water.positions[:3], 2)
+
+        def refuse(files, positions, n_processes):
+            raise BackendError("QUIP stopped: SYSTEM ABORT")
+
+        monkeypatch.setattr(gap_model, "predict_elsewhere", refuse)  # a file that QUIP cannot read is the user's matter
+        with pytest.raises(InputError, match="QUIP stopped"):
+            load_model(saved)
         assert children() == []
 
     def test_atoms_that_are_nowhere_have_no_energy(self, model, water):
@@ -226,12 +239,12 @@ class TestGapFit:
     settings = asdict(GAPTrainer(**TINY))
 
     def test_what_quip_refuses_is_one_sentence(self, water):
-        with pytest.raises(InputError, match=r"it ended with status 1: SYSTEM ABORT: .*; change the settings"):
+        with pytest.raises(BackendError, match=r"it ended with status 1: SYSTEM ABORT: .*; change the settings"):
             fit.run_gap_fit(fit.find_gap_fit(), water, FRAMES, {**self.settings, "sparse_method": "X"}, 1)
 
     def test_status_0_without_a_model_is_no_success(self, water, tmp_path):
         silent = program(tmp_path / "gap_fit", "exit 0")
-        with pytest.raises(InputError, match="status 0: it does not say why"):
+        with pytest.raises(BackendError, match="status 0: it does not say why"):
             fit.run_gap_fit(silent, water, FRAMES, self.settings, 1)
 
     def test_too_little_memory_is_told_before(self, water, monkeypatch):
@@ -303,7 +316,7 @@ BOMB = '<!DOCTYPE GAP [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]
         (rewriting('numbers="8', 'numbers="800'), "atomic numbers"),
         (rewriting("settings='[^']*'", "settings='3'"), "settings are damaged"),
         (rewriting('"n_max"', '"other"'), "found others"),
-        (rewriting('signal_variance="[^"]*"', ""), "QUIP stopped: "),
+        (rewriting('signal_variance="[^"]*"', ""), "QUIP refuses it: "),
     ],
 )
 def test_damaged_folders_are_refused(saved, damage, message):

@@ -30,7 +30,7 @@ from ase_flatten.models.schnet.training_plan import VALIDATION_INTERVAL, Trainin
 from ase_flatten.selection.cluster_errors import frame_errors  # noqa: E402
 from ase_flatten.selection.flattening import Schedule  # noqa: E402
 from ase_flatten.testing import check_calculator, check_model  # noqa: E402
-from ase_flatten.utils.exceptions import InputError  # noqa: E402
+from ase_flatten.utils.exceptions import BackendError, InputError  # noqa: E402
 from ase_flatten.utils.progress import SILENT  # noqa: E402
 from ase_flatten.workflow.run_folder import RunSettings  # noqa: E402
 from ase_flatten.workflow.train_run import train  # noqa: E402
@@ -301,7 +301,7 @@ class TestTraining:
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
     def test_a_training_that_diverges_is_told_of(self, water):
         broken = replace(water, forces=water.forces * 1e30)
-        with pytest.raises(InputError, match=r"the training diverged after 250 steps.*try a learning_rate below"):
+        with pytest.raises(BackendError, match=r"the training diverged after 250 steps.*try a learning_rate below"):
             trained(broken, learning_rate=1.0)
 
     @pytest.mark.parametrize(

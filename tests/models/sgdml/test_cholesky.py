@@ -19,7 +19,7 @@ from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.sgdml_package import train as train_by_package
 from ase_flatten.models.sgdml.single_training import SingleTraining
 from ase_flatten.selection.flattening import Schedule
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.workflow.run_folder import RunSettings
 from ase_flatten.workflow.train_run import train
 
@@ -221,7 +221,7 @@ class TestTrainer:
         spoiled[4, 0] = np.nan
         dataset = water.take(np.arange(416))
         object.__setattr__(dataset, "positions", spoiled)
-        with pytest.raises(InputError, match="expected a positive definite kernel matrix of 10 training frames"):
+        with pytest.raises(BackendError, match="expected a positive definite kernel matrix of 10 training frames"):
             fit(dataset, np.arange(10), symmetries=False)
 
     def test_length_scales_are_compared_on_a_part_and_confirmed_on_the_whole(self, water, monkeypatch):
