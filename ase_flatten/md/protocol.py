@@ -8,10 +8,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from ase_flatten.md.integrators import INTEGRATORS
 from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep
 from ase_flatten.utils.exceptions import InputError, nearest
 
-THERMOSTATS = ("langevin", "svr", "nhc", "none")
+THERMOSTATS = tuple(INTEGRATORS)
 
 
 @dataclass(frozen=True)
