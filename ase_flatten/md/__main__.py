@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     from ase_flatten.md import load_protocol, verdict
     from ase_flatten.md.analysis.comparison import comparisons
-    from ase_flatten.md.analysis.stability import STABLE, verdict_of
     from ase_flatten.md.analysis.verdict import HEADS, table
-    from ase_flatten.md.validate import Subject, validate
+    from ase_flatten.md.results import STABLE
+    from ase_flatten.md.validate import Subject, Validation, validate
     from ase_flatten.workflow.run_folder import open_run
 
     console.set_up_logging(quiet=given.quiet, verbose=given.verbose)
@@ -80,21 +80,19 @@ def _run(given: argparse.Namespace) -> None:
         subject = Subject.of_models(given.models, given.out or Path("runs/md"))
     else:
         subject = Subject.of_run(open_run(given.run), start=given.start)
-    summaries = validate(
-        subject, given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
-        reference=given.reference, reference_ps=given.reference_ps, seed=given.seed, resume=given.resume,
-        progress=console.progress(given.quiet),
+    validation = Validation(
+        given.T or [300.0, 400.0], protocol, engine=given.engine, nve_ps=given.nve,
+        reference=given.reference, reference_ps=given.reference_ps, seed=given.seed,
     )  # fmt: skip
+    summaries = validate(subject, validation, resume=given.resume, progress=console.progress(given.quiet))
     title = "Energies in kcal/mol above the data's lowest, drift of the total energy in kcal/mol/ps, lifetime in ps"
     console.table(title, HEADS, table(summaries))
     for summary in summaries:
-        for reason in summary["reasons"]:
-            console.say(f"{summary['temperature_K']:g} K, {summary['model']}, {reason}")
+        for reason in summary.reasons:
+            console.say(f"{summary.temperature_K:g} K, {summary.model}, {reason}")
     console.say(verdict(summaries, comparisons(subject.folder)))
     console.say(f"energies, trajectories and figures: {subject.folder}")
-    if given.strict and not all(
-        verdict_of(summary) == STABLE for summary in summaries if summary["model"] == "improved"
-    ):
+    if given.strict and not all(summary.verdict == STABLE for summary in summaries if summary.model == "improved"):
         sys.exit(1)
 
 

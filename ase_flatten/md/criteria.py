@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from ase import units
@@ -17,6 +16,7 @@ from ase_flatten.geometry.bonds import bonded_pairs, count_fragments, radius_sum
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.engines import Frame
 from ase_flatten.md.expected_energy import ExpectedEnergy, expected_energy
+from ase_flatten.md.results import Limits
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 RULES = 2
@@ -140,19 +140,19 @@ class Criteria:
         )  # fmt: skip
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Limits:
         """The limits, for the settings in summary.json."""
-        return {
-            "rules": RULES,
-            "n_bond_graphs": len(self.graphs),
-            "stretch": STRETCH,
-            "closer": CLOSER,
-            "n_fragments": self.n_fragments,
-            "lowest_potential_eV": self.energy.low,
-            "highest_potential_eV": self.energy.high,
-            "lowest_window_mean_eV": None if math.isinf(self.energy.window_low) else self.energy.window_low,
-            "energy_source": "the range of the data" if self.energy.expected is None else self.energy.expected.source,
-        }
+        return Limits(
+            rules=RULES,
+            n_bond_graphs=len(self.graphs),
+            stretch=STRETCH,
+            closer=CLOSER,
+            n_fragments=self.n_fragments,
+            lowest_potential_eV=self.energy.low,
+            highest_potential_eV=self.energy.high,
+            lowest_window_mean_eV=None if math.isinf(self.energy.window_low) else self.energy.window_low,
+            energy_source="the range of the data" if self.energy.expected is None else self.energy.expected.source,
+        )
 
     @property
     def arrays(self) -> list[np.ndarray]:

@@ -4,11 +4,11 @@ Replicas that fail at a constant rate have exponential lifetimes: the number of 
 lived together is Poisson's.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, poisson
+
+from ase_flatten.md.results import Lifetime
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
@@ -17,25 +17,6 @@ POWER = 0.8
 
 MOST_FAILURES = 1000
 """Rates that so many failures do not tell apart are called alike."""
-
-
-@dataclass(frozen=True)
-class Lifetime:
-    """Hold the mean lifetime of a replica and its interval of 95 %.
-
-    Parameters
-    ----------
-    mean_ps : float or None
-        The time that all replicas lived together over the number of failures; None where none failed.
-    low_ps : float
-        0 where nothing was lived.
-    high_ps : float or None
-        None where none failed: there is no upper limit.
-    """
-
-    mean_ps: float | None
-    low_ps: float
-    high_ps: float | None
 
 
 def lifetime(n_failed: int, lived_ps: float) -> Lifetime:

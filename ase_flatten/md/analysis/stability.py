@@ -7,9 +7,8 @@ within the tolerance (a test of equivalence, Schuirmann, https://doi.org/10.1007
 the tolerance and beyond noise, and otherwise the run is too short to tell.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm
@@ -25,9 +24,8 @@ from ase_flatten.md.analysis.time_series import (
     total_energy,
 )
 from ase_flatten.md.expected_energy import ExpectedEnergy
+from ase_flatten.md.results import CANNOT_TELL, STABLE, UNSTABLE, Assessment, ExpectedPotential, Failure, Verdict
 from ase_flatten.utils.typing import FloatArray
-
-STABLE, UNSTABLE, CANNOT_TELL = "stable", "unstable", "cannot tell"
 
 SIGNIFICANT = 3.0
 """A deviation is significant beyond this many standard errors."""
@@ -56,9 +54,9 @@ REFERENCE_RUN = "the run of the reference method"
 
 @dataclass(frozen=True)
 class Finding:
-    """Say what one criterion tells about a run."""
+    """What one criterion says about a run."""
 
-    verdict: str
+    verdict: Verdict
     sentence: str
 
 
@@ -67,45 +65,31 @@ def summarize(
     potential: FloatArray,
     kinetic: FloatArray,
     *,
-    failures: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failure],
     zero_energy_eV: float,
     expected: ExpectedEnergy | None = None,
     thermostat: str = "langevin",
-) -> dict[str, Any]:
-    """Summarize a run for ``summary.json``; what cannot be told is None.
+) -> Assessment:
+    """Judge a run by its energies and its failures.
 
     Parameters
     ----------
     time_ps : (n,) array
     potential, kinetic : (n, n_replicas) arrays, eV
-    failures : sequence of mappings
-        replica, step, time_ps and reason of each.
+    failures : sequence of Failure
+    zero_energy_eV : float
+        The zero of the energies that are returned.
     expected : ExpectedEnergy, optional
         What the potential energy should be.
     thermostat : str
         Without one ("none") the energies have no distribution that they should follow.
-
-    Returns
-    -------
-    dict
-        n_failed; first_failure_ps, of recorded time, 0 for a replica lost in
-        equilibration; reasons, a sentence for each failed replica; failures,
-        the same as replica, step, time_ps and reason; lived_ps, of all replicas together; lifetime, by
-        `power.lifetime`. Then of the replicas that did not fail: equilibration_ps, the transient that is
-        left out of all that follows, None where it does not end; mean_total_energy,
-        kcal/mol, zero at `zero_energy_eV`, and standard_error, by `mean_error`; mean_potential_energy and
-        potential_error likewise; drift and drift_error of the total energy,
-        kcal/mol/ps, by `drift`; drift_tolerance, what the drift may add up to, kcal/mol; departed, the replicas
-        that are far from the expected energy in their second half; expected, the mean, std and error, kcal/mol,
-        zero at `zero_energy_eV`, and the source. At last verdict (stable, unstable or cannot tell), stable (true,
-        false or null for these) and why, the sentences that led to it.
 
     Raises
     ------
     InputError
         The package pymbar is missing.
     """
-    ends = {failure["replica"]: min(max(failure["time_ps"], 0.0), float(time_ps[-1])) for failure in failures}
+    ends = {failure.replica: min(max(failure.time_ps, 0.0), float(time_ps[-1])) for failure in failures}
     lived_ps = sum(ends.values()) + (potential.shape[1] - len(ends)) * float(time_ps[-1])
     whole = np.isfinite(potential + kinetic).all(axis=0)
     numbers = np.flatnonzero(whole)
@@ -118,51 +102,43 @@ def summarize(
     known = _in_kcal(expected, zero_energy_eV)
     thermal = float(kinetic[:, whole].std()) / KCAL_PER_MOL if whole.any() else float("nan")
     # Of what is not known of the potential energy: a harmonic one fluctuates as much as the kinetic energy.
-    potential_std = thermal if known is None else known["std"]
+    potential_std = thermal if known is None else known.std
     spread = float(np.hypot(thermal, potential_std))
-    statistics = {
-        "equilibration_ps": float(time_ps[n_transient]) if settled and total.size else None,
-        "mean_total_energy": _mean(total[kept]),
-        "standard_error": known_or_none(mean_error(total[kept])),
-        "mean_potential_energy": _mean(above[kept]),
-        "potential_error": known_or_none(mean_error(above[kept])),
-        "drift": known_or_none(slope),
-        "drift_error": known_or_none(slope_error),
-        "drift_tolerance": known_or_none(TOLERATED_DRIFT * spread),
-        "departed": _departed(numbers, above, known["mean"] if known else None, potential_std)
-        if thermostat != "none"
-        else [],
-        "expected": known,
-    }
+    assessed = Assessment(
+        n_failed=len(failures),
+        first_failure_ps=min((max(failure.time_ps, 0.0) for failure in failures), default=None),
+        reasons=tuple(f"replica {one.replica} after {one.time_ps:.3f} ps: {one.reason}" for one in failures),
+        failures=tuple(failures),
+        lived_ps=lived_ps,
+        lifetime=lifetime(len(failures), lived_ps),
+        equilibration_ps=float(time_ps[n_transient]) if settled and total.size else None,
+        mean_total_energy=_mean(total[kept]),
+        standard_error=known_or_none(mean_error(total[kept])),
+        mean_potential_energy=_mean(above[kept]),
+        potential_error=known_or_none(mean_error(above[kept])),
+        drift=known_or_none(slope),
+        drift_error=known_or_none(slope_error),
+        drift_tolerance=known_or_none(TOLERATED_DRIFT * spread),
+        departed=()
+        if thermostat == "none"
+        else _departed(numbers, above, None if known is None else known.mean, potential_std),
+        expected=known,
+        stable=None,
+    )
     findings = [
         _survival(len(failures), potential.shape[1], lived_ps),
-        *_settling(statistics, total, n_transient),
-        _drift(statistics, float(time_ps[-1] - time_ps[0])),
+        *_settling(assessed, total, n_transient),
+        _drift(assessed, float(time_ps[-1] - time_ps[0])),
     ]
     if thermostat != "none":
-        findings += [*_departures(statistics, potential.shape[1]), _mean_energy(statistics)]
+        findings += [*_departures(assessed, potential.shape[1]), _mean_energy(assessed)]
     verdict = _worst(findings)
-    return {
-        "n_failed": len(failures),
-        "first_failure_ps": min((max(failure["time_ps"], 0.0) for failure in failures), default=None),
-        "reasons": [
-            f"replica {failure['replica']} after {failure['time_ps']:.3f} ps: {failure['reason']}"
-            for failure in failures
-        ],
-        "failures": list(failures),
-        "lived_ps": lived_ps,
-        "lifetime": asdict(lifetime(len(failures), lived_ps)),
-        **statistics,
-        "verdict": verdict,
-        "stable": {STABLE: True, UNSTABLE: False}.get(verdict),
-        "why": [finding.sentence for finding in findings if finding.verdict == verdict],
-    }
-
-
-def verdict_of(summary: Mapping[str, Any]) -> str:
-    """Return the verdict of a summary, also of an old one that says only whether the run is stable."""
-    old = {True: STABLE, False: UNSTABLE, None: CANNOT_TELL}[summary["stable"]]
-    return str(summary.get("verdict", old))
+    return replace(
+        assessed,
+        verdict=verdict,
+        stable={STABLE: True, UNSTABLE: False}.get(verdict),
+        why=tuple(finding.sentence for finding in findings if finding.verdict == verdict),
+    )
 
 
 def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarray) -> ExpectedEnergy | None:
@@ -196,28 +172,28 @@ def _survival(n_failed: int, n_replicas: int, lived_ps: float) -> Finding:
     )
 
 
-def _settling(statistics: Mapping[str, Any], total: FloatArray, n_transient: int) -> list[Finding]:
+def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list[Finding]:
     """Object to a transient that does not end, or that leads nobody knows where."""
     if not total.size or n_transient == 0:
         return []
-    if statistics["equilibration_ps"] is None:
+    if assessed.equilibration_ps is None:
         return [Finding(CANNOT_TELL, "the total energy has not settled by the middle of the run: run it for longer")]
     change = total[n_transient:].mean() - total[:n_transient].mean()
-    if statistics["expected"] is None and abs(change) > statistics["drift_tolerance"]:
+    if assessed.expected is None and assessed.drift_tolerance is not None and abs(change) > assessed.drift_tolerance:
         moved = "fell" if change < 0 else "rose"
         return [
             Finding(
                 CANNOT_TELL,
                 f"the total energy {moved} by {abs(change):.2g} kcal/mol in the first "
-                f"{statistics['equilibration_ps']:.2g} ps, and nothing says whether it is right now: give --reference",
+                f"{assessed.equilibration_ps:.2g} ps, and nothing says whether it is right now: give --reference",
             )
         ]
     return []
 
 
-def _drift(statistics: Mapping[str, Any], duration_ps: float) -> Finding:
-    slope, error, tolerance = (statistics[key] for key in ("drift", "drift_error", "drift_tolerance"))
-    if slope is None or tolerance is None:
+def _drift(assessed: Assessment, duration_ps: float) -> Finding:
+    slope, error, tolerance = assessed.drift, assessed.drift_error, assessed.drift_tolerance
+    if slope is None or error is None or tolerance is None:
         return Finding(CANNOT_TELL, "the drift of the total energy is not known: too few records of whole replicas")
     change, noise = slope * duration_ps, error * duration_ps
     found = f"the total energy drifts by {plus_minus(change, noise)} kcal/mol over {duration_ps:.3g} ps"
@@ -229,16 +205,17 @@ def _drift(statistics: Mapping[str, Any], duration_ps: float) -> Finding:
     return Finding(CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {allowed}")
 
 
-def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> list[int]:
+def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> tuple[int, ...]:
     """Name the replicas whose potential energy in their second half is far from `centre`, or from their median."""
     if not above.size:
-        return []
+        return ()
     means = above[len(above) // 2 :].mean(axis=0)
-    return [int(k) for k in numbers[np.abs(means - (np.median(means) if centre is None else centre)) > DEPARTED * std]]
+    away = np.abs(means - (np.median(means) if centre is None else centre))
+    return tuple(int(replica) for replica in numbers[away > DEPARTED * std])
 
 
-def _departures(statistics: Mapping[str, Any], n_replicas: int) -> list[Finding]:
-    n_departed, expected = len(statistics["departed"]), statistics["expected"]
+def _departures(assessed: Assessment, n_replicas: int) -> list[Finding]:
+    n_departed, expected = len(assessed.departed), assessed.expected
     if n_departed == 0:
         return []
     found = (
@@ -246,20 +223,20 @@ def _departures(statistics: Mapping[str, Any], n_replicas: int) -> list[Finding]
         f"more than {DEPARTED:g} canonical standard deviations from that of "
     )
     if expected is not None:
-        return [Finding(UNSTABLE, f"{found}{expected['source']}")]
+        return [Finding(UNSTABLE, f"{found}{expected.source}")]
     return [Finding(CANNOT_TELL, f"{found}the others, and nothing says which is right: give --reference")]
 
 
-def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
-    if statistics["expected"] is None:
+def _mean_energy(assessed: Assessment) -> Finding:
+    mean, error, known = assessed.mean_potential_energy, assessed.potential_error, assessed.expected
+    if known is None:
         return Finding(STABLE, UNKNOWN_MEAN)
-    mean, error, known = (statistics[key] for key in ("mean_potential_energy", "potential_error", "expected"))
     if mean is None or error is None:
         return Finding(CANNOT_TELL, "the mean energy is not known: no replica lasted")
-    shift, noise = mean - known["mean"], float(np.hypot(error, known["error"]))
-    where = f"{'below' if shift < 0 else 'above'} that of {known['source']}"
+    shift, noise = mean - known.mean, float(np.hypot(error, known.error))
+    where = f"{'below' if shift < 0 else 'above'} that of {known.source}"
     found = f"its mean potential energy is {plus_minus(abs(shift), noise)[1:]} kcal/mol {where}"
-    tolerance = TOLERATED_SHIFT[known["source"] == REFERENCE_RUN] * known["std"]
+    tolerance = TOLERATED_SHIFT[known.source == REFERENCE_RUN] * known.std
     if abs(shift) + WITHIN * noise <= tolerance:
         return Finding(STABLE, f"{found}, within the {tolerance:.2g} kcal/mol that are tolerated")
     if abs(shift) > tolerance + SIGNIFICANT * noise:
@@ -270,24 +247,25 @@ def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
     )
 
 
-def _in_kcal(expected: ExpectedEnergy | None, zero_energy_eV: float) -> dict[str, Any] | None:
+def _in_kcal(expected: ExpectedEnergy | None, zero_energy_eV: float) -> ExpectedPotential | None:
     if expected is None:
         return None
-    return {
-        "mean": (expected.mean - zero_energy_eV) / KCAL_PER_MOL,
-        "std": expected.std / KCAL_PER_MOL,
-        "error": expected.error / KCAL_PER_MOL,
-        "source": expected.source,
-    }
+    return ExpectedPotential(
+        mean=(expected.mean - zero_energy_eV) / KCAL_PER_MOL,
+        std=expected.std / KCAL_PER_MOL,
+        error=expected.error / KCAL_PER_MOL,
+        source=expected.source,
+    )
 
 
 def _mean(series: FloatArray) -> float | None:
     return float(series.mean()) if series.size else None
 
 
-def _worst(findings: Sequence[Finding]) -> str:
+def _worst(findings: Sequence[Finding]) -> Verdict:
     found = {finding.verdict for finding in findings}
-    return next(verdict for verdict in (UNSTABLE, CANNOT_TELL, STABLE) if verdict in found)
+    worst_first: tuple[Verdict, ...] = (UNSTABLE, CANNOT_TELL, STABLE)
+    return next(verdict for verdict in worst_first if verdict in found)
 
 
 def plus_minus(value: float, error: float) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import t
 
 from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.md.results import Conservation
 from ase_flatten.utils.exceptions import not_installed
 from ase_flatten.utils.typing import FloatArray
 
@@ -186,30 +187,23 @@ def equilibration(series: FloatArray) -> int:
     return n_first if abs(change) > t.ppf(1 - _TRANSIENT_LEVEL / 2, freedom) * error else 0
 
 
-def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> dict[str, Any]:
-    """Tell how well a run without a thermostat keeps its energy, by the replicas that did not fail.
+def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> Conservation:
+    """Measure how well a run without a thermostat conserves its energy, by the replicas that did not fail.
 
     Parameters
     ----------
     potential, kinetic : (n, n_replicas) arrays, eV
-
-    Returns
-    -------
-    dict
-        drift and drift_error, of the total energy by `drift`, meV/atom/ps; ratio, what the drift
-        adds up to over the run as a part of the standard deviation of the kinetic energy;
-        conserved, whether that is below 1, mlipaudit's threshold. None for what cannot be told.
     """
     whole = np.isfinite(potential + kinetic).all(axis=0)
     slope, error = drift(time_ps, (potential + kinetic)[:, whole])
     spread = float(kinetic[:, whole].std(axis=0).mean()) if whole.any() else 0.0
     ratio = abs(slope) * float(time_ps[-1] - time_ps[0]) / spread if spread > 0 else float("nan")
-    return {
-        "drift": known_or_none(1000 * slope / n_atoms),
-        "drift_error": known_or_none(1000 * error / n_atoms),
-        "ratio": known_or_none(ratio),
-        "conserved": None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
-    }
+    return Conservation(
+        drift=known_or_none(1000 * slope / n_atoms),
+        drift_error=known_or_none(1000 * error / n_atoms),
+        ratio=known_or_none(ratio),
+        conserved=None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
+    )
 
 
 def timeseries() -> Any:
