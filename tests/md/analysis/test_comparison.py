@@ -307,7 +307,7 @@ def test_a_temperature_is_compared(tmp_path, rng):
         assert (at / f"{name}.png").stat().st_size > 10_000 and (at / f"{name}.pdf").stat().st_size > 5_000
     default, improved, reference = (comparison.models[name] for name in ("default", "improved", "reference"))
     assert (default.survival, improved.survival, improved.duration_ps) == (0, 1, 2.0)
-    assert comparison.log_rank.models == ["default", "improved"] and comparison.log_rank.p_value < 0.02
+    assert comparison.log_rank.models == ("default", "improved") and comparison.log_rank.p_value < 0.02
     # Nothing is told of temperatures where every replica failed.
     assert default.kinetic_temperature_K is default.configurational_temperature_K is default.n_effective is None
     assert improved.n_effective > 400
@@ -333,11 +333,11 @@ def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rn
         "ase_flatten.md.analysis.comparison.reference_calculator", lambda spec: pytest.fail("asked again")
     )
     again = analyse(tmp_path, known(rng), reference="ase:test_comparison:springs")
-    assert first["models"]["default"]["reference_errors"] == again["models"]["default"]["reference_errors"]
-    assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"]["n_frames"] == 40
-    assert first["log_rank"] is None
+    assert first.models["default"].reference_errors == again.models["default"].reference_errors
+    assert analyse(tmp_path, known(rng)).models["default"].reference_errors.n_frames == 40
+    assert first.log_rank is None
     (tmp_path / "default" / "reference_errors.json").unlink()
-    assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"] is None
+    assert analyse(tmp_path, known(rng)).models["default"].reference_errors is None
 
 
 def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_path, rng, monkeypatch):
@@ -346,14 +346,14 @@ def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_
     monkeypatch.setattr("ase_flatten.md.analysis.comparison.expected_energy", lambda known, temperature_K: of_data)
     write_run(tmp_path / "improved", rng)
     judged = judge(tmp_path, known(rng))["improved"]
-    assert judged.verdict == "unstable" and judged.departed == [0, 1, 2, 3]
+    assert judged.verdict == "unstable" and judged.departed == (0, 1, 2, 3)
     assert "below that of the data" in judged.why[-1]
     assert read_summary(tmp_path / "improved" / "summary.json") == judged
     write_run(tmp_path / "reference", rng)
     judged = judge(tmp_path, known(rng))
     assert judged["improved"].verdict == "stable", judged["improved"].why
-    assert judged["improved"].expected["source"] == REFERENCE_RUN and judged["reference"].expected is None
-    mean = judged["improved"].expected["mean"]
+    assert judged["improved"].expected.source == REFERENCE_RUN and judged["reference"].expected is None
+    mean = judged["improved"].expected.mean
     assert judged["improved"].expected_total == pytest.approx(mean + 3 * units.kB * 300 / KCAL_PER_MOL)
 
 
