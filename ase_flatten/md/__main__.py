@@ -20,45 +20,59 @@ def _parser() -> argparse.ArgumentParser:
         description="Run models in molecular dynamics and compare their stability.",
         epilog="Example: python -m ase_flatten.md runs/demo --T 300 400",
     )
-    what = parser.add_argument_group("what is run")
+    what = parser.add_argument_group("models")
     what.add_argument("run", nargs="?", type=Path, help="the run folder [the newest below runs/]")
     what.add_argument(
         "--models",
         nargs="+",
         type=_model,
         metavar="DIR",
-        help="model folders, tblite:METHOD or ase:module:factory, instead of a run",
+        help="model folders, tblite:METHOD or ase:module:factory, in place of a run",
     )
-    what.add_argument("--reference", help="also run this method: tblite:GFN2-xTB or ase:module:factory")
-    what.add_argument("--reference-ps", type=float, help="its time at most, ps [as the models]")
-    what.add_argument("--start", choices=STARTS, default=STARTS[0], help="from low clusters, the worst, or the minimum")
+    what.add_argument("--reference", help="also run this reference method: tblite:GFN2-xTB or ase:module:factory")
+    what.add_argument("--reference-ps", type=float, help="longest time of its replicas, ps [that of the models]")
+    what.add_argument(
+        "--start",
+        choices=STARTS,
+        default=STARTS[0],
+        help="start from low-energy clusters, the worst clusters, or the minimum [clusters]",
+    )
     what.add_argument("--out", type=Path, help="folder of the results of --models [runs/md]")
-    how = parser.add_argument_group("how (without these, as the protocol says)")
+    how = parser.add_argument_group("settings (by default those of the protocol)")
     how.add_argument(
-        "--protocol", default="quick", help="a TOML file or a name: quick; auto runs on until it is decided [quick]"
+        "--protocol",
+        default="quick",
+        help="a TOML file or the name of a protocol; auto runs until the verdict is decided [quick]",
     )
     how.add_argument("--T", nargs="+", type=float, metavar="K", help="temperatures, K [300 400]")
     how.add_argument("--timestep", type=float, help="time step, fs")
     length = how.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="steps of each replica")
-    length.add_argument("--ps", type=float, help="time of each replica, ps; with auto at most")
+    length.add_argument("--ps", type=float, help="time of each replica, ps; with auto the longest time")
     how.add_argument("--replicas", type=int, help="replicas of each model")
     how.add_argument("--friction", type=float, help="friction of the thermostat, 1/fs")
-    how.add_argument("--thermostat", choices=THERMOSTATS, help="from time zero on")
+    how.add_argument("--thermostat", choices=THERMOSTATS, help="thermostat after equilibration")
     how.add_argument(
-        "--nve", type=float, default=0.0, metavar="PS", help="run so long without a thermostat besides, ps"
+        "--nve", type=float, default=0.0, metavar="PS", help="also run without a thermostat for this time, ps"
     )
-    how.add_argument("--engine", choices=list(ENGINES), default="batched", help="what integrates [batched]")
+    how.add_argument(
+        "--engine",
+        choices=list(ENGINES),
+        default="batched",
+        help="program that integrates the equations of motion [batched]",
+    )
     how.add_argument("--seed", type=int, default=0, help="seed of velocities and noise [0]")
-    parser.add_argument("--no-resume", action="store_false", dest="resume", help="begin anew what was stopped")
-    parser.add_argument("--resume", action="store_true", default=True, help="go on with what was stopped [it does]")
+    parser.add_argument(
+        "--no-resume", action="store_false", dest="resume", help="restart interrupted runs from the beginning"
+    )
+    parser.add_argument("--resume", action="store_true", default=True, help="resume interrupted runs [default]")
     parser.add_argument(
         "--strict",
         action="store_true",
         help="exit with 1 unless the improved model's verdict is stable",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show results and errors only")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show more of what is done")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show more messages")
     return parser
 
 
@@ -76,7 +90,7 @@ def _run(given: argparse.Namespace) -> None:
         raise InputError("expected --reference METHOD with --reference-ps, found none; name the method")
     if given.models:
         if given.run is not None or given.start != "clusters":
-            raise InputError("expected a run or --models, which start from their training geometries, got more; choose")
+            raise InputError("expected either a run, or --models without --start, got both; choose one")
         subject = Subject.of_models(given.models, given.out or Path("runs/md"))
     else:
         subject = Subject.of_run(open_run(given.run), start=given.start)
@@ -90,6 +104,11 @@ def _run(given: argparse.Namespace) -> None:
     for summary in summaries:
         for reason in summary.reasons:
             console.say(f"{summary.temperature_K:g} K, {summary.model}, {reason}")
+        if summary.outside_training is not None:
+            console.say(
+                f"{summary.temperature_K:g} K, {summary.model}: {summary.outside_training:.0%} of the frames lie "
+                "outside the training geometries"
+            )
     console.say(verdict(summaries, comparisons(subject.folder)))
     console.say(f"energies, trajectories and figures: {subject.folder}")
     if given.strict and not all(summary.verdict == STABLE for summary in summaries if summary.model == "improved"):
@@ -101,7 +120,7 @@ def _model(text: str) -> str | Path:
 
 
 def _changed(protocol: Protocol, given: argparse.Namespace) -> Protocol:
-    """Change a protocol by what was given."""
+    """Return the protocol with the settings that were given."""
     options = {
         "timestep_fs": given.timestep, "n_steps": given.steps, "n_replicas": given.replicas,
         "friction_per_fs": given.friction, "thermostat": given.thermostat,

@@ -1,4 +1,4 @@
-"""Run a model in molecular dynamics and write down what it did.
+"""Run a model in molecular dynamics and write the results.
 
 A model's folder, such as ``RUN/md/400K/improved``, holds
 
@@ -7,10 +7,10 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
     unphysical frame on; temperature_K, the thermostat's; kinetic_temperature_K (n, n_replicas).
 ``replica-00.traj``, ...
     Frames of each replica: every record, or a thousand that are evenly spread, and in either case the unphysical one
-    that ended it and the records before it, by `kept_records`.
+    that ended it and the records before it (see `kept_records`).
 ``summary.json``
-    The verdict on the run, a `ase_flatten.md.results.Summary`.
-    `ase_flatten.md.analysis.comparison.judge` writes it again when more is known of what the energy should be.
+    The verdict on the run, an `ase_flatten.md.results.Summary`. `ase_flatten.md.analysis.comparison.judge` writes it
+    again when more is known of the expected energy.
 """
 
 import shutil
@@ -86,7 +86,7 @@ class Plan:
         if len(self.start) != self.protocol.n_replicas:
             raise InputError(
                 f"expected a start for each of {self.protocol.n_replicas} replicas, found {len(self.start)}; "
-                "give as many"
+                "give one for each"
             )
         for atoms in self.start:
             if atoms.pbc.any():
@@ -129,7 +129,7 @@ def run_md(
 ) -> Summary:
     """Run molecular dynamics of every replica and write the folder, whole or not at all.
 
-    A replica ends at its first unphysical frame; the others go on. A folder that was
+    A replica ends at its first unphysical frame; the others continue. A folder that was
     finished with the same plan is not run again, an unfinished run is resumed.
 
     Parameters
@@ -142,7 +142,7 @@ def run_md(
         Whether an unfinished run of the same plan is resumed, or begins anew.
     until : int, optional
         The step to stop at for a look, a multiple of the protocol's interval: the folder is written as after a run of
-        that length, and a later call goes on from there, unless `discard_rest` says that none will.
+        that length, and a later call continues from there, unless `discard_rest` was called.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def run_md(
 
 
 def discard_rest(folder: str | Path) -> None:
-    """Remove what a run that was stopped for a look would go on from."""
+    """Remove the checkpoints from which a run that was stopped for a look would continue."""
     shutil.rmtree(_partial(Path(folder)), ignore_errors=True)
 
 

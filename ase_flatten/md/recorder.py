@@ -1,4 +1,4 @@
-"""What a run has recorded so far: kept in chunks beside the folder that it will become."""
+"""The frames of a run that is under way, kept in a folder beside the one that it will become."""
 
 import shutil
 from collections import deque
@@ -33,14 +33,14 @@ from ase_flatten.utils.typing import FloatArray
 
 
 class Recorder:
-    """Take frames, judge them, and keep them in chunks of a folder that survives the process.
+    """Judge frames and keep them in chunks, in a folder that survives the process.
 
     Parameters
     ----------
     folder : Path
         Of the unfinished run.
     settings : Settings
-        All that the frames depend on; chunks of other settings are thrown away.
+        All that the frames depend on; chunks of other settings are discarded.
     protocol : Protocol
     criteria : Criteria
 
@@ -93,7 +93,7 @@ class Recorder:
 
     @property
     def steps_to_next(self) -> int:
-        """Steps to the next frame that is due; time zero is always one."""
+        """Steps to the next frame; there is always one at time zero."""
         return self.protocol.interval - self.step % self.protocol.interval
 
     @property
@@ -102,7 +102,7 @@ class Recorder:
         return self.step + self.steps_to_next > self.protocol.n_steps or not self.alive.any()
 
     def take(self, frame: Frame) -> None:
-        """Judge a frame, and keep it from time zero on."""
+        """Judge a frame, and keep it unless it belongs to equilibration."""
         self.step = frame.step
         kept = self.alive.copy()
         reasons = self.criteria.unphysical(frame, self.alive)

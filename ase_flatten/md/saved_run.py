@@ -1,4 +1,4 @@
-"""What `run_md` has left of a model: read for the analysis."""
+"""Runs that `run_md` has written, read for the analysis."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property

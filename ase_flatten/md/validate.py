@@ -28,21 +28,21 @@ from ase_flatten.workflow.run_folder import Run
 log = logging.getLogger(__name__)
 
 LARGEST_FLUCTUATION = 0.1
-"""Of the total energy without a thermostat, as a share of the kinetic energy's: with more the time step is too long."""
+"""Of the total energy without a thermostat, relative to that of the kinetic energy; above it, a warning is logged."""
 
 _CHECKED_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Hold what is compared.
+    """Models that are compared, and what is known of their molecule.
 
     Parameters
     ----------
     models : dict
         Model folders, or specs of ASE calculators as in `reference_calculator`, by their names in tables.
     known : dict
-        What is known of the molecule, as `Run.reference`.
+        As `Run.reference`.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -65,7 +65,7 @@ class Subject:
         Parameters
         ----------
         start : str
-            clusters: representatives of the broad clusters, from the lowest in energy on, the lower half;
+            clusters: representatives of the broad clusters, the half that is lowest in energy;
             worst: those of the clusters that the default model is worst on; minimum: the lowest frame of the data.
 
         Raises
@@ -80,7 +80,7 @@ class Subject:
             if not (run.folder / name).is_dir():
                 raise InputError(
                     f"expected a finished run, found no {name} model in {run.folder}; "
-                    "finish it with: ase-flatten train --resume"
+                    "resume it with: ase-flatten train --resume"
                 )
         if start == "minimum":
             positions = known["lowest_positions"][None]
@@ -125,7 +125,7 @@ class Subject:
         return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
-        """Return the start of each replica, evenly over the configurations, all of them more than once if need be."""
+        """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
         return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
@@ -140,15 +140,16 @@ class Validation:
     temperatures_K : sequence of float
     protocol : Protocol
         Its temperature gives way to each of `temperatures_K`. With several looks, all models run to one of them
-        before any goes on to the next.
+        before any continues to the next.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     nve_ps : float
-        Time to run each model without a thermostat besides, ps.
+        Time to also run each model without a thermostat, ps.
     reference : str, optional
         An ASE calculator, as in `reference_calculator`.
     reference_ps : float, optional
-        The longest time of its replicas, ps, since it may cost a thousand times as much as a model [as the models].
+        The longest time of its replicas, ps, since it may cost a thousand times as much as a model; by default that of
+        the models.
     seed : int
         Of velocities and noise.
     """
@@ -206,7 +207,7 @@ class _Models:
 def validate(
     subject: Subject, validation: Validation, *, resume: bool = True, progress: Progress = SILENT
 ) -> list[Summary]:
-    """Run all models, and the reference method where it is named; write down and draw what they do.
+    """Run all models, and the reference method where it is named; write and plot the results.
 
     Parameters
     ----------
@@ -263,7 +264,7 @@ def _at(models: _Models, temperature_K: float, *, resume: bool) -> list[Summary]
 
 
 def energy_fluctuation(calculator: BaseCalculator, start: Sequence[Atoms], protocol: Protocol, *, seed: int) -> float:
-    """Measure how much the total energy fluctuates without a thermostat, as a share of the kinetic energy's.
+    """Measure the fluctuation of the total energy without a thermostat, relative to that of the kinetic energy.
 
     The standard deviation of each, about a straight line, over 200 steps from the first starts; the median over
     these. It falls fourfold when the time step is halved.
@@ -282,15 +283,19 @@ def energy_fluctuation(calculator: BaseCalculator, start: Sequence[Atoms], proto
 
 
 def _check_time_step(models: _Models) -> None:
-    """Warn of a time step that a short piece without a thermostat shows to be too long."""
+    """Warn if a short run without a thermostat shows that the time step is too long."""
     name, calculator = next(iter(models.calculators.items()))
     hottest = max(models.validation.temperatures_K)
     protocol = replace(models.validation.protocol, temperature_K=float(hottest))
     share = energy_fluctuation(calculator, models.starts, protocol, seed=0)
-    log.info("time-step check: the total energy of %s fluctuates by %.3g of the kinetic energy's", name, share)
+    log.info(
+        "time-step check: the fluctuation of the total energy of %s is %.3g times that of the kinetic energy",
+        name,
+        share,
+    )
     if not share <= LARGEST_FLUCTUATION:
         log.warning(
-            "without a thermostat the total energy of %s fluctuates by %.2g of the kinetic energy's fluctuation "
+            "without a thermostat, the fluctuation of the total energy of %s is %.2g times that of the kinetic energy "
             "(more than %g): a time step shorter than %g fs may be needed, or the model is not smooth",
             name, share, LARGEST_FLUCTUATION, protocol.timestep_fs,
         )  # fmt: skip

@@ -190,5 +190,5 @@ def test_a_replica_that_has_sunk_is_found_by_its_average(salicylic, rng, tmp_pat
         recorder.take(replace(frame, step=record * interval, potential=np.array([low, frame.potential[1]])))
     assert recorder.alive.tolist() == [False, True]
     assert recorder.failures[0].step == (n_window - 1) * interval
-    assert "below that of the data at" in recorder.failures[0].reason
-    assert "the model has sunk" in recorder.failures[0].reason
+    assert "averaged over the last 1 ps is" in recorder.failures[0].reason
+    assert "kcal/mol below the mean expected from the data at" in recorder.failures[0].reason

@@ -1,4 +1,4 @@
-"""Compare the models of one temperature: what their saved runs tell, apart from running them."""
+"""Comparison of the models at one temperature, from their saved runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,12 +40,12 @@ from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 N_CHECKED = 40
-"""Frames of a model that the reference method is asked about."""
+"""Frames of a model that are recomputed with the reference method."""
 
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """Hold histograms by `count_distances` of all pair distances and of the bond lengths.
+    """Histograms by `count_distances` of all pair distances and of the bond lengths.
 
     Parameters
     ----------
@@ -62,10 +62,10 @@ class Distances:
 
 
 def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summary]:
-    """Judge every model below the folder of a temperature by what its energy should be, now that all have run.
+    """Judge every model below the folder of a temperature by the energy that it should have.
 
-    The reference method's own run says that where there is one, else the data do, as `expected_energy` extrapolates
-    them. Each ``summary.json`` is written anew where that changes it.
+    That is the energy of the reference method's own run where there is one, else that of the data, as
+    `expected_energy` extrapolates it. Each ``summary.json`` that changes is written anew.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summ
 
 
 def decided(folder: str | Path, summaries: Mapping[str, Summary], *, looks: int, longest_ps: float) -> bool:
-    """Return whether a longer run would change what is known of the models and of their difference.
+    """Return whether the verdicts are final: a longer run would change neither them nor the comparison.
 
-    Nothing is left to find where every model is decided, and two models are both stable or differ in survival
-    beyond noise. A model is decided when it is unstable, or stable with so long a lifetime that most replicas
-    last for the longest time, with 95 % confidence.
+    That is so when every model is decided, and two models are both stable or differ significantly in
+    survival. A model is decided when it is unstable, or stable with so long a lifetime that, with 95 %
+    confidence, most replicas last for the longest time.
 
     Parameters
     ----------
@@ -142,11 +142,11 @@ def analyse(
     looks: int = 1,
     progress: Progress = SILENT,
 ) -> Comparison:
-    """Analyse what `run_md` has left below the folder of a temperature, such as ``RUN/md/400K``.
+    """Analyse the runs that `run_md` has written below the folder of a temperature, such as ``RUN/md/400K``.
 
     Writes ``survival`` and ``distances`` as png and pdf, ``comparison.json``, the ``summary.json`` of each
-    model by `judge`, and ``reference_errors.json`` into the folder of each model that the reference method is asked
-    about.
+    model by `judge`, and ``reference_errors.json`` into the folder of each model that is compared with the reference
+    method.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def analyse(
 
 
 def require_packages() -> None:
-    """Raise InputError where a package of the analysis is missing: better before the dynamics than after."""
+    """Raise InputError if a package of the analysis is missing: before the dynamics, not after."""
     lifelines()
     timeseries()
 
@@ -223,7 +223,7 @@ def comparisons(folder: str | Path) -> dict[float, Comparison]:
 
 
 def distance_error(counts: IntArray, reference: IntArray) -> DistanceError:
-    """Return the error of h(r) of all replicas together, and how far it is to be trusted.
+    """Return the error of h(r) of all replicas together, and its uncertainty.
 
     Parameters
     ----------
@@ -260,7 +260,7 @@ def lifetimes_of(run: SavedRun) -> Lifetimes:
 
 
 def _difference(runs: Sequence[SavedRun], looks: int) -> SurvivalTest | None:
-    """Test whether the two models beside the reference differ in survival, and what it takes to tell."""
+    """Test whether the two models beside the reference differ in survival, and how long a run would tell."""
     pair = [run for run in runs if run.name != "reference"]
     if len(pair) != 2:
         return None
@@ -322,7 +322,7 @@ def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]
 
 
 def _reference_errors(run: SavedRun, reference: str | None, progress: Progress) -> ReferenceErrors | None:
-    """Ask the reference method, unless it has been asked: the answer goes when the model is run again."""
+    """Compute errors against the reference method, or read those of this very run."""
     path = run.folder / "reference_errors.json"
     known = read_reference_errors(path) if path.exists() else None
     if reference is None or run.name == "reference" or (known is not None and known.reference == reference):

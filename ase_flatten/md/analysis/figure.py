@@ -31,8 +31,8 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
 
     Replicas are faint, the running average over all of them is bold, in a band of two standard
     errors; a cross on the average is where a replica failed. The average of a run that was shorter than
-    others goes on as a dashed line. The transient that is left out of means and drifts is grey, and the energy
-    that is expected, where it is known, a dotted line in a band of two standard errors.
+    others continues as a dashed line. The transient that is left out of means and drifts is grey; the expected
+    energy, where it is known, is a dotted line in a band of two standard errors.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def plot_distances(
     data: Mapping[str, IntArray],
     comparison: Comparison,
 ) -> list[Path]:
-    """Draw the distributions of bond lengths and of all pair distances, and what they differ by from the data's.
+    """Draw the distributions of bond lengths and of all pair distances, and their difference from that of the data.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def plot_distances(
 
 
 def _coloured(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Order names by those that have a colour of their own, and give each a colour."""
+    """Return the names, those with a colour of their own first, with the colour of each."""
     order = [name for name in COLOURS if name in names] + [name for name in names if name not in COLOURS]
     others = iter(_OTHER_COLOURS * len(order))
     return [(name, COLOURS.get(name) or next(others)) for name in order]
@@ -185,7 +185,7 @@ def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
 
 
 def _draw_expected(axes: Axes, summaries: list[Summary], end: float) -> None:
-    """Mark the longest transient that was left out, and what the total energy should be with two standard errors."""
+    """Mark the longest transient that was left out, and the expected total energy with two standard errors."""
     left_out = max((summary.equilibration_ps or 0.0 for summary in summaries), default=0.0)
     if left_out > 0:
         axes.axvspan(0, left_out, color="#bbbbbb", alpha=0.35, linewidth=0, zorder=0, label="transient, left out")

@@ -1,4 +1,4 @@
-"""Failure rates with exact intervals, and what a comparison of two of them can tell.
+"""Failure rates with exact intervals, and the power of a comparison of two of them.
 
 Replicas that fail at a constant rate have exponential lifetimes: the number of failures in the time that all replicas
 lived together is Poisson's.
@@ -16,7 +16,7 @@ POWER = 0.8
 """The probability with which a difference should be found."""
 
 MOST_FAILURES = 1000
-"""Rates that so many failures do not tell apart are called alike."""
+"""Rates that so many failures do not tell apart are treated as equal."""
 
 
 def lifetime(n_failed: int, lived_ps: float) -> Lifetime:

@@ -1,7 +1,7 @@
-"""Whether a run is stable: stable, unstable, or that the run cannot tell.
+"""The verdict on a run: stable, unstable, or cannot tell.
 
-A run is stable when no replica failed, its total energy does not drift, and its mean potential energy is what it
-should be. Each of these has a tolerance in units of the canonical standard deviation of the energy, which
+A run is stable when no replica failed, its total energy does not drift, and its mean potential energy is the
+expected one. Each of these has a tolerance in units of the canonical standard deviation of the energy, which
 is the scale on which an energy matters at that temperature. A quantity is fine when its confidence interval lies
 within the tolerance (a test of equivalence, Schuirmann, https://doi.org/10.1007/BF01068419), wrong when it is beyond
 the tolerance and beyond noise, and otherwise the run is too short to tell.
@@ -31,22 +31,23 @@ SIGNIFICANT = 3.0
 """A deviation is significant beyond this many standard errors."""
 
 WITHIN = float(norm.ppf(0.95))
-"""A deviation is within a tolerance when so many standard errors more are, too."""
+"""A deviation is within a tolerance if it still is with so many standard errors added to it."""
 
 TOLERATED_DRIFT = 1.0
-"""What a drift may add up to over a run, in canonical standard deviations of the total energy."""
+"""The largest drift over a run, in canonical standard deviations of the total energy."""
 
 TOLERATED_SHIFT = {True: 0.5, False: 1.0}
-"""What the mean potential energy may be off, in its canonical standard deviations: by a run of the reference method,
-or by what the data of another temperature say."""
+"""The largest deviation of the mean potential energy, in its canonical standard deviations: from a run of the reference
+method, or from an extrapolation of the data to the temperature."""
 
 DEPARTED = 3.0
-"""A replica whose mean over the second half of its run is off by more, in canonical standard deviations, has left."""
+"""A replica whose mean energy over the second half of its run deviates by more canonical standard deviations has left
+the expected conformations."""
 
 _LATE = 0.9
-"""A transient that ends in this last part of where it is looked for has not been seen to end."""
+"""A transient that ends later than in this part of the first half of a run is not taken to have ended."""
 
-UNKNOWN_MEAN = "nothing says what its mean energy should be"
+UNKNOWN_MEAN = "the mean energy that it should have is unknown"
 
 REFERENCE_RUN = "the run of the reference method"
 """The source of an `ExpectedEnergy` that comes from molecular dynamics with the reference method."""
@@ -80,9 +81,9 @@ def summarize(
     zero_energy_eV : float
         The zero of the energies that are returned.
     expected : ExpectedEnergy, optional
-        What the potential energy should be.
+        The potential energy that the run should have.
     thermostat : str
-        Without one ("none") the energies have no distribution that they should follow.
+        Without one ("none") there is no distribution that the energies should follow.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def summarize(
     slope, slope_error = drift(time_ps[kept], total[kept])
     known = _in_kcal(expected, zero_energy_eV)
     thermal = float(kinetic[:, whole].std()) / KCAL_PER_MOL if whole.any() else float("nan")
-    # Of what is not known of the potential energy: a harmonic one fluctuates as much as the kinetic energy.
+    # Where the fluctuation of the potential energy is unknown: a harmonic one fluctuates as the kinetic energy does.
     potential_std = thermal if known is None else known.std
     spread = float(np.hypot(thermal, potential_std))
     assessed = Assessment(
@@ -142,7 +143,7 @@ def summarize(
 
 
 def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarray) -> ExpectedEnergy | None:
-    """Return what a run of the reference method says about the potential energy; None where it says too little.
+    """Return the potential energy of a run of the reference method; None where there is too little of it.
 
     Parameters
     ----------
@@ -161,23 +162,23 @@ def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarr
 def _survival(n_failed: int, n_replicas: int, lived_ps: float) -> Finding:
     found = lifetime(n_failed, lived_ps)
     if n_failed == 0:
-        bound = f"a lifetime above {found.low_ps:.2g} ps at 95 %"
-        return Finding(STABLE, f"0 of {n_replicas} replicas failed in {lived_ps:.4g} ps together: {bound}")
+        bound = f"the lifetime is above {found.low_ps:.2g} ps with 95 % confidence"
+        return Finding(STABLE, f"0 of {n_replicas} replicas failed in a total of {lived_ps:.4g} ps: {bound}")
     if lived_ps == 0:
-        return Finding(UNSTABLE, f"{n_failed} of {n_replicas} replicas failed before time zero")
+        return Finding(UNSTABLE, f"{n_failed} of {n_replicas} replicas failed during equilibration")
     return Finding(
         UNSTABLE,
-        f"{n_failed} of {n_replicas} replicas failed in {lived_ps:.3g} ps together: a lifetime of {found.mean_ps:.2g} "
-        f"({found.low_ps:.2g} to {found.high_ps:.2g}) ps",
+        f"{n_failed} of {n_replicas} replicas failed in a total of {lived_ps:.3g} ps: the lifetime is "
+        f"{found.mean_ps:.2g} ({found.low_ps:.2g} to {found.high_ps:.2g}) ps",
     )
 
 
 def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list[Finding]:
-    """Object to a transient that does not end, or that leads nobody knows where."""
+    """Object to a transient that does not end, or that ends at an energy that cannot be checked."""
     if not total.size or n_transient == 0:
         return []
     if assessed.equilibration_ps is None:
-        return [Finding(CANNOT_TELL, "the total energy has not settled by the middle of the run: run it for longer")]
+        return [Finding(CANNOT_TELL, "the total energy has not settled by the middle of the run: run longer")]
     change = total[n_transient:].mean() - total[:n_transient].mean()
     if assessed.expected is None and assessed.drift_tolerance is not None and abs(change) > assessed.drift_tolerance:
         moved = "fell" if change < 0 else "rose"
@@ -185,7 +186,7 @@ def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list
             Finding(
                 CANNOT_TELL,
                 f"the total energy {moved} by {abs(change):.2g} kcal/mol in the first "
-                f"{assessed.equilibration_ps:.2g} ps, and nothing says whether it is right now: give --reference",
+                f"{assessed.equilibration_ps:.2g} ps, and the energy that it should have is unknown: add --reference",
             )
         ]
     return []
@@ -194,15 +195,17 @@ def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list
 def _drift(assessed: Assessment, duration_ps: float) -> Finding:
     slope, error, tolerance = assessed.drift, assessed.drift_error, assessed.drift_tolerance
     if slope is None or error is None or tolerance is None:
-        return Finding(CANNOT_TELL, "the drift of the total energy is not known: too few records of whole replicas")
+        return Finding(
+            CANNOT_TELL, "the drift of the total energy is unknown: too few records of replicas that did not fail"
+        )
     change, noise = slope * duration_ps, error * duration_ps
     found = f"the total energy drifts by {plus_minus(change, noise)} kcal/mol over {duration_ps:.3g} ps"
-    allowed = f"{tolerance:.2g} kcal/mol, its canonical standard deviation"
+    allowed = f"its canonical standard deviation of {tolerance:.2g} kcal/mol"
     if abs(change) + WITHIN * noise <= tolerance:
         return Finding(STABLE, f"{found}, within {allowed}")
     if abs(change) > max(tolerance, SIGNIFICANT * noise):
         return Finding(UNSTABLE, f"{found}, more than {allowed}")
-    return Finding(CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {allowed}")
+    return Finding(CANNOT_TELL, f"{found}: a longer run is needed to tell whether that is less than {allowed}")
 
 
 def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> tuple[int, ...]:
@@ -224,7 +227,7 @@ def _departures(assessed: Assessment, n_replicas: int) -> list[Finding]:
     )
     if expected is not None:
         return [Finding(UNSTABLE, f"{found}{expected.source}")]
-    return [Finding(CANNOT_TELL, f"{found}the others, and nothing says which is right: give --reference")]
+    return [Finding(CANNOT_TELL, f"{found}the others, and which of them are right is unknown: add --reference")]
 
 
 def _mean_energy(assessed: Assessment) -> Finding:
@@ -232,18 +235,18 @@ def _mean_energy(assessed: Assessment) -> Finding:
     if known is None:
         return Finding(STABLE, UNKNOWN_MEAN)
     if mean is None or error is None:
-        return Finding(CANNOT_TELL, "the mean energy is not known: no replica lasted")
+        return Finding(CANNOT_TELL, "the mean energy is unknown: every replica failed")
     shift, noise = mean - known.mean, float(np.hypot(error, known.error))
     where = f"{'below' if shift < 0 else 'above'} that of {known.source}"
     found = f"its mean potential energy is {plus_minus(abs(shift), noise)[1:]} kcal/mol {where}"
     tolerance = TOLERATED_SHIFT[known.source == REFERENCE_RUN] * known.std
     if abs(shift) + WITHIN * noise <= tolerance:
-        return Finding(STABLE, f"{found}, within the {tolerance:.2g} kcal/mol that are tolerated")
+        return Finding(STABLE, f"{found}, within the tolerance of {tolerance:.2g} kcal/mol")
     if abs(shift) > tolerance + SIGNIFICANT * noise:
-        left = "it has left for conformations that are not visited there" if shift < 0 else "its energies are too high"
+        left = "it has moved to conformations that do not occur there" if shift < 0 else "its energies are too high"
         return Finding(UNSTABLE, f"{found}: {left}")
     return Finding(
-        CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {tolerance:.2g} kcal/mol"
+        CANNOT_TELL, f"{found}: a longer run is needed to tell whether that is less than {tolerance:.2g} kcal/mol"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the energies of a run tell: equilibration, averages, their errors, and drift.
+"""Statistics of the energies of a run: equilibration, averages, their errors, and drift.
 
 Pure functions of the saved arrays. Under a thermostat the total energy of a molecule
 is not conserved, it fluctuates about a mean: a run is judged (`ase_flatten.md.analysis.stability`) by that mean, its
@@ -19,10 +19,10 @@ from ase_flatten.utils.exceptions import not_installed
 from ase_flatten.utils.typing import FloatArray
 
 TOLERATED_RATIO = 1.0
-"""A drift over the run of less than this part of the kinetic energy's standard deviation is no matter (mlipaudit)."""
+"""A drift over the run below this fraction of the kinetic energy's standard deviation is negligible (mlipaudit)."""
 
 LATEST_EQUILIBRATION = 0.5
-"""A transient that takes more than this part of a run has not been seen to end."""
+"""A transient that takes more than this part of a run is not taken to have ended."""
 
 _LEAST_BLOCKS = 4
 _TRANSIENT_LEVEL = 0.01

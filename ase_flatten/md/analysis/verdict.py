@@ -1,4 +1,4 @@
-"""What runs of several models say, in words."""
+"""Verdicts on the runs of several models, in sentences and as a table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ HEADS = ("T, K", "model", "mean potential", "expected", "drift", "failed", "life
 """Of the table of runs."""
 
 _OFF = 0.05
-"""A temperature that is off by less than this part is not worth a word."""
+"""A temperature that deviates by less than this fraction is not mentioned."""
 
 
 def verdict(summaries: Sequence[Summary], comparisons: Mapping[float, Comparison] | None = None) -> str:
-    """Say for each temperature which model is stable, which is not, which of them the run cannot tell, and why.
+    """Say for each temperature which models are stable, which are not, for which the run cannot tell, and why.
 
-    Then whether the models differ beyond noise, and if not, what it would take to tell them apart.
+    Then whether the models differ significantly, and if not, how long a run would tell them apart.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def verdict(summaries: Sequence[Summary], comparisons: Mapping[float, Comparison
 
 
 def table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """Write a row below `HEADS` for each run; energies in kcal/mol, "–" for what is not known."""
+    """Return a row below `HEADS` for each run; energies in kcal/mol, "–" for what is unknown."""
     return [
         (
             f"{summary.temperature_K:g}",
@@ -53,7 +53,7 @@ def table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
 
 
 def measured(value: float | None, error: float | None, decimals: int, *, sign: str = "-") -> str:
-    """Write a value and its standard error, as far as they are known; sign as in Python's formats."""
+    """Format a value and its standard error, as far as they are known; sign as in Python's formats."""
     if value is None:
         return "–"
     return f"{value:{sign}.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
@@ -80,7 +80,10 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
     }
     clauses = [f"{_are(of[kind])} {kind}" for kind in (STABLE, UNSTABLE) if of[kind]]
     if of[CANNOT_TELL]:
-        clauses.append(f"whether {_are(of[CANNOT_TELL], alternative=True)} stable, this run cannot tell")
+        clauses.append(
+            f"the run cannot tell whether {_join(of[CANNOT_TELL])} "
+            f"{'is' if len(of[CANNOT_TELL]) == 1 else 'are'} stable"
+        )
     sentences = [f"At {temperature:g} K {'; '.join(clauses)}."]
     # First those that decide, then those that agree.
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
@@ -97,11 +100,9 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
     return " ".join([*sentences, *(f"{clause[:1].upper()}{clause[1:]}." for clause in more)])
 
 
-def _are(names: Sequence[str], *, alternative: bool = False) -> str:
+def _are(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]} is"
-    if alternative:
-        return f"{_join(names, 'or')} are"
     return f"{_join(names)} are {'both' if len(names) == 2 else 'all'}"
 
 
@@ -110,12 +111,12 @@ def _why(summary: Summary) -> list[str]:
     why = list(summary.why)
     if summary.n_failed and summary.reasons and why:
         first = summary.reasons[0].partition(": ")[2]
-        why[0] += f", the first after {summary.first_failure_ps or 0:.2f} ps ({first})"
+        why[0] += f"; the first failed after {summary.first_failure_ps or 0:.2f} ps ({first})"
     return why
 
 
 def _differences(summaries: Sequence[Summary]) -> list[str]:
-    """Compare the mean energies of each model with the last one's, but for those that are unstable."""
+    """Compare the mean energy of each model with that of the last one, without those that are unstable."""
     models = [one for one in summaries if one.model != "reference" and one.verdict != UNSTABLE]
     clauses = []
     for summary, other in [(one, models[-1]) for one in models[:-1]]:
@@ -133,11 +134,11 @@ def _differences(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _conservation(comparison: Comparison) -> list[str]:
-    """Say how well models keep their energy without a thermostat, where they were run so."""
+    """Say how well the energy is conserved without a thermostat, where models were run without one."""
     kept = [(name, model.nve) for name, model in comparison.models.items() if model.nve is not None]
     return [
-        f"without a thermostat {name} {'conserves' if nve.conserved else 'does not conserve'} the energy: it drifts "
-        f"by {nve.drift:+.3g} meV/atom/ps, over the run {nve.ratio:.2g} times the standard deviation of the "
+        f"without a thermostat, {name} {'conserves' if nve.conserved else 'does not conserve'} the energy: its drift "
+        f"is {nve.drift:+.3g} meV/atom/ps, over the whole run {nve.ratio:.2g} times the standard deviation of the "
         "kinetic energy"
         for name, nve in kept
         if nve.conserved is not None and nve.drift is not None and nve.ratio is not None
@@ -145,7 +146,7 @@ def _conservation(comparison: Comparison) -> list[str]:
 
 
 def _survival(comparison: Comparison) -> list[str]:
-    """Say whether the survival of the two models differs beyond noise, and what this run could have told."""
+    """Say whether the survival of the two models differs significantly, and what the runs could have detected."""
     test = comparison.log_rank
     if test is None:
         return []
@@ -155,33 +156,33 @@ def _survival(comparison: Comparison) -> list[str]:
         if not lived or test.detectable_lifetime_ps is None:
             return []
         return [
-            f"no replica of {pair} failed: with {lived[0]} ps of each, a model whose replicas live for "
-            f"{test.detectable_lifetime_ps:.2g} ps or less would have been told from one that does not fail in 80 % "
-            "of such runs, and rarer failures would go unnoticed"
+            f"no replica of {pair} failed: in a total of {lived[0]} ps of each, a lifetime of "
+            f"{test.detectable_lifetime_ps:.2g} ps or less would have been detected with a probability of 80 %, and "
+            "rarer failures would go unnoticed"
         ]
     spans = _join([f"{one.survival:.2f} ({one.survival_low:.2f} to {one.survival_high:.2f})" for one in models])
     differs = test.p_value < test.level
     limit = (
         ""
         if test.level == SIGNIFICANCE
-        else f", to be below {test.level:.2g} since the runs are looked at several times"
+        else f", significant below {test.level:.2g} since the runs are tested several times"
     )
     clauses = [
         f"the survival of {pair} to {models[0].duration_ps:.4g} ps, {spans}, "
-        f"{'differs' if differs else 'does not differ'} beyond noise (log-rank p = {test.p_value:.2g}{limit})"
+        f"{'differs' if differs else 'does not differ'} significantly (log-rank p = {test.p_value:.2g}{limit})"
     ]
     if not differs and lived:
         clauses.append(
-            f"the failure rates found are too close to be told apart by {MOST_FAILURES} failures"
+            f"the failure rates are too close to be told apart by {MOST_FAILURES} failures"
             if test.needed_ps is None
-            else f"at the failure rates found it takes about {test.needed_ps:.2g} ps of all replicas of each model "
-            f"together to tell the two apart in 80 % of such runs; here they lived {_join(lived)} ps"
+            else f"with these failure rates, a total of about {test.needed_ps:.2g} ps of each model would be needed to "
+            f"tell them apart with a probability of 80 %; here it was {_join(lived)} ps"
         )
     return clauses
 
 
 def _temperatures(summaries: Sequence[Summary], comparison: Comparison) -> list[str]:
-    """Name the temperatures that are not the thermostat's."""
+    """Name the temperatures that differ from that of the thermostat."""
     clauses = []
     for summary in summaries:
         found = comparison.models.get(summary.model)
@@ -199,5 +200,5 @@ def _temperatures(summaries: Sequence[Summary], comparison: Comparison) -> list[
     return clauses
 
 
-def _join(names: Sequence[str], word: str = "and") -> str:
-    return f" {word} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

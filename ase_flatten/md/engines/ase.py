@@ -32,7 +32,7 @@ class ASEEngine:
     """
 
     thermostats: ClassVar[tuple[str, ...]] = ("langevin", "svr", "none")
-    """ASE does not tell the state of its Nosé-Hoover chain, which a run could not be resumed from."""
+    """A Nosé-Hoover chain of ASE does not give out its state, without which a run cannot be resumed."""
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
         self._calculator, self._numbers, self._protocol = calculator, numbers, protocol

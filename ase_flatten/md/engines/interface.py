@@ -11,7 +11,7 @@ from ase_flatten.md.protocol import Protocol as MDProtocol
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 State = dict[str, Any]
-"""Where the dynamics stand: arrays, numbers and text, as an npz file can hold them."""
+"""The state of the dynamics: arrays, numbers and text, as an npz file can hold them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +23,12 @@ class Frame:
     step : int
         Below zero during equilibration.
     positions, momenta, forces : (n_replicas, n_atoms, 3) arrays, Å, ASE's unit of momentum, eV/Å
-        Copies. What a replica that has failed holds is of no meaning.
+        Copies; the values of a replica that has failed are meaningless.
     potential : (n_replicas,) array, eV
     conserved : (n_replicas,) array, eV
         The energy of the molecule and of its thermostat, up to a constant; NaN where the engine does not know it.
     problems : dict
-        What the model said for each replica that it has failed on, by the number of the replica.
+        The message of the model for each replica that it has failed on, by the number of the replica.
     """
 
     step: int
@@ -63,7 +63,7 @@ class Engine(Protocol):
         ----------
         positions : (n_replicas, n_atoms, 3) array, Å
         momenta : (n_replicas, n_atoms, 3) array, ASE's unit of momentum, optional
-            Without them, they are drawn: thermal ones, the centre of mass at rest.
+            By default they are drawn from the Maxwell-Boltzmann distribution, the centre of mass at rest.
         """
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -79,10 +79,10 @@ class Engine(Protocol):
         """Make steps with the replicas that are alive, (n_replicas,) bool, and return the frame after them."""
 
     def state(self) -> State:
-        """Return where the dynamics stand, after the last step."""
+        """Return the state of the dynamics after the last step."""
 
     def close(self) -> None:
-        """End whatever runs beside this process."""
+        """End any other process that the engine has started."""
 
 
 def array_of(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> FloatArray:

@@ -321,9 +321,9 @@ def test_a_temperature_is_compared(tmp_path, rng):
     assert list(reference.distances) == ["data"] and reference.reference_errors is None
     assert default.reference_errors.n_frames == 30 and improved.reference_errors.n_frames == 40
     words = verdict(summaries, comparisons(tmp_path / "md"))
-    assert "default: 4 of 4 replicas failed in 2.5 ps together: a lifetime of 0.62 (0.24 to 2.3) ps" in words
+    assert "default: 4 of 4 replicas failed in a total of 2.5 ps: the lifetime is 0.62 (0.24 to 2.3) ps" in words
     spans = "0.00 (0.00 to 0.60) and 1.00 (0.40 to 1.00)"
-    assert f"The survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
+    assert f"The survival of default and improved to 2 ps, {spans}, differs significantly (log-rank p = 0.0" in words
 
 
 def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rng, monkeypatch):
@@ -416,7 +416,7 @@ def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
     assert comparison.models["m"].nve == summary.nve
     words = verdict([summary], {100.0: comparison})
-    assert "Without a thermostat m conserves the energy" in words
+    assert "Without a thermostat, m conserves the energy" in words
     # The energy decides on the temperature: none is right or wrong.
     assert "temperature of m" not in words
 
@@ -426,5 +426,5 @@ def test_a_leak_of_energy_beside_a_thermostat_run_is_told(tmp_path, rng):
     leak = Conservation(drift=5.2, drift_error=0.1, ratio=2.4, conserved=False)
     write_record(tmp_path / "nve" / "improved" / "summary.json", replace(summaries[0], nve=leak))
     words = verdict(summaries, {300.0: analyse(tmp_path, known(rng))})
-    assert "Without a thermostat improved does not conserve the energy: it drifts by +5.2 meV/atom/ps" in words
-    assert "over the run 2.4 times the standard deviation" in words
+    assert "Without a thermostat, improved does not conserve the energy: its drift is +5.2 meV/atom/ps" in words
+    assert "over the whole run 2.4 times the standard deviation" in words

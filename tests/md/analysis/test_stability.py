@@ -74,7 +74,7 @@ def test_a_model_that_sank_as_a_whole_is_unstable_however_still_it_lies():
     summary = judged(time_ps, potential - 2 * DATA.std, kinetic, reference)
     assert summary.departed == () and summary.verdict == "unstable" and summary.stable is False
     [why] = summary.why
-    assert "kcal/mol below that of the run of the reference method: it has left for conformations" in why
+    assert "kcal/mol below that of the run of the reference method: it has moved to conformations" in why
 
 
 def test_the_mean_energy_is_judged_by_the_reference_more_sharply_than_by_the_data():
@@ -95,7 +95,7 @@ def test_a_steep_drift_within_its_noise_is_not_stable():
     potential += np.linspace(0, 3 * DATA.std, len(time_ps))[:, None]
     summary = judged(time_ps, potential, kinetic, None)
     assert summary.verdict == "cannot tell" and summary.stable is None
-    assert "it takes a longer run to tell" in summary.why[0]
+    assert "a longer run is needed to tell" in summary.why[0]
 
 
 def test_a_drift_beyond_noise_and_tolerance_is_unstable_and_a_small_one_is_not():
@@ -138,7 +138,7 @@ def test_replicas_that_are_lost_are_counted_with_their_lifetime():
     failures = [Failure(replica=0, step=1, time_ps=1.0, reason="the bond is long")]
     summary = judged(time_ps, potential, kinetic, failures=failures)
     assert summary.verdict == "unstable" and summary.lived_ps == 31
-    assert summary.why == ("1 of 16 replicas failed in 31 ps together: a lifetime of 31 (5.6 to 1.2e+03) ps",)
+    assert summary.why == ("1 of 16 replicas failed in a total of 31 ps: the lifetime is 31 (5.6 to 1.2e+03) ps",)
 
 
 # -- rates and power
