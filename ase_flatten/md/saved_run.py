@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import TrajectoryReader
 
 from ase_flatten.md.result_files import read_summary, remedy
 from ase_flatten.md.results import Settings, Summary
@@ -191,7 +191,8 @@ def _read_frames(path: Path, frames: IntArray) -> list[Atoms]:
     try:
         if not path.is_file():
             raise ValueError("no such file")
-        with Trajectory(path) as trajectory:
+        with open(path, "rb") as stream:  # ASE leaves a damaged file open
+            trajectory = TrajectoryReader(stream)
             found = [trajectory[int(frame)] for frame in frames]
         for atoms in found:
             results = atoms.calc.results
