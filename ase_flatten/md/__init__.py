@@ -5,6 +5,7 @@ from typing import Any
 
 _HOME = {
     "Criteria": "criteria",
+    "Plan": "dynamics",
     "Protocol": "protocol",
     "load_protocol": "protocol",
     "plot_total_energy": "analysis.figure",
