@@ -97,16 +97,21 @@ def write_chunk(folder: Path, chunk: Chunk) -> None:
     )
 
 
-def read_chunk(path: Path, n_replicas: int, n_atoms: int) -> Chunk:
-    """Read a chunk; raise InputError where it is damaged."""
+def read_chunk(path: Path, *, n_replicas: int, n_atoms: int, n_records: int) -> Chunk:
+    """Read a chunk of a run of `n_records` at most; raise InputError where it is damaged."""
     what = "a checkpoint of an unfinished run"
     arrays = read_arrays(path, ("at", "alive", "failures"), what=what, remedy=what_to_do(path.parent))
     try:
         alive = _array(arrays, "alive", (n_replicas,), "b")
         failures = msgspec.json.decode(str(arrays["failures"]), type=tuple[Failure, ...])
+        if any(failure.replica >= n_replicas for failure in failures):
+            raise ValueError(f"a failure of a replica that is not among the {n_replicas}")
         state = {name.removeprefix("state_"): value for name, value in arrays.items() if name.startswith("state_")}
-        return Chunk(int(_array(arrays, "at", (), "iu")), alive, failures, state, _frames(arrays, n_replicas, n_atoms))
-    except (ValueError, KeyError, msgspec.MsgspecError) as error:
+        frames = _frames(arrays, n_replicas, n_atoms)
+        if frames is not None and not ((frames.record >= 0) & (frames.record < n_records)).all():
+            raise ValueError("frames after the end of the run")
+        return Chunk(int(_array(arrays, "at", (), "iu")), alive, failures, state, frames)
+    except (ValueError, msgspec.MsgspecError) as error:
         raise damaged(path, error) from error
 
 
@@ -134,7 +139,7 @@ def stack(recorded: Sequence[Mapping[str, np.ndarray]], chosen: Sequence[Mapping
 def _frames(arrays: Mapping[str, np.ndarray], n_replicas: int, n_atoms: int) -> Frames | None:
     if "frames_drawn" not in arrays:
         return None
-    n_records, n_frames = len(np.atleast_1d(arrays["frames_potential"])), len(np.atleast_1d(arrays["frames_record"]))
+    n_records, n_frames = _length(arrays, "frames_potential"), _length(arrays, "frames_record")
     return Frames(
         **{name: _array(arrays, f"frames_{name}", (n_records, n_replicas), "f") for name in RECORDED},
         **{name: _array(arrays, f"frames_{name}", (n_frames, n_replicas, n_atoms, 3), "f") for name in DRAWN},
@@ -144,7 +149,15 @@ def _frames(arrays: Mapping[str, np.ndarray], n_replicas: int, n_atoms: int) -> 
     )
 
 
+def _length(arrays: Mapping[str, np.ndarray], name: str) -> int:
+    if name not in arrays or not arrays[name].ndim:
+        raise ValueError(f"no array {name}")
+    return len(arrays[name])
+
+
 def _array(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], kinds: str) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"no array {name}")
     array = arrays[name]
     if array.shape != shape or array.dtype.kind not in kinds:
         raise ValueError(f"{name} of shape {array.shape} and type {array.dtype}, not {shape}")

@@ -186,7 +186,12 @@ class Recorder:
 
     def _chunks(self) -> Iterator[Chunk]:
         for path in chunk_files(self.folder):
-            yield read_chunk(path, self.protocol.n_replicas, len(self.criteria.numbers))
+            yield read_chunk(
+                path,
+                n_replicas=self.protocol.n_replicas,
+                n_atoms=len(self.criteria.numbers),
+                n_records=self.protocol.n_records,
+            )
 
     def _parts(self) -> Iterator[Frames]:
         """Yield the frames of each chunk, then those that are not yet written."""
