@@ -27,6 +27,7 @@ from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.integrators.langevin import draw_momenta, langevin
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
+from ase_flatten.md.results import Settings
 from ase_flatten.models import Prediction
 from ase_flatten.models.model_folder import save_model
 from ase_flatten.models.sgdml import FAMILY
@@ -75,7 +76,7 @@ def main() -> None:
             timed = Timed(calculator)
             engine = make_engine("batched", timed, dataset.numbers, protocol, seed=0)
             assert isinstance(engine, BatchedEngine)
-            recorder = Recorder(Path(folder) / "partial", {}, protocol, criteria)
+            recorder = Recorder(Path(folder) / "partial", Settings(zero_energy_eV=0.0), protocol, criteria)
             recorder.last_state(resume=False)
             recorder.take(engine.begin(starts))
             timed.seconds = 0.0

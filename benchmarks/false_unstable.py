@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ase_flatten.data.io import read_dataset
 from ase_flatten.md import load_protocol
-from ase_flatten.md.analysis.stability import STABLE
-from ase_flatten.md.validate import Subject, validate
+from ase_flatten.md.results import STABLE
+from ase_flatten.md.validate import Subject, Validation, validate
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils import console
 from ase_flatten.workflow.run_folder import RunSettings
@@ -33,11 +33,11 @@ def main(given: argparse.Namespace) -> None:
         run = train(dataset, given.out / f"seed{seed}", settings, resume=True)
         for dynamics in range(given.dynamics):
             subject = replace(Subject.of_run(run), folder=given.out / f"seed{seed}-dynamics{dynamics}")
-            for summary in validate(subject, TEMPERATURES_K, protocol, seed=dynamics):
-                counts[summary["verdict"]] += 1
-                if summary["verdict"] != STABLE:
-                    what = f"{summary['model']}, seed {seed}, dynamics {dynamics}, {summary['temperature_K']:g} K"
-                    console.say(f"{what}: {summary['verdict']}, {'; '.join(summary['why'])}")
+            for summary in validate(subject, Validation(TEMPERATURES_K, protocol, seed=dynamics)):
+                counts[summary.verdict] += 1
+                if summary.verdict != STABLE:
+                    what = f"{summary.model}, seed {seed}, dynamics {dynamics}, {summary.temperature_K:g} K"
+                    console.say(f"{what}: {summary.verdict}, {'; '.join(summary.why)}")
     console.say(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
 
 

@@ -27,13 +27,13 @@ from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md import load_protocol
 from ase_flatten.md.analysis.comparison import analyse, comparisons, lifetimes_of
-from ase_flatten.md.analysis.stability import STABLE, verdict_of
 from ase_flatten.md.analysis.survival import lived, sign_flip_test, stratified_log_rank
 from ase_flatten.md.analysis.temperatures import configurational_temperature, mean_and_error
 from ase_flatten.md.analysis.time_series import block_error
 from ase_flatten.md.analysis.verdict import measured
+from ase_flatten.md.results import STABLE, Comparison, Summary
 from ase_flatten.md.saved_run import SavedRun, saved_runs
-from ase_flatten.md.validate import Subject, validate
+from ase_flatten.md.validate import Subject, Validation, validate
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils import console
 from ase_flatten.utils.atomic_files import write_text
@@ -75,30 +75,30 @@ FINDINGS = {
 }
 
 
-def lasted(summary: dict[str, Any]) -> tuple[int, float]:
+def lasted(summary: Summary) -> tuple[int, float]:
     """Count the replicas that lasted, and the time in ps that all of them did."""
-    whole = summary["n_steps"] * summary["timestep_fs"] / 1000
-    times = [max(failure["time_ps"], 0.0) for failure in summary["failures"]]
-    n_lasting = summary["n_replicas"] - len(times)
+    whole = summary.n_steps * summary.timestep_fs / 1000
+    times = [max(failure.time_ps, 0.0) for failure in summary.failures]
+    n_lasting = summary.n_replicas - len(times)
     return n_lasting, sum(times) + n_lasting * whole
 
 
-def row(summary: dict[str, Any], seed: int | str) -> list[str]:
+def row(summary: Summary, seed: int | str) -> list[str]:
     """Write one run: its verdict, its replicas, the time that they lasted, and their energies."""
     n_lasting, time_ps = lasted(summary)
-    expected = summary["expected"]
-    first = min(summary["failures"], key=lambda failure: failure["step"], default=None)
+    expected = summary.expected
+    first = min(summary.failures, key=lambda failure: failure.step, default=None)
     return [
-        f"{summary['temperature_K']:g}",
+        f"{summary.temperature_K:g}",
         str(seed),
-        summary["model"],
-        verdict_of(summary),
-        f"{n_lasting} of {summary['n_replicas']}",
+        summary.model,
+        summary.verdict,
+        f"{n_lasting} of {summary.n_replicas}",
         f"{time_ps:.1f}",
-        measured(summary["equilibration_ps"], None, 2),
-        measured(summary["mean_potential_energy"], summary["potential_error"], 2),
-        measured(expected["mean"], expected["error"], 2) if expected else "–",
-        f"{max(first['time_ps'], 0.0):.2f} ps: {first['reason']}" if first else "",
+        measured(summary.equilibration_ps, None, 2),
+        measured(summary.mean_potential_energy, summary.potential_error, 2),
+        measured(expected.mean, expected.error, 2) if expected else "–",
+        f"{max(first.time_ps, 0.0):.2f} ps: {first.reason}" if first else "",
     ]
 
 
@@ -109,7 +109,7 @@ def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float 
     that are evenly spread; the median over the replicas is given.
     """
     out: dict[bool, list[float]] = {True: [], False: []}
-    for replica in range(run.summary["n_replicas"]):
+    for replica in range(run.summary.n_replicas):
         frames = run.frames(replica, 2)
         if frames:
             distances = pair_distances(frames[-1].positions[None])[0]
@@ -138,25 +138,25 @@ def of_data(dataset: Dataset, temperature: float) -> list[str]:
     ]
 
 
-def findings(run: SavedRun, comparison: dict[str, Any], limits: tuple[FloatArray, FloatArray]) -> dict[str, Any]:
+def findings(run: SavedRun, comparison: Comparison, limits: tuple[FloatArray, FloatArray]) -> dict[str, Any]:
     """Collect what one run says about its model; None for what it cannot tell."""
     summary = run.summary
-    of = comparison["models"][summary["model"]]
-    true = of["reference_errors"] or {}
-    expected = summary["expected"]
+    of = comparison.models[summary.model]
+    true, distances = of.reference_errors, of.distances.get("data")
+    expected = summary.expected
     return {
-        "verdict": verdict_of(summary),
-        "n_replicas": summary["n_replicas"],
+        "verdict": summary.verdict,
+        "n_replicas": summary.n_replicas,
         "lasted": lasted(summary)[0],
         "time": lasted(summary)[1],
-        "energy": summary["mean_potential_energy"],
-        "expected": expected["mean"] if expected else None,
+        "energy": summary.mean_potential_energy,
+        "expected": expected.mean if expected else None,
         "lifetimes": lifetimes_of(run),
-        "configurational": of["configurational_temperature_K"],
-        "pairs": of["distances"].get("data", {}).get("pairs", {}).get("error"),
+        "configurational": of.configurational_temperature_K,
+        "pairs": distances.pairs.error if distances else None,
         "beyond": beyond(run, limits),
-        "force": true.get("force_rmse"),
-        "true": true.get("energy_rmse"),
+        "force": true.force_rmse if true else None,
+        "true": true.energy_rmse if true else None,
     }
 
 
@@ -219,10 +219,11 @@ def main(given: argparse.Namespace) -> None:
             dataset, given.out / f"{given.dataset.stem}-seed{seed}", settings, resume=True, progress=progress,
             source=given.dataset.name,
         )  # fmt: skip
-        summaries = validate(
-            Subject.of_run(run), given.T, protocol, seed=seed, progress=progress,
-            reference=given.reference if seed == given.first_seed else None, reference_ps=given.reference_ps,
+        validation = Validation(
+            given.T, protocol, seed=seed, reference=given.reference if seed == given.first_seed else None,
+            reference_ps=given.reference_ps,
         )  # fmt: skip
+        summaries = validate(Subject.of_run(run), validation, progress=progress)
         table += [row(summary, seed) for summary in summaries]
         for temperature in given.T:
             folder = run.folder / "md" / f"{temperature:g}K"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are imported when 
 
 _HOME = {
     "Criteria": "criteria",
+    "Plan": "dynamics",
     "Protocol": "protocol",
     "load_protocol": "protocol",
     "plot_total_energy": "analysis.figure",

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from ase import units
@@ -17,10 +16,11 @@ from ase_flatten.geometry.bonds import bonded_pairs, count_fragments, radius_sum
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.engines import Frame
 from ase_flatten.md.expected_energy import ExpectedEnergy, expected_energy
+from ase_flatten.md.results import Limits
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 RULES = 2
-"""The version of the criteria; runs made under other ones are made again."""
+"""The version of the criteria; runs made under others are run again."""
 
 LOWEST_TEMPERATURE_K = 0.1
 HIGHEST_TEMPERATURE_K = 100_000.0
@@ -59,12 +59,12 @@ changes of conformation do not: half of the data held against the other half cam
 
 _BEYOND_DATA = 2.0
 _BEYOND_DATA_WINDOW = 1.0
-"""The data's own lowest and highest energy are sound: so many standard deviations beyond them as well."""
+"""The lowest and highest energy of the data are physical, and so many standard deviations beyond them are allowed."""
 
 
 @dataclass(frozen=True)
 class EnergyLimits:
-    """Hold what the potential energy of a replica may be, eV.
+    """Limits of the potential energy of a replica, eV.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class EnergyLimits:
     window_low : float
         Of the average over `WINDOW_PS`.
     expected : ExpectedEnergy, optional
-        What the limits come from; without it they are the range of the data, widened by itself.
+        Where the limits come from; without it they are the range of the data, widened on both sides by its width.
     """
 
     low: float
@@ -84,7 +84,7 @@ class EnergyLimits:
 
 @dataclass(frozen=True, eq=False)
 class Criteria:
-    """Say what a molecule may do in molecular dynamics.
+    """Criteria for an unphysical frame of molecular dynamics.
 
     A frame is unphysical
 
@@ -97,7 +97,7 @@ class Criteria:
       `energy_limits`; its average over 1 ps has a closer limit.
 
     Where little is known, as in old run folders, bonds are those of the mean distances and may deviate by 0.5 Å from
-    these, and the energy may leave the data's range by as much again.
+    these, and the energy may lie outside the range of the data by up to the width of that range.
 
     Parameters
     ----------
@@ -140,19 +140,19 @@ class Criteria:
         )  # fmt: skip
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Limits:
         """The limits, for the settings in summary.json."""
-        return {
-            "rules": RULES,
-            "n_bond_graphs": len(self.graphs),
-            "stretch": STRETCH,
-            "closer": CLOSER,
-            "n_fragments": self.n_fragments,
-            "lowest_potential_eV": self.energy.low,
-            "highest_potential_eV": self.energy.high,
-            "lowest_window_mean_eV": None if math.isinf(self.energy.window_low) else self.energy.window_low,
-            "energy_source": "the range of the data" if self.energy.expected is None else self.energy.expected.source,
-        }
+        return Limits(
+            rules=RULES,
+            n_bond_graphs=len(self.graphs),
+            stretch=STRETCH,
+            closer=CLOSER,
+            n_fragments=self.n_fragments,
+            lowest_potential_eV=self.energy.low,
+            highest_potential_eV=self.energy.high,
+            lowest_window_mean_eV=None if math.isinf(self.energy.window_low) else self.energy.window_low,
+            energy_source="the range of the data" if self.energy.expected is None else self.energy.expected.source,
+        )
 
     @property
     def arrays(self) -> list[np.ndarray]:
@@ -165,7 +165,7 @@ class Criteria:
         return energies
 
     def unphysical(self, frame: Frame, alive: np.ndarray) -> dict[int, str]:
-        """Say what is unphysical about the replicas that are alive, by the number of the replica."""
+        """Return what is unphysical about the replicas that are alive, by the number of the replica."""
         found = {replica: words for replica, words in frame.problems.items() if alive[replica]}
         with np.errstate(all="ignore"):
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
@@ -182,7 +182,7 @@ class Criteria:
             if replica in found:
                 continue
             if not fine[replica]:
-                words = "energy, forces or positions are no longer numbers"
+                words = "energy, forces or positions are not finite"
             elif not whole[replica]:
                 words = self._broken(distances[replica])
             elif not apart[replica]:
@@ -195,7 +195,7 @@ class Criteria:
         return found
 
     def sunk(self, window: FloatArray, alive: np.ndarray) -> dict[int, str]:
-        """Return which replicas have sunk below the energy that the molecule should have.
+        """Return which replicas have fallen below the energy that the molecule should have.
 
         Parameters
         ----------
@@ -207,8 +207,8 @@ class Criteria:
             return {}
         return {
             int(replica): f"the potential energy averaged over the last {WINDOW_PS:g} ps is "
-            f"{(expected.mean - means[replica]) / KCAL_PER_MOL:.1f} kcal/mol below that of {expected.source}: "
-            "the model has sunk"
+            f"{(expected.mean - means[replica]) / KCAL_PER_MOL:.1f} kcal/mol below the mean expected from "
+            f"{expected.source}"
             for replica in np.flatnonzero(alive & (means < self.energy.window_low))
         }
 
@@ -236,8 +236,8 @@ class Criteria:
         expected = self.energy.expected
         if expected is None:
             return (
-                f"the potential energy is {potential - self.lowest_energy:+.2f} eV from the data's lowest, beyond "
-                f"their range of {self.highest_energy - self.lowest_energy:.2f} eV by more than as much again"
+                f"the potential energy is {potential - self.lowest_energy:+.2f} eV relative to the lowest of the data, "
+                f"outside their range of {self.highest_energy - self.lowest_energy:.2f} eV by more than its width"
             )
         away = potential - expected.mean
         return (
@@ -270,7 +270,7 @@ def energy_limits(known: KnownMolecule, temperature_K: float) -> EnergyLimits:
     The lower one is six standard deviations below the mean by `expected_energy`. The upper one has a probability of
     1e-12 beyond it in the gamma distribution of harmonic modes with the data's heat capacity. Twice the
     error of the mean is added to both, and two standard deviations beyond the data's own extremes are
-    within: runs start there. Without an expected energy the range of the data is widened by itself on both sides.
+    within: runs start there. Without an expected energy the range of the data is widened on both sides by its width.
     """
     lowest, highest = float(known.lowest_energy), float(known.highest_energy)
     expected = expected_energy(known, temperature_K)

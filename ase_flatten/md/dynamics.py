@@ -1,4 +1,4 @@
-"""Run a model in molecular dynamics and write down what it did.
+"""Run a model in molecular dynamics and write the results.
 
 A model's folder, such as ``RUN/md/400K/improved``, holds
 
@@ -7,133 +7,244 @@ A model's folder, such as ``RUN/md/400K/improved``, holds
     unphysical frame on; temperature_K, the thermostat's; kinetic_temperature_K (n, n_replicas).
 ``replica-00.traj``, ...
     Frames of each replica: every record, or a thousand that are evenly spread, and in either case the unphysical one
-    that ended it and the records before it, by `kept_records`.
+    that ended it and the records before it (see `kept_records`).
 ``summary.json``
-    The verdict on the run; `summarize` says what its keys mean, `conservation` those of nve, without a thermostat.
-    `ase_flatten.md.analysis.comparison.judge` writes it again when more is known of what the energy should be.
+    The verdict on the run, an `ase_flatten.md.results.Summary`. `ase_flatten.md.analysis.comparison.judge` writes it
+    again when more is known of the expected energy.
 """
 
-import json
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from ase_flatten.calculators import FlattenedCalculator
 from ase_flatten.md.analysis.stability import summarize
 from ase_flatten.md.analysis.time_series import conservation
+from ase_flatten.md.chunks import damaged
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
 from ase_flatten.md.engines import Engine, make_engine
 from ase_flatten.md.integrators.langevin import check_timestep
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
-from ase_flatten.utils.atomic_files import write_json, write_npz, writing_folder
+from ase_flatten.md.result_files import read_summary
+from ase_flatten.md.results import FORMAT, Settings, Summary
+from ase_flatten.utils.atomic_files import write_npz, writing_folder
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.records import write_record
+from ase_flatten.utils.typing import FloatArray
 
 CHECKPOINT_SECONDS = 60.0
 
 
-def run_md(
-    calculator: BaseCalculator,
-    start: Sequence[Atoms],
-    protocol: Protocol,
-    folder: str | Path,
-    *,
-    model: str,
-    criteria: Criteria,
-    engine: str = "batched",
-    seed: int = 0,
-    digest: str = "",
-    resume: bool = True,
-    until: int | None = None,
-    progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Run molecular dynamics of every replica and write the folder, whole or not at all.
+N_HELD_AGAINST_TRAINING = 100
+"""Frames of each replica that are held against the model's training geometries."""
 
-    A replica ends at its first unphysical frame; the others go on. A folder that was
-    finished with the same settings is not run again, one that was stopped goes on.
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One run of one model: all that its frames depend on, but for the model itself.
 
     Parameters
     ----------
-    calculator : ASE calculator
-    start : sequence of Atoms
-        The first configuration of each replica.
-    folder : str or Path
-        Where the results go; what was there before is replaced.
     model : str
         The name of the model in tables and figures: default, improved or reference.
+    start : sequence of Atoms
+        The first configuration of each replica.
+    protocol : Protocol
     criteria : Criteria
         What the molecule may do; its lowest energy is the zero of the total energy.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
+    seed : int
     digest : str
-        What tells this model from others of the same name, for the decision to run again.
+        What tells this model from others of the same name: a run of another one is run again.
+
+    Raises
+    ------
+    InputError
+        Starts that are not one for each replica or are periodic, or a time step that the molecule does not allow.
+    """
+
+    model: str
+    start: Sequence[Atoms]
+    protocol: Protocol
+    criteria: Criteria
+    engine: str = "batched"
+    seed: int = 0
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.start) != self.protocol.n_replicas:
+            raise InputError(
+                f"expected a start for each of {self.protocol.n_replicas} replicas, found {len(self.start)}; "
+                "give one for each"
+            )
+        for atoms in self.start:
+            if atoms.pbc.any():
+                raise InputError(
+                    "expected molecules without a cell to start from, found a periodic one; remove the cell"
+                )
+            check_timestep(self.protocol.timestep_fs, atoms.numbers)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """All that the frames depend on, as it is written down."""
+        of_protocol = {field.name: getattr(self.protocol, field.name) for field in fields(Protocol)}
+        del of_protocol["looks"]  # which only say when a run may end
+        return Settings(
+            **of_protocol,
+            model=self.model,
+            engine=self.engine,
+            seed=self.seed,
+            zero_energy_eV=self.criteria.lowest_energy,
+            highest_energy_eV=self.criteria.highest_energy,
+            criteria=self.criteria.record,
+            digest=self.digest,
+            start=self._fingerprint(),
+        )
+
+    def _fingerprint(self) -> str:
+        """Digest the starting geometries, and the limits that are not in `Criteria.record`."""
+        arrays = [array for atoms in self.start for array in (atoms.numbers, atoms.positions)] + self.criteria.arrays
+        return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def run_md(
+    calculator: BaseCalculator,
+    plan: Plan,
+    folder: str | Path,
+    *,
+    resume: bool = True,
+    until: int | None = None,
+    progress: Progress = SILENT,
+) -> Summary:
+    """Run molecular dynamics of every replica and write the folder, whole or not at all.
+
+    A replica ends at its first unphysical frame; the others continue. A folder that was
+    finished with the same plan is not run again, an unfinished run is resumed.
+
+    Parameters
+    ----------
+    calculator : ASE calculator
+    plan : Plan
+    folder : str or Path
+        Where the results go; what was there before is replaced.
     resume : bool
-        Whether an unfinished run of the same settings goes on, or begins anew.
+        Whether an unfinished run of the same plan is resumed, or begins anew.
     until : int, optional
         The step to stop at for a look, a multiple of the protocol's interval: the folder is written as after a run of
-        that length, and a later call goes on from there, unless `discard_rest` says that none will.
+        that length, and a later call continues from there, unless `discard_rest` was called.
 
     Returns
     -------
-    dict
+    Summary
         The content of ``summary.json``.
 
     Raises
     ------
     InputError
-        Starts that are not one for each replica or are periodic, a time step that the molecule does not
-        allow, or a thermostat that the engine does not have.
+        A thermostat that the engine does not have, or a damaged file of the unfinished run.
     """
-    _check_start(start, protocol)
-    folder = Path(folder)
+    folder, protocol = Path(folder), plan.protocol
     last = protocol.n_steps if until is None else min(until, protocol.n_steps)
-    settings = {
-        **{name: value for name, value in asdict(protocol).items() if name != "looks"},
-        "model": model,
-        "engine": engine,
-        "seed": seed,
-        "zero_energy_eV": criteria.lowest_energy,
-        "highest_energy_eV": criteria.highest_energy,
-        "criteria": criteria.record,
-        "digest": digest,
-        "start": _fingerprint(start, criteria),
-    }
-    finished = _finished(folder, settings, last)
+    finished = _finished(folder, plan.settings, last)
     if finished is not None:
         return finished
-    recorder = Recorder(_partial(folder), settings, protocol, criteria)
-    runner = make_engine(engine, calculator, criteria.numbers, protocol, seed=seed)
+    recorder = Recorder(_partial(folder), plan.settings, protocol, plan.criteria)
+    engine = make_engine(plan.engine, calculator, plan.criteria.numbers, protocol, seed=plan.seed)
     try:
-        _run(runner, recorder, start, f"{model} at {protocol.temperature_K:g} K", resume, last, progress)
+        first = _start(engine, recorder, plan, resume=resume)
+        with progress.task(f"{plan.model} at {protocol.temperature_K:g} K", last - first) as advance:
+            advance(recorder.step - first)
+            for n_steps in _frames(engine, recorder, last):
+                advance(n_steps)
     finally:
-        runner.close()
+        engine.close()
+    summary = _write(folder, recorder, plan, last, _outside_training(calculator, recorder))
+    if last == protocol.n_steps:
+        recorder.remove()
+    return summary
+
+
+def discard_rest(folder: str | Path) -> None:
+    """Remove the checkpoints from which a run that was stopped for a look would continue."""
+    shutil.rmtree(_partial(Path(folder)), ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> int:
+    """Begin the dynamics, or resume them where a checkpoint is; return the step at which they begin."""
+    state = recorder.last_state(resume=resume)
+    if state is None:
+        recorder.take(engine.begin(np.array([atoms.positions for atoms in plan.start])))
+    else:
+        try:
+            engine.resume(state)
+        except InputError:
+            raise
+        except (ValueError, TypeError, LookupError, SyntaxError) as error:
+            raise damaged(recorder.last_chunk, error) from error
+    return -plan.protocol.equilibration_steps
+
+
+def _frames(engine: Engine, recorder: Recorder, last: int) -> Iterator[int]:
+    """Advance from frame to frame, and yield the steps of each, with a checkpoint every minute.
+
+    There is a checkpoint at the end, too, if that is not the end of the run.
+    """
+    saved, begin = time.monotonic(), recorder.step
+    while not recorder.finished and recorder.step + recorder.steps_to_next <= last:
+        before = recorder.step
+        recorder.take(engine.advance(recorder.steps_to_next, recorder.alive))
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            recorder.checkpoint(engine.state())
+            saved = time.monotonic()
+        yield recorder.step - before
+    if last < recorder.protocol.n_steps and recorder.step > begin:
+        recorder.checkpoint(engine.state())
+
+
+def _write(folder: Path, recorder: Recorder, plan: Plan, last: int, outside_training: float | None) -> Summary:
+    """Write the folder of a run up to a step, and return its summary."""
+    protocol, criteria = plan.protocol, plan.criteria
     n_records = last // protocol.interval + 1
     energies = {name: values[:n_records] for name, values in recorder.energies().items()}
     time_ps = np.arange(n_records) * protocol.interval * protocol.timestep_fs / 1000
-    summary = {
-        "model": model,
-        **{key: settings[key] for key in ("temperature_K", "timestep_fs", "n_steps", "n_replicas", "engine")},
-        "n_steps": last,
-        **summarize(
-            time_ps,
-            energies["potential"],
-            energies["kinetic"],
-            failures=[asdict(failure) for failure in recorder.failures],
-            zero_energy_eV=criteria.lowest_energy,
-            thermostat=protocol.thermostat,
-        ),
-        "settings": settings,
-    }
-    if protocol.thermostat == "none":
-        summary["nve"] = conservation(time_ps, energies["potential"], energies["kinetic"], len(criteria.numbers))
+    assessed = summarize(
+        time_ps,
+        energies["potential"],
+        energies["kinetic"],
+        failures=recorder.failures,
+        zero_energy_eV=criteria.lowest_energy,
+        thermostat=protocol.thermostat,
+    )
+    summary = Summary(
+        **vars(assessed),
+        format=FORMAT,
+        model=plan.model,
+        temperature_K=protocol.temperature_K,
+        timestep_fs=protocol.timestep_fs,
+        n_steps=last,
+        n_replicas=protocol.n_replicas,
+        engine=plan.engine,
+        outside_training=outside_training,
+        settings=plan.settings,
+        nve=conservation(time_ps, energies["potential"], energies["kinetic"], len(criteria.numbers))
+        if protocol.thermostat == "none"
+        else None,
+    )
     with writing_folder(folder) as beside:
         recorder.write_trajectories(beside)
         write_npz(
@@ -145,71 +256,24 @@ def run_md(
                 "kinetic_temperature_K": energies["kinetic"] * kelvin_per_eV(len(criteria.numbers)),
             },
         )
-        write_json(beside / "summary.json", summary)
-    if last == protocol.n_steps:
-        recorder.remove()
+        write_record(beside / "summary.json", summary)
     return summary
 
 
-def discard_rest(folder: str | Path) -> None:
-    """Remove what a run that was stopped for a look would go on from."""
-    shutil.rmtree(_partial(Path(folder)), ignore_errors=True)
+def _outside_training(calculator: BaseCalculator, recorder: Recorder) -> float | None:
+    """Return the share of the frames outside the model's training geometries; None for other calculators."""
+    if not isinstance(calculator, FlattenedCalculator):
+        return None
+    found: FloatArray = calculator.extrapolation_of(recorder.positions(N_HELD_AGAINST_TRAINING))
+    return float(np.mean(found > 1)) if found.size and np.isfinite(found).all() else None
 
 
-def _partial(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.partial")
-
-
-def _run(
-    engine: Engine, recorder: Recorder, start: Sequence[Atoms], name: str, resume: bool, last: int, progress: Progress
-) -> None:
-    """Advance from frame to frame, with a checkpoint every minute, and one at the end if that is not the run's."""
-    first = -recorder.protocol.equilibration_steps
-    state = recorder.last_state(resume=resume)
-    with progress.task(name, last - first) as advance:
-        if state is None:
-            recorder.take(engine.begin(np.array([atoms.positions for atoms in start])))
-        else:
-            engine.resume(state)
-        advance(recorder.step - first)
-        saved = time.monotonic()
-        begin = recorder.step
-        while not recorder.finished and recorder.step + recorder.steps_to_next <= last:
-            before = recorder.step
-            recorder.take(engine.advance(recorder.steps_to_next, recorder.alive))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                recorder.checkpoint(engine.state())
-                saved = time.monotonic()
-            advance(recorder.step - before)
-        if last < recorder.protocol.n_steps and recorder.step > begin:
-            recorder.checkpoint(engine.state())
-
-
-def _check_start(start: Sequence[Atoms], protocol: Protocol) -> None:
-    if len(start) != protocol.n_replicas:
-        raise InputError(
-            f"expected a start for each of {protocol.n_replicas} replicas, found {len(start)}; give as many"
-        )
-    for atoms in start:
-        if atoms.pbc.any():
-            raise InputError("expected molecules without a cell to start from, found a periodic one; remove the cell")
-        check_timestep(protocol.timestep_fs, atoms.numbers)
-
-
-def _fingerprint(start: Sequence[Atoms], criteria: Criteria) -> str:
-    """Digest what else the frames of a run depend on."""
-    arrays = [array for atoms in start for array in (atoms.numbers, atoms.positions)] + criteria.arrays
-    return sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
-
-
-def _finished(folder: Path, settings: dict[str, Any], last: int) -> dict[str, Any] | None:
+def _finished(folder: Path, settings: Settings, last: int) -> Summary | None:
     """Read the summary of a run with these settings that has come to step `last`, if there is one."""
-    path = folder / "summary.json"
-    if not path.is_file() or not (folder / "energies.npz").is_file():
+    if not (folder / "energies.npz").is_file():
         return None
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    same = isinstance(summary, dict) and summary.get("settings") == settings and summary["n_steps"] >= last
-    return summary if same else None
+        summary = read_summary(folder / "summary.json")
+    except InputError:
+        return None  # missing or damaged: the run is made again
+    return summary if summary.settings == settings and summary.n_steps >= last else None

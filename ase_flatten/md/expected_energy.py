@@ -1,4 +1,4 @@
-"""What the potential energy of a molecule should be at a temperature, by the canonical distribution of the data."""
+"""The expected potential energy of a molecule at a temperature, from the canonical distribution of the data."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from ase import units
 from ase_flatten.data.known_molecule import KnownMolecule
 
 CANONICAL = (0.6, 1.7)
-"""The data's heat capacity in terms of equipartition's; others are no canonical sample (NVE data have 0.5)."""
+"""Range of the data's heat capacity relative to equipartition; other data are not a canonical sample (NVE: 0.5)."""
 
 
 @dataclass(frozen=True)
 class ExpectedEnergy:
-    """Hold what the potential energy should be in canonical molecular dynamics.
+    """Expected potential energy in canonical molecular dynamics.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ExpectedEnergy:
     error : float, eV
         The standard error of the mean.
     source : str
-        What says so, in words.
+        Where it comes from, in words.
     """
 
     mean: float
@@ -50,7 +50,7 @@ def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature
     Returns
     -------
     ExpectedEnergy or None
-        None where the moments are not known, as in old run folders, or where the data are no canonical sample.
+        None where the moments are not known, as in old run folders, or where the data are not a canonical sample.
     """
     if not isinstance(known, KnownMolecule) and "temperature_K" not in known:
         return None

@@ -1,4 +1,4 @@
-"""Validation protocols: what is run, read from TOML."""
+"""Protocols of molecular dynamics, read from TOML."""
 
 import math
 import tomllib
@@ -8,15 +8,16 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from ase_flatten.md.integrators import INTEGRATORS
 from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep
 from ase_flatten.utils.exceptions import InputError, nearest
 
-THERMOSTATS = ("langevin", "svr", "nhc", "none")
+THERMOSTATS = tuple(INTEGRATORS)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Say how a model is run in molecular dynamics.
+    """How a model is run in molecular dynamics.
 
     Parameters
     ----------
@@ -28,15 +29,15 @@ class Protocol:
     n_replicas : int
         Runs that differ in their start and their noise.
     interval : int
-        Every how many steps a frame is recorded.
+        Steps from one recorded frame to the next.
     equilibration_steps : int
         Langevin steps before time zero, whose frames are not recorded.
     thermostat : str
-        From time zero on: langevin, svr (stochastic velocity rescaling), nhc (a Nosé-Hoover chain) or
-        none, which keeps the energy; svr and nhc take the inverse friction for their time constant.
+        After equilibration: langevin, svr (stochastic velocity rescaling), nhc (a Nosé-Hoover chain) or
+        none, which keeps the energy; the time constant of svr and nhc is the inverse friction.
     looks : int
-        Times at which the runs are looked at, each twice as long as the one before and the last one after `n_steps`:
-        they end at the first look that decides.
+        Times at which the runs are judged, each twice as late as the one before and the last one after `n_steps`:
+        they end as soon as the verdict is decided.
 
     Raises
     ------
@@ -60,13 +61,13 @@ class Protocol:
             raise InputError(f"the thermostat must be one of {', '.join(THERMOSTATS)}, got {self.thermostat!r}")
         for name in ("temperature_K", "timestep_fs", "friction_per_fs"):
             if not isinstance(getattr(self, name), int | float):
-                raise InputError(f"{name} of a protocol must be a number, got {getattr(self, name)!r}; mend its value")
+                raise InputError(f"{name} of a protocol must be a number, got {getattr(self, name)!r}; correct it")
         check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
         check_timestep(self.timestep_fs)
         least_of = {"n_steps": 1, "n_replicas": 1, "interval": 1, "equilibration_steps": 0, "looks": 1}
         for name, least in least_of.items():
             if type(getattr(self, name)) is not int:
-                raise InputError(f"{name} of a protocol must be an integer, got {getattr(self, name)!r}; mend it")
+                raise InputError(f"{name} of a protocol must be an integer, got {getattr(self, name)!r}; correct it")
             if getattr(self, name) < least:
                 raise InputError(f"{name} of a protocol must be at least {least}, got {getattr(self, name)}; raise it")
         if self.interval > self.n_steps:
@@ -96,16 +97,18 @@ class Protocol:
         Raises
         ------
         InputError
-            A time that is not positive, or not even a step.
+            A time that is not positive, or shorter than a step.
         """
         if not (math.isfinite(time_ps) and time_ps > 0):
-            raise InputError(f"the time of a replica must be above 0 ps, got {time_ps:g} ps; 2 ps are quick")
+            raise InputError(
+                f"the time of a replica must be above 0 ps, got {time_ps:g} ps; the quick protocol runs 2 ps"
+            )
         n_steps = round(time_ps * 1000 / self.timestep_fs)
         return replace(self, n_steps=n_steps, interval=min(self.interval, n_steps))
 
 
 def protocol_names() -> list[str]:
-    """Name the protocols that come with the package."""
+    """List the protocols that come with the package."""
     return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
 
 
@@ -127,7 +130,7 @@ def load_protocol(source: str | Path) -> Protocol:
         content = tomllib.loads(entry.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"expected TOML in the protocol {source}, could not read it: {error}; mend the file"
+            f"expected TOML in the protocol {source}, could not read it: {error}; correct the file"
         ) from error
     return _protocol(str(source), {"name": entry.name.removesuffix(".toml"), **content})
 
@@ -136,7 +139,7 @@ def _protocol(source: str, content: dict[str, Any]) -> Protocol:
     known = [field.name for field in fields(Protocol)]
     for key in content:
         if key not in known:
-            raise InputError(f"{key!r} is no setting of a protocol, found in {source}; {nearest(key, known)}")
+            raise InputError(f"{key!r} is not a setting of a protocol, found in {source}; {nearest(key, known)}")
     optional = ("equilibration_steps", "thermostat", "looks")
     missing = [key for key in known if key not in content and key not in optional]
     if missing:

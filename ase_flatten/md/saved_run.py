@@ -1,17 +1,17 @@
-"""What `run_md` has left of a model: read for the analysis."""
+"""Runs that `run_md` has written, read for the analysis."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.trajectory import Trajectory
+from ase.io.trajectory import TrajectoryReader
 
-from ase_flatten.utils.atomic_files import reading_npz
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.md.result_files import read_summary, remedy
+from ase_flatten.md.results import Settings, Summary
+from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.records import read_arrays
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MOST_FRAMES = 1000
@@ -20,16 +20,42 @@ MOST_FRAMES = 1000
 N_BEFORE_FAILURE = 10
 """Records before a failure that are all in the trajectory."""
 
+_LARGEST = 1e12
+"""Of any energy in eV, time in ps or temperature in K."""
+
 _ORDER = ("default", "improved", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Energies:
+    """Energies of a run by its records: the content of energies.npz.
+
+    Parameters
+    ----------
+    time_ps : (n,) array
+    potential, kinetic : (n, n_replicas) arrays, eV
+        NaN from a replica's first unphysical frame on.
+    kinetic_temperature_K : (n, n_replicas) array
+    """
+
+    time_ps: FloatArray
+    potential: FloatArray
+    kinetic: FloatArray
+    kinetic_temperature_K: FloatArray  # noqa: N815
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Read the folder of a model, such as ``RUN/md/400K/improved``.
+    """The folder of a model's run, such as ``RUN/md/400K/improved``, whose files are read when they are asked for.
 
     Parameters
     ----------
     folder : Path
+
+    Raises
+    ------
+    InputError
+        From any property that reads a file: it is missing or damaged.
     """
 
     folder: Path
@@ -40,51 +66,67 @@ class SavedRun:
         return self.folder.name
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """The content of summary.json."""
-        content: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
-        return content
+        return read_summary(self.folder / "summary.json")
 
     @cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def settings(self) -> Settings:
+        """What the frames of the run depend on."""
+        if self.summary.settings is None:
+            raise InputError(
+                f"expected the settings of a run in {self.folder / 'summary.json'}, found none; {remedy(self.folder)}"
+            )
+        return self.summary.settings
+
+    @cached_property
+    def energies(self) -> Energies:
         """The content of energies.npz."""
-        with reading_npz(self.folder / "energies.npz", "energies of a run") as archive:
-            return {name: archive[name] for name in archive.files}
+        path, what = self.folder / "energies.npz", "the energies of a molecular dynamics run"
+        arrays = read_arrays(path, [field.name for field in fields(Energies)], what=what, remedy=remedy(self.folder))
+        found = Energies(**{field.name: arrays[field.name] for field in fields(Energies)})
+        wrong = _wrong(found, self.summary)
+        if wrong:
+            raise InputError(f"expected {what} in {path}, found {wrong}; {remedy(self.folder)}")
+        return found
 
     @property
     def duration_ps(self) -> float:
         """The time that a replica runs unless it fails."""
-        return float(self.arrays["time_ps"][-1])
+        return float(self.energies.time_ps[-1])
 
     @property
     def n_planned(self) -> int:
         """Number of records of a replica by the protocol; a run that was stopped at a look has fewer."""
-        settings = self.summary.get("settings", {})
-        if "n_steps" not in settings:
-            return len(self.arrays["time_ps"])
-        return int(settings["n_steps"]) // int(settings["interval"]) + 1
+        settings = self.summary.settings
+        if settings is None or settings.n_steps is None or settings.interval is None:
+            return len(self.energies.time_ps)
+        return settings.n_steps // settings.interval + 1
 
     @property
     def n_physical(self) -> np.ndarray:
         """Number of recorded frames of each replica before it failed, (n_replicas,)."""
-        return np.asarray(np.isfinite(self.arrays["potential"]).sum(axis=0))
+        return np.asarray(np.isfinite(self.energies.potential).sum(axis=0))
 
     @property
     def survivors(self) -> np.ndarray:
         """The numbers of the replicas that did not fail."""
-        failed = {failure["replica"] for failure in self.summary["failures"]}
-        return np.array([replica for replica in range(self.summary["n_replicas"]) if replica not in failed], dtype=int)
+        failed = {failure.replica for failure in self.summary.failures}
+        return np.array([replica for replica in range(self.summary.n_replicas) if replica not in failed], dtype=int)
 
     def frames(self, replica: int, most: int = MOST_FRAMES) -> list[Atoms]:
         """Read at most so many frames of a replica before it failed, evenly spread over its time."""
         n_records, n_physical = self.n_planned, int(self.n_physical[replica])
-        kept = kept_records(n_records, n_physical if replica not in self.survivors else n_records)
-        even = np.flatnonzero((kept % stride(n_records) == 0) & (kept < n_physical))
+        spread = stride(n_records)
+        # What leads to a failure is also in the trajectory, at a distance of one record.
+        kept = (
+            kept_records(n_records, n_physical) if replica not in self.survivors else np.arange(0, n_physical, spread)
+        )
+        even = np.flatnonzero((kept % spread == 0) & (kept < n_physical))
         if not len(even):
             return []
         chosen = even[np.unique(np.linspace(0, len(even) - 1, min(most, len(even))).astype(int))]
-        with Trajectory(self.folder / f"replica-{replica:02d}.traj") as trajectory:
-            return [trajectory[int(frame)] for frame in chosen]
+        return _read_frames(self.folder / f"replica-{replica:02d}.traj", chosen)
 
 
 def kept_records(n_records: int, n_physical: int) -> IntArray:
@@ -115,10 +157,73 @@ def saved_runs(folder: str | Path) -> list[SavedRun]:
     InputError
         No model has been run there.
     """
-    found = [SavedRun(path.parent) for path in sorted(Path(folder).glob("*/summary.json"))]
+    found = [SavedRun(path.parent) for path in summary_files(folder)]
     if not found:
         raise InputError(f"expected runs of models in {folder}, found none; run python -m ase_flatten.md first")
     return sorted(found, key=lambda run: _ORDER.index(run.name) if run.name in _ORDER else len(_ORDER))
+
+
+def _wrong(energies: Energies, summary: Summary) -> str:
+    """Return what is wrong with the energies of a run, in words; nothing for those that `run_md` writes."""
+    n_records = len(energies.time_ps) if energies.time_ps.ndim == 1 else 0
+    shape = n_records, summary.n_replicas
+    for field in fields(Energies):
+        array = getattr(energies, field.name)
+        if array.dtype.kind != "f" or (field.name != "time_ps" and array.shape != shape) or not array.size:
+            return f"{field.name} of shape {array.shape} and type {array.dtype}"
+    if not (np.isfinite(energies.time_ps).all() and (np.diff(energies.time_ps) > 0).all()):
+        return "times that do not increase"
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(energies.potential)
+        alike = [np.isfinite(part) == known for part in (energies.kinetic, energies.kinetic_temperature_K)]
+        sound = [~(np.abs(getattr(energies, field.name)) > _LARGEST).any() for field in fields(Energies)]
+    if not all(sound):
+        return "values that no molecule has"
+    if not all(part.all() for part in alike) or (known[1:] & ~known[:-1]).any():
+        return "values that are not finite before others that are"
+    failed = {failure.replica for failure in summary.failures}
+    lost = [int(replica) for replica in np.flatnonzero(~known[-1]) if replica not in failed]
+    return f"no energies at the end of replica {lost[0]}, which summary.json does not say has failed" if lost else ""
+
+
+def _read_frames(path: Path, frames: IntArray) -> list[Atoms]:
+    """Read frames of a trajectory, with their energy and forces; raise InputError where it is damaged."""
+    try:
+        if not path.is_file():
+            raise ValueError("no such file")
+        with open(path, "rb") as stream:  # ASE leaves a damaged file open
+            trajectory = TrajectoryReader(stream)
+            found = [trajectory[int(frame)] for frame in frames]
+        for atoms in found:
+            results = atoms.calc.results
+            values = atoms.positions, results["forces"], np.array(results["energy"], dtype=float)
+            if not all(np.isfinite(array).all() for array in values) or values[1].shape != values[0].shape:
+                raise ValueError("a frame with values that are not finite or not of its atoms")
+            if not np.array_equal(atoms.numbers, found[0].numbers):
+                raise ValueError("frames of different molecules")
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+        SyntaxError,
+    ) as error:  # fmt: skip  (ASE raises all of these on damaged files)
+        reason = printable(error) or type(error).__name__
+        raise InputError(
+            f"expected the trajectory of a replica in {path}, could not read it: {reason}; {remedy(path.parent)}"
+        ) from error
+    return found
+
+
+def summary_files(folder: str | Path) -> list[Path]:
+    """List the summary.json of each model below the folder of a temperature, by name."""
+    return sorted(Path(folder).glob("*/summary.json"))
 
 
 def positions_of(frames: list[Atoms]) -> FloatArray:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -15,9 +14,10 @@ from ase_flatten.data.known_molecule import KnownMolecule
 from ase_flatten.md.analysis.comparison import analyse, decided, judge, require_packages
 from ase_flatten.md.analysis.figure import plot_total_energy
 from ase_flatten.md.criteria import Criteria
-from ase_flatten.md.dynamics import discard_rest, run_md
+from ase_flatten.md.dynamics import Plan, discard_rest, run_md
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.protocol import Protocol
+from ase_flatten.md.results import Summary
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
@@ -27,21 +27,21 @@ from ase_flatten.workflow.run_folder import Run
 log = logging.getLogger(__name__)
 
 LARGEST_FLUCTUATION = 0.1
-"""Of the total energy without a thermostat, as a share of the kinetic energy's: with more the time step is too long."""
+"""Of the total energy without a thermostat, relative to that of the kinetic energy; above it, a warning is logged."""
 
 _CHECKED_STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Hold what is compared.
+    """Models that are compared, and what is known of their molecule.
 
     Parameters
     ----------
     models : dict
         Models and calculators as `resolve` reads them, by their names in tables.
     known : dict
-        What is known of the molecule, as `Run.reference`.
+        As `Run.reference`.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -64,7 +64,7 @@ class Subject:
         Parameters
         ----------
         start : str
-            clusters: representatives of the broad clusters, from the lowest in energy on, the lower half;
+            clusters: representatives of the broad clusters, the half that is lowest in energy;
             worst: those of the clusters that the default model is worst on; minimum: the lowest frame of the data.
 
         Raises
@@ -79,7 +79,7 @@ class Subject:
             if not (run.folder / name).is_dir():
                 raise InputError(
                     f"expected a finished run, found no {name} model in {run.folder}; "
-                    "finish it with: ase-flatten train --resume"
+                    "resume it with: ase-flatten train --resume"
                 )
         if start == "minimum":
             positions = known["lowest_positions"][None]
@@ -120,108 +120,146 @@ class Subject:
         return cls(specs, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
-        """Return the start of each replica, evenly over the configurations, all of them more than once if need be."""
+        """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
         return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
 
 
-def validate(
-    subject: Subject,
-    temperatures_K: Sequence[float],
-    protocol: Protocol,
-    *,
-    engine: str = "batched",
-    nve_ps: float = 0.0,
-    reference: str | None = None,
-    reference_ps: float | None = None,
-    seed: int = 0,
-    resume: bool = True,
-    progress: Progress = SILENT,
-) -> list[dict[str, Any]]:
-    """Run all models, and the reference method where it is named; write down and draw what they do.
+@dataclass(frozen=True)
+class Validation:
+    """What is run of each model.
 
     Parameters
     ----------
     temperatures_K : sequence of float
     protocol : Protocol
         Its temperature gives way to each of `temperatures_K`. With several looks, all models run to one of them
-        before any goes on to the next.
+        before any continues to the next.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     nve_ps : float
-        Time to run each model without a thermostat besides, ps.
+        Time to also run each model without a thermostat, ps.
     reference : str, optional
         A reference method, as `load_calculator` takes it.
     reference_ps : float, optional
-        The longest time of its replicas, ps, since it may cost a thousand times as much as a model [as the models].
+        The longest time of its replicas, ps, since it may cost a thousand times as much as a model; by default that of
+        the models.
+    seed : int
+        Of velocities and noise.
+    """
+
+    temperatures_K: Sequence[float]  # noqa: N815
+    protocol: Protocol
+    engine: str = "batched"
+    nve_ps: float = 0.0
+    reference: str | None = None
+    reference_ps: float | None = None
+    seed: int = 0
+
+    def protocols(self, temperature_K: float) -> list[Protocol]:
+        """Return the protocol at a temperature, and the one without a thermostat where there is one."""
+        at = replace(self.protocol, temperature_K=float(temperature_K))
+        return [at, *([replace(at.lasting(self.nve_ps), thermostat="none")] if self.nve_ps else [])]
+
+    def protocol_of(self, name: str, protocol: Protocol) -> Protocol:
+        """Return the protocol of a model: that of the reference method may be shorter."""
+        if name != "reference" or self.reference_ps is None:
+            return protocol
+        return protocol.lasting(min(self.reference_ps, protocol.duration_ps))
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    """The models that are run side by side, ready to be run."""
+
+    subject: Subject
+    validation: Validation
+    calculators: dict[str, BaseCalculator]
+    digests: dict[str, str]
+    starts: list[Atoms]
+    progress: Progress
+
+    def run(self, protocol: Protocol, folder: Path, until: int, *, resume: bool) -> list[Summary]:
+        """Run all models up to a step."""
+        criteria = self.subject.criteria(protocol.temperature_K)
+        return [
+            run_md(
+                calculator,
+                Plan(
+                    name, self.starts, self.validation.protocol_of(name, protocol), criteria,
+                    self.validation.engine, self.validation.seed, self.digests[name],
+                ),
+                folder / name,
+                resume=resume,
+                until=until,
+                progress=self.progress,
+            )
+            for name, calculator in self.calculators.items()
+        ]  # fmt: skip
+
+
+def validate(
+    subject: Subject, validation: Validation, *, resume: bool = True, progress: Progress = SILENT
+) -> list[Summary]:
+    """Run all models, and the reference method where it is named; write and plot the results.
+
+    Parameters
+    ----------
     resume : bool
-        Whether unfinished runs go on, or begin anew.
+        Whether unfinished runs are resumed, or begin anew.
 
     Returns
     -------
-    list of dict
-        The summaries, by temperature and model; those without a thermostat are only written.
+    list of Summary
+        By temperature and model; those without a thermostat are only written.
 
     Raises
     ------
     InputError
-        Settings that molecular dynamics does not allow.
+        Settings that molecular dynamics does not allow, or a damaged file of an earlier run.
     """
     require_packages()
-    _at_most(protocol, reference_ps)  # a time that makes no sense is refused before anything runs
-    starts = subject.starts(protocol.n_replicas)
-    models = {**subject.models, **({"reference": reference} if reference is not None else {})}
-    named = {name: resolve(model) for name, model in models.items()}
+    validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
+    specs = {**subject.models, **({"reference": validation.reference} if validation.reference is not None else {})}
+    named = {name: resolve(spec) for name, spec in specs.items()}
     numbers = subject.known["numbers"]
-    calculators = {name: load_calculator(model, numbers=numbers) for name, model in named.items()}
-    first = next(iter(calculators))
-    _check_time_step(calculators[first], starts, protocol, max(temperatures_K), first)
-    summaries = []
-    for temperature in temperatures_K:
-        at = replace(protocol, temperature_K=float(temperature))
-        folder = subject.folder / f"{temperature:g}K"
+    models = _Models(
+        subject,
+        validation,
+        {name: load_calculator(model, numbers=numbers) for name, model in named.items()},
+        {name: model.digest for name, model in named.items()},
+        subject.starts(validation.protocol.n_replicas),
+        progress,
+    )
+    _check_time_step(models)
+    return [summary for temperature in validation.temperatures_K for summary in _at(models, temperature, resume=resume)]
 
-        def run_all(plan: Protocol, folder: Path, until: int, *, resume: bool) -> list[dict[str, Any]]:
-            return [
-                run_md(
-                    calculators[name],
-                    starts,
-                    _at_most(plan, reference_ps) if name == "reference" else plan,
-                    folder / name,
-                    model=name,
-                    criteria=subject.criteria(plan.temperature_K),
-                    engine=engine,
-                    seed=seed,
-                    digest=model.digest,
-                    resume=resume,
-                    until=until,
-                    progress=progress,
-                )
-                for name, model in named.items()
-            ]
 
-        for step in at.look_steps:
-            reached = run_all(at, folder, step, resume=resume or step > at.look_steps[0])
-            judged = judge(folder, subject.known)
-            if max(summary["n_steps"] for summary in reached) > step:
-                continue  # a run that was stopped: this look had decided nothing
-            if decided(folder, judged, looks=len(at.look_steps), longest_ps=at.duration_ps):
-                break
-        for name in models:
-            discard_rest(folder / name)
-        summaries += [judged[name] for name in models]
-        plot_total_energy(folder)
-        if nve_ps:
-            plan = replace(at.lasting(nve_ps), thermostat="none")
-            run_all(plan, folder / "nve", plan.n_steps, resume=resume)
-            plot_total_energy(folder / "nve")
-        analyse(folder, subject.known, reference=reference, looks=len(at.look_steps), progress=progress)
-    return summaries
+def _at(models: _Models, temperature_K: float, *, resume: bool) -> list[Summary]:
+    """Run and compare all models at one temperature."""
+    known, folder = models.subject.known, models.subject.folder / f"{temperature_K:g}K"
+    at, *without_thermostat = models.validation.protocols(temperature_K)
+    n_looks = len(at.look_steps)
+    for step in at.look_steps:
+        reached = models.run(at, folder, step, resume=resume or step > at.look_steps[0])
+        judged = judge(folder, known)
+        if max(summary.n_steps for summary in reached) > step:
+            continue  # a run that was stopped: this look had decided nothing
+        if decided(folder, judged, looks=n_looks, longest_ps=at.duration_ps):
+            break
+    for name in models.calculators:
+        discard_rest(folder / name)
+    plot_total_energy(folder)
+    for nve in without_thermostat:
+        models.run(nve, folder / "nve", nve.n_steps, resume=resume)
+        plot_total_energy(folder / "nve")
+    analyse(folder, known, reference=models.validation.reference, looks=n_looks, progress=models.progress)
+    return [judged[name] for name in models.calculators]
 
 
 def energy_fluctuation(calculator: BaseCalculator, start: Sequence[Atoms], protocol: Protocol, *, seed: int) -> float:
-    """Measure how much the total energy fluctuates without a thermostat, as a share of the kinetic energy's.
+    """Measure the fluctuation of the total energy without a thermostat, relative to that of the kinetic energy.
 
     The standard deviation of each, about a straight line, over 200 steps from the first starts; the median over
     these. It falls fourfold when the time step is halved.
@@ -239,22 +277,23 @@ def energy_fluctuation(calculator: BaseCalculator, start: Sequence[Atoms], proto
         return float(np.median(np.std(total, axis=0) / np.std(kinetic, axis=0)))
 
 
-def _check_time_step(
-    calculator: BaseCalculator, starts: list[Atoms], protocol: Protocol, temperature: float, name: str
-) -> None:
-    """Warn of a time step that a short piece without a thermostat shows to be too long."""
-    share = energy_fluctuation(calculator, starts, replace(protocol, temperature_K=float(temperature)), seed=0)
-    log.info("time-step check: the total energy of %s fluctuates by %.3g of the kinetic energy's", name, share)
+def _check_time_step(models: _Models) -> None:
+    """Warn if a short run without a thermostat shows that the time step is too long."""
+    name, calculator = next(iter(models.calculators.items()))
+    hottest = max(models.validation.temperatures_K)
+    protocol = replace(models.validation.protocol, temperature_K=float(hottest))
+    share = energy_fluctuation(calculator, models.starts, protocol, seed=0)
+    log.info(
+        "time-step check: the fluctuation of the total energy of %s is %.3g times that of the kinetic energy",
+        name,
+        share,
+    )
     if not share <= LARGEST_FLUCTUATION:
         log.warning(
-            "without a thermostat the total energy of %s fluctuates by %.2g of the kinetic energy's fluctuation "
+            "without a thermostat, the fluctuation of the total energy of %s is %.2g times that of the kinetic energy "
             "(more than %g): a time step shorter than %g fs may be needed, or the model is not smooth",
             name, share, LARGEST_FLUCTUATION, protocol.timestep_fs,
         )  # fmt: skip
-
-
-def _at_most(protocol: Protocol, time_ps: float | None) -> Protocol:
-    return protocol if time_ps is None else protocol.lasting(min(time_ps, protocol.duration_ps))
 
 
 def _lower_half(positions: FloatArray, energies: FloatArray) -> FloatArray:

@@ -4,6 +4,7 @@ import csv
 import io
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 

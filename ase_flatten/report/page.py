@@ -1,7 +1,6 @@
 """The report of a run: its figures and one HTML page that needs nothing beside itself."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from ase_flatten.md import verdict
 from ase_flatten.md.analysis.comparison import comparisons
 from ase_flatten.md.analysis.verdict import measured
 from ase_flatten.md.analysis.verdict import table as md_table
+from ase_flatten.md.result_files import read_summary
+from ase_flatten.md.results import ModelComparison
+from ase_flatten.md.saved_run import summary_files
 from ase_flatten.models import convergence_note
 from ase_flatten.models.model_folder import CARD, read_card
 from ase_flatten.report.figures import KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
@@ -208,16 +210,16 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
     """Read what molecular dynamics left at each temperature."""
     found, read = [], comparisons(folder / "md")
     for at in folder.glob("md/*K"):
-        summaries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(at.glob("*/summary.json"))]
+        summaries = [read_summary(path) for path in summary_files(at)]
         if not summaries:
             continue
-        compared = read.get(summaries[0]["temperature_K"], {})
+        compared = read.get(summaries[0].temperature_K)
         found.append(
             {
-                "temperature_K": summaries[0]["temperature_K"],
+                "temperature_K": summaries[0].temperature_K,
                 "summaries": summaries,
                 "rows": [
-                    (summary, measured(summary["mean_total_energy"], summary["standard_error"], 2), cells[2:])
+                    (summary, measured(summary.mean_total_energy, summary.standard_error, 2), cells[2:])
                     for summary, cells in zip(summaries, md_table(summaries), strict=True)
                 ],
                 "verdict": verdict(summaries, read),
@@ -226,25 +228,26 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
                     for name in MD_PICTURES
                     if (at / f"{name}.png").exists()
                 },
-                "models": [(name, _in_words(model)) for name, model in compared.get("models", {}).items()],
+                "models": [(name, _in_words(model)) for name, model in (compared.models if compared else {}).items()],
             }
         )
     return sorted(found, key=lambda temperature: temperature["temperature_K"])
 
 
-def _in_words(model: dict[str, Any]) -> dict[str, str]:
-    """Write down what the comparison tells of a model."""
+def _in_words(model: ModelComparison) -> dict[str, str]:
+    """Write down what the comparison says about a model."""
     words = {
-        "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
-        "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",
+        "survival": f"{model.survival:.2f} ({model.survival_low:.2f} to {model.survival_high:.2f})",
+        "samples": "–" if model.n_effective is None else f"{model.n_effective:,.0f}",
+        "kinetic": measured(model.kinetic_temperature_K, model.kinetic_temperature_error_K, 0),
+        "configurational": measured(model.configurational_temperature_K, model.configurational_temperature_error_K, 0),
     }
-    for kind in ("kinetic", "configurational"):
-        words[kind] = measured(model[f"{kind}_temperature_K"], model[f"{kind}_temperature_error_K"], 0)
     for target in ("data", "reference"):
-        error = model["distances"].get(target, {}).get("pairs", {"error": None, "standard_error": None})
-        words[f"distances_{target}"] = measured(error["error"], error["standard_error"], 3)
-    true = model["reference_errors"] or {"force_rmse": None, "energy_rmse": None}
-    words["force"], words["energy"] = (measured(true[f"{what}_rmse"], None, 2) for what in ("force", "energy"))
+        errors = model.distances.get(target)
+        words[f"distances_{target}"] = measured(errors.pairs.error, errors.pairs.standard_error, 3) if errors else "–"
+    true = model.reference_errors
+    words["force"] = measured(true.force_rmse if true else None, None, 2)
+    words["energy"] = measured(true.energy_rmse if true else None, None, 2)
     return words
 
 

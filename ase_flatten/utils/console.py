@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables, and a user's mistake in one sentence."""
+"""Output of the command line: progress, tables, and errors of the user in one sentence."""
 
 import functools
 import logging
@@ -31,14 +31,14 @@ stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty()
 
 
 class TerminalProgress:
-    """Show bars with rate and time left, those of work within other work below its own."""
+    """Show bars with rate and time left, one below the other for nested tasks."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Show a bar while the block runs, and leave nothing behind."""
+        """Show a bar while the block runs."""
         within = self._bars is not None
         with self._display() as bars:
             start, done = time.perf_counter(), 0
@@ -57,7 +57,7 @@ class TerminalProgress:
 
     @contextmanager
     def _display(self) -> Iterator[Bars]:
-        """Return the bars that are on the terminal: it can show only one set of them."""
+        """Return the bars on the terminal, which can show only one set of them."""
         if self._bars is not None:
             yield self._bars
             return
@@ -73,11 +73,11 @@ class TerminalProgress:
 
 
 class PlainProgress:
-    """Write a line now and then, for pipes and log files."""
+    """Write a line from time to time, for pipes and log files."""
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Write where the work is every ten seconds, and how long it took in the end."""
+        """Write the progress every ten seconds, and the total time at the end."""
         start = last = time.perf_counter()
         done = 0
 
@@ -99,8 +99,8 @@ class PlainProgress:
 class Interruptible:
     """Stop at the next report of progress after Ctrl-C, and at once after a second one.
 
-    An exception in the midst of other packages' work is lost when it falls into a callback of
-    the interpreter, and what it leaves of them is anybody's guess.
+    An exception that is raised inside another package is lost if it falls into a callback of the
+    interpreter, and may leave that package in an undefined state.
     """
 
     def __init__(self, shown: Progress) -> None:
@@ -113,7 +113,7 @@ class Interruptible:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        stderr.print("stopping as soon as this piece of work allows; press Ctrl-C again to stop at once")
+        stderr.print("stopping after the current piece of work; press Ctrl-C again to stop at once")
 
     def _look(self) -> None:
         if self._asked:
@@ -121,7 +121,7 @@ class Interruptible:
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Begin a piece of work, unless Ctrl-C was pressed."""
+        """Start a task, unless Ctrl-C was pressed."""
         self._look()
         with self._shown.task(what, total) as advance:
 
@@ -149,7 +149,7 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; numbers are given as text already."""
+    """Print a table of cells that are text."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         shown.add_column(column, justify="left" if number == 0 else "right")
@@ -164,7 +164,7 @@ def say(text: str) -> None:
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a user's mistake into one sentence and exit status 2, a failed backend into one and 1, Ctrl-C into 130."""
+    """Turn errors into a sentence and an exit status: InputError 2, BackendError 1, and Ctrl-C a hint and 130."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -182,8 +182,7 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             stderr.print(
-                "ase-flatten: stopped; what was finished is kept, and the same command goes on with it "
-                "(train and md want --resume)",
+                "ase-flatten: stopped; finished work is kept: repeat the same command to resume (train needs --resume)",
                 soft_wrap=True,
             )
             raise typer.Exit(INTERRUPTED) from None
@@ -192,7 +191,7 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def run_command(command: Callable[..., None], *arguments: Any) -> None:
-    """Run a command whose arguments typer did not read; end the process unless all went well."""
+    """Run a command whose arguments were not read by typer; exit with its status unless it is 0."""
     try:
         user_errors(command)(*arguments)
     except typer.Exit as finished:

@@ -26,6 +26,7 @@ from ase_flatten.ipi.socket_protocol import connect, serve, unix_address
 from ase_flatten.md import Protocol, run_md
 from ase_flatten.md.analysis.time_series import block_error
 from ase_flatten.md.criteria import Criteria
+from ase_flatten.md.dynamics import Plan
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.engines.ipi_process import ipi_command
 from ase_flatten.models import Prediction
@@ -204,12 +205,13 @@ def test_a_model_that_fails_costs_its_replica_only(tmp_path, trouble, words, cha
     stretched.positions[0, 0] -= 0.3
     known = KnownMolecule(atoms.numbers, 0.0, 5.0, pair_distances(atoms.positions[None])[0])
     before = folders()
-    summary = run_md(
-        Spring(trouble, 1.29), [atoms, stretched, atoms], protocol(n_replicas=3, n_steps=60, **changes),
-        tmp_path / "default", model="default", criteria=Criteria.of_molecule(known, 300.0), engine="ipi",
+    plan = Plan(
+        "default", [atoms, stretched, atoms], protocol(n_replicas=3, n_steps=60, **changes),
+        Criteria.of_molecule(known, 300.0), "ipi",
     )  # fmt: skip
-    assert (summary["n_failed"], summary["failures"][0]["replica"]) == (1, 1)
-    assert words in summary["failures"][0]["reason"]
+    summary = run_md(Spring(trouble, 1.29), plan, tmp_path / "default")
+    assert (summary.n_failed, summary.failures[0].replica) == (1, 1)
+    assert words in summary.failures[0].reason
     with np.load(tmp_path / "default" / "energies.npz") as energies:
         assert np.isfinite(energies["conserved"][:, [0, 2]]).all()
     assert not children()
@@ -274,7 +276,7 @@ def run_for_ever():
 
 
 def test_what_i_pi_has_not_is_refused(made, monkeypatch):
-    with pytest.raises(InputError, match="got the thermostat nhc; take --engine batched"):
+    with pytest.raises(InputError, match="got nhc; choose one of these, or --engine batched"):
         made(thermostat="nhc")
     monkeypatch.setattr("ase_flatten.md.engines.ipi_process.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'ase-flatten\[md\]'"):

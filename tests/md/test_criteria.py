@@ -17,6 +17,7 @@ from ase_flatten.md.criteria import WINDOW_PS, Criteria
 from ase_flatten.md.engines import Frame
 from ase_flatten.md.expected_energy import expected_energy
 from ase_flatten.md.recorder import Recorder
+from ase_flatten.md.results import Settings
 
 BUNDLED = Path(__file__).parents[2] / "examples" / "data" / "salicylic_gfn2_500K.npz"
 
@@ -176,18 +177,18 @@ def test_a_replica_that_has_sunk_is_found_by_its_average(salicylic, rng, tmp_pat
     criteria = Criteria.of_molecule(molecule_of(salicylic), 400.0)
     interval = 100
     protocol = Protocol("test", 400.0, 0.5, 0.01, 10 * interval * 20, 2, interval)
-    recorder = Recorder(tmp_path / "partial", {}, protocol, criteria)
+    recorder = Recorder(tmp_path / "partial", Settings(zero_energy_eV=0.0), protocol, criteria)
     recorder.last_state(resume=False)
     n_window = round(1000 * WINDOW_PS / (interval * 0.5))
     low = 0.5 * (criteria.energy.low + criteria.energy.window_low)
     for record in range(2 * n_window):
         if interrupted and record == n_window - 5:
             recorder.checkpoint({})
-            recorder = Recorder(tmp_path / "partial", {}, protocol, criteria)
+            recorder = Recorder(tmp_path / "partial", Settings(zero_energy_eV=0.0), protocol, criteria)
             recorder.last_state(resume=True)
         frame = frame_of(salicylic.take(np.array([0, 1])), rng)
         recorder.take(replace(frame, step=record * interval, potential=np.array([low, frame.potential[1]])))
     assert recorder.alive.tolist() == [False, True]
     assert recorder.failures[0].step == (n_window - 1) * interval
-    assert "below that of the data at" in recorder.failures[0].reason
-    assert "the model has sunk" in recorder.failures[0].reason
+    assert "averaged over the last 1 ps is" in recorder.failures[0].reason
+    assert "kcal/mol below the mean expected from the data at" in recorder.failures[0].reason

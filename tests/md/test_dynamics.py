@@ -21,10 +21,12 @@ from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md import Protocol, load_protocol, plot_total_energy, recorder, run_md, saved_run, verdict
 from ase_flatten.md.analysis import time_series
 from ase_flatten.md.criteria import Criteria
-from ase_flatten.md.dynamics import discard_rest
+from ase_flatten.md.dynamics import Plan, discard_rest
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep, draw_momenta, langevin
 from ase_flatten.md.protocol import protocol_names
+from ase_flatten.md.result_files import read_summary
+from ase_flatten.md.results import Summary
 from ase_flatten.models import Prediction
 from ase_flatten.utils.exceptions import InputError
 
@@ -351,18 +353,8 @@ def run(folder, calculator=None, *, model="default", seed=0, engine="batched", r
     starts = [atoms.copy() for _ in range(protocol.n_replicas)]
     for start in starts[1:2]:
         start.positions += [FAR, 0, 0]
-    return run_md(
-        calculator or Spring(),
-        starts,
-        protocol,
-        folder,
-        model=model,
-        criteria=criteria_of(atoms),
-        engine=engine,
-        seed=seed,
-        resume=resume,
-        until=until,
-    )
+    plan = Plan(model, starts, protocol, criteria_of(atoms), engine, seed)
+    return run_md(calculator or Spring(), plan, folder, resume=resume, until=until)
 
 
 SUMMARY_KEYS = {
@@ -377,19 +369,19 @@ ENGINES = pytest.mark.parametrize("engine", ["batched", "ase"])
 @ENGINES
 def test_a_run_is_written_down(tmp_path, engine):
     summary = run(tmp_path / "default", engine=engine)
-    assert summary == json.loads((tmp_path / "default" / "summary.json").read_text())
-    assert set(summary) >= SUMMARY_KEYS
-    assert (summary["n_failed"], summary["first_failure_ps"], summary["reasons"]) == (0, None, [])
+    assert summary == read_summary(tmp_path / "default" / "summary.json")
+    assert set(json.loads((tmp_path / "default" / "summary.json").read_text())) >= SUMMARY_KEYS
+    assert (summary.n_failed, summary.first_failure_ps, summary.reasons) == (0, None, ())
     # 0.2 ps may be too short for the drift to be known.
-    assert summary["stable"] is {"stable": True, "cannot tell": None}[summary["verdict"]]
-    assert any("the total energy drifts by" in why for why in summary["why"])
+    assert summary.stable is {"stable": True, "cannot tell": None}[summary.verdict]
+    assert any("the total energy drifts by" in why for why in summary.why)
     with np.load(tmp_path / "default" / "energies.npz") as energies:
         assert energies["time_ps"].shape == (41,)
         assert energies["time_ps"][-1] == pytest.approx(0.2)
         assert energies["potential"].shape == energies["kinetic"].shape == (41, 3)
         assert energies["temperature_K"] == 300
         total = energies["potential"] + energies["kinetic"] + 0.1
-        assert summary["mean_total_energy"] == pytest.approx(total.mean() / KCAL_PER_MOL)
+        assert summary.mean_total_energy == pytest.approx(total.mean() / KCAL_PER_MOL)
         # Replicas have noise and velocities of their own.
         assert len(set(energies["kinetic"][0])) == 3
         trajectory = read(tmp_path / "default" / "replica-02.traj", index=":")
@@ -404,27 +396,27 @@ def test_a_run_is_written_down(tmp_path, engine):
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        ("explode", "no longer numbers|the bond|the temperature is"),
+        ("explode", "are not finite|the bond|the temperature is"),
         ("part", "the bond"),
-        ("nan", "no longer numbers"),
+        ("nan", "are not finite"),
         ("raise", "the model failed: no convergence"),
     ],
 )
 def test_a_model_that_explodes_costs_its_replica_only(tmp_path, trouble, words, engine):
     summary = run(tmp_path / "default", Spring(trouble, 450), engine=engine)
-    assert summary["n_failed"] == 1
-    assert not summary["stable"]
-    failure = summary["failures"][0]
-    assert failure["replica"] == 1
-    assert 100 <= failure["step"] <= 250
-    assert summary["first_failure_ps"] == failure["time_ps"] == pytest.approx(failure["step"] * 0.5e-3)
-    assert any(word in failure["reason"] for word in words.split("|"))
-    assert "replica 1 after" in summary["reasons"][0]
+    assert summary.n_failed == 1
+    assert not summary.stable
+    failure = summary.failures[0]
+    assert failure.replica == 1
+    assert 100 <= failure.step <= 250
+    assert summary.first_failure_ps == failure.time_ps == pytest.approx(failure.step * 0.5e-3)
+    assert any(word in failure.reason for word in words.split("|"))
+    assert "replica 1 after" in summary.reasons[0]
     with np.load(tmp_path / "default" / "energies.npz") as energies:
         known = np.isfinite(energies["potential"] + energies["kinetic"])
     assert known[:, [0, 2]].all()
-    assert known[:, 1].sum() == math.ceil(failure["step"] / 10)
-    assert math.isfinite(summary["mean_total_energy"])
+    assert known[:, 1].sum() == math.ceil(failure.step / 10)
+    assert math.isfinite(summary.mean_total_energy)
     frames = read(tmp_path / "default" / "replica-01.traj", index=":")
     assert known[:, 1].sum() <= len(frames) <= known[:, 1].sum() + 1
     assert np.isfinite(frames[-1].positions).all()
@@ -453,15 +445,15 @@ def test_long_trajectories_are_thinned_but_for_what_leads_to_a_failure(tmp_path,
 
 def test_a_run_of_which_nothing_is_left_still_has_a_summary(tmp_path):
     summary = run(tmp_path / "default", Spring(stiffness=np.nan), n_replicas=2)
-    assert summary["n_failed"] == 2
-    assert summary["first_failure_ps"] == 0
-    assert [summary[key] for key in ("mean_total_energy", "standard_error", "drift")] == [None] * 3
+    assert summary.n_failed == 2
+    assert summary.first_failure_ps == 0
+    assert [summary.mean_total_energy, summary.standard_error, summary.drift] == [None] * 3
     plot_total_energy(tmp_path)
 
 
 def test_a_frozen_molecule_is_unphysical(tmp_path):
     summary = run(tmp_path / "default", n_replicas=1, temperature_K=0.01)
-    assert "the temperature is" in summary["reasons"][0]
+    assert "the temperature is" in summary.reasons[0]
 
 
 def test_a_finished_run_is_not_run_again_and_others_are(tmp_path):
@@ -472,9 +464,14 @@ def test_a_finished_run_is_not_run_again_and_others_are(tmp_path):
     assert spring.calls == calls
     other = run(tmp_path / "default", spring, n_steps=100, seed=1)
     assert spring.calls == 2 * calls
-    assert other["mean_total_energy"] != first["mean_total_energy"]
+    assert other.mean_total_energy != first.mean_total_energy
     (tmp_path / "default" / "summary.json").write_text("{")
     assert run(tmp_path / "default", spring, n_steps=100) == first
+
+
+def same_energies(one, other):
+    pairs = [(getattr(run.energies, name) for run in (one, other)) for name in vars(one.energies)]
+    return all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
 
 
 @ENGINES
@@ -482,22 +479,22 @@ def test_a_run_goes_on_after_a_look_as_if_there_had_been_none(tmp_path, engine, 
     monkeypatch.setattr(saved_run, "MOST_FRAMES", 15)
     spring = Spring()
     looks = [run(tmp_path / "a" / "default", spring, engine=engine, until=step) for step in (100, 200, 400)]
-    assert [summary["n_steps"] for summary in looks] == [100, 200, 400]
+    assert [summary.n_steps for summary in looks] == [100, 200, 400]
     calls = spring.calls
     run(tmp_path / "b" / "default", engine=engine)
     assert run(tmp_path / "a" / "default", spring, engine=engine, until=200) == looks[-1] and spring.calls == calls
     one, other = (saved_run.SavedRun(tmp_path / twin / "default") for twin in "ab")
     assert one.summary == other.summary
-    assert all(np.array_equal(one.arrays[name], other.arrays[name], equal_nan=True) for name in one.arrays)
+    assert same_energies(one, other)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["default"]
     # What is stopped at a look is the run of that length, apart from how many frames its trajectories keep.
     run(tmp_path / "c" / "default", engine=engine, until=200)
     run(tmp_path / "d" / "default", engine=engine, n_steps=200)
     early, short = (saved_run.SavedRun(tmp_path / twin / "default") for twin in "cd")
-    assert all(np.array_equal(early.arrays[name], short.arrays[name], equal_nan=True) for name in early.arrays)
-    assert early.summary["verdict"] == short.summary["verdict"] and early.duration_ps == 0.1
+    assert same_energies(early, short)
+    assert early.summary.verdict == short.summary.verdict and early.duration_ps == 0.1
     frames = early.frames(1)
-    energies = early.arrays["potential"][: 10 * len(frames) : 3, 1]
+    energies = early.energies.potential[: 10 * len(frames) : 3, 1]
     assert len(frames) == 7 and [atoms.get_potential_energy() for atoms in frames] == energies.tolist()
     discard_rest(early.folder)
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["default"]
@@ -574,19 +571,18 @@ def test_replicas_do_not_depend_on_the_fate_of_others(tmp_path):
     np.testing.assert_allclose(energies[0][:, [0, 2]], energies[1][:, [0, 2]], rtol=1e-9, atol=1e-12)
 
 
-def test_starts_that_do_not_fit_are_refused(tmp_path):
+def test_starts_that_do_not_fit_are_refused():
     protocol = Protocol("test", **GOOD)
     atoms = chain()
-    settings = {"model": "default", "criteria": criteria_of(atoms)}
+    criteria = criteria_of(atoms)
     with pytest.raises(InputError, match="a start for each of 2 replicas, found 1"):
-        run_md(Spring(), [atoms], protocol, tmp_path / "x", **settings)
+        Plan("default", [atoms], protocol, criteria)
     periodic = chain()
     periodic.pbc = True
     with pytest.raises(InputError, match="without a cell"):
-        run_md(Spring(), [atoms, periodic], protocol, tmp_path / "x", **settings)
+        Plan("default", [atoms, periodic], protocol, criteria)
     with pytest.raises(InputError, match="with hydrogen"):
-        run_md(Spring(), [atoms] * 2, Protocol("test", **{**GOOD, "timestep_fs": 2}), tmp_path / "x", **settings)
-    assert not (tmp_path / "x").exists()
+        Plan("default", [atoms] * 2, Protocol("test", **{**GOOD, "timestep_fs": 2}), criteria)
 
 
 def test_public_names_of_the_package():
@@ -652,19 +648,22 @@ def test_the_running_average_skips_replicas_that_are_lost():
 
 def summary(model="default", **changes):
     content = {
-        "model": model, "temperature_K": 400.0, "n_replicas": 4, "n_failed": 0, "first_failure_ps": None, "reasons": [],
-        "mean_total_energy": 20.0, "standard_error": 0.3, "drift": 0.0, "drift_error": 0.1, "stable": True,
+        "model": model, "temperature_K": 400.0, "timestep_fs": 0.5, "n_steps": 4000, "n_replicas": 4, "n_failed": 0,
+        "first_failure_ps": None, "reasons": (), "mean_total_energy": 20.0, "standard_error": 0.3, "drift": 0.0,
+        "drift_error": 0.1, "verdict": "stable", "why": ("0 of 4 replicas failed",),
     }  # fmt: skip
-    return {**content, **changes}
+    stable = {"stable": True, "unstable": False}.get({**content, **changes}["verdict"])
+    return Summary(**{**content, "stable": stable, **changes})
 
 
 def test_the_verdict_says_which_model_is_stable():
-    failed = {"n_failed": 2, "first_failure_ps": 1.25, "reasons": ["replica 1 after 1.250 ps: the bond C3-H9 is 2 Å"]}
-    words = verdict([summary(stable=False, **failed), summary("improved")])
+    failed = {"n_failed": 2, "first_failure_ps": 1.25, "reasons": ("replica 1 after 1.250 ps: the bond C3-H9 is 2 Å",)}
+    lost = ("2 of 4 replicas failed",)
+    words = verdict([summary(verdict="unstable", why=lost, **failed), summary("improved")])
     assert words == (
         "At 400 K improved is stable; default is unstable. "
-        "default: 2 of 4 replicas failed, the first after 1.25 ps (the bond C3-H9 is 2 Å). "
-        "improved: 0 of 4 replicas failed, its total energy drifts by +0.00 ± 0.10 kcal/mol/ps."
+        "default: 2 of 4 replicas failed; the first failed after 1.25 ps (the bond C3-H9 is 2 Å). "
+        "improved: 0 of 4 replicas failed."
     )
     both = verdict([summary(mean_total_energy=20.2), summary("improved"), summary("improved", temperature_K=300.0)])
     assert both.startswith("At 300 K improved is stable. improved: ")
@@ -674,9 +673,11 @@ def test_the_verdict_says_which_model_is_stable():
     )
     three = verdict([summary("reference"), summary(standard_error=None), summary("improved")])
     assert "reference, default and improved are all stable" in three and "mean total" not in three
-    unsure = verdict([summary(stable=None, why=["the run is short"]), summary("improved", stable=None)])
-    assert unsure.startswith("At 400 K whether default or improved are stable, this run cannot tell. default: the run")
-    sunk = summary("improved", stable=False, verdict="unstable", why=["its mean is 28 ± 3 kcal/mol below"])
+    unsure = verdict(
+        [summary(verdict="cannot tell", why=("the run is short",)), summary("improved", verdict="cannot tell")]
+    )
+    assert unsure.startswith("At 400 K the run cannot tell whether default and improved are stable. default: the run")
+    sunk = summary("improved", verdict="unstable", why=("its mean is 28 ± 3 kcal/mol below",))
     assert "At 400 K default is stable; improved is unstable. improved: its mean is 28 ± 3 kcal/mol below." in verdict(
         [summary(), sunk]
     )

@@ -13,8 +13,9 @@ from ase_flatten import load_calculator
 from ase_flatten.md import Protocol
 from ase_flatten.md.__main__ import main
 from ase_flatten.md.dynamics import run_md
+from ase_flatten.md.results import Summary
 from ase_flatten.md.saved_run import SavedRun
-from ase_flatten.md.validate import Subject, energy_fluctuation, validate
+from ase_flatten.md.validate import Subject, Validation, energy_fluctuation, validate
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import Run
 
@@ -26,8 +27,10 @@ KEYS = {
 
 
 def test_both_models_and_the_reference_side_by_side(finished_run):
-    summaries = validate(Subject.of_run(finished_run), [300, 350], SHORT, reference="tblite:GFN2-xTB", seed=3)
-    assert [(summary["temperature_K"], summary["model"]) for summary in summaries] == [
+    summaries = validate(
+        Subject.of_run(finished_run), Validation([300, 350], SHORT, reference="tblite:GFN2-xTB", seed=3)
+    )
+    assert [(summary.temperature_K, summary.model) for summary in summaries] == [
         (temperature, model) for temperature in (300, 350) for model in ("default", "improved", "reference")
     ]
     folder = finished_run.folder / "md" / "300K"
@@ -46,21 +49,21 @@ def test_both_models_and_the_reference_side_by_side(finished_run):
     known = finished_run.reference
     assert known["pair_distance_counts"].sum() == 416 * 3 and known["bond_length_counts"].sum() == 416 * 2
     # The same noise on nearly the same forces: the models stay close to the reference.
-    means = [summary["mean_total_energy"] for summary in summaries[:3]]
+    means = [summary.mean_total_energy for summary in summaries[:3]]
     assert max(means) - min(means) < 0.5
 
 
 def test_the_reference_can_be_shorter(finished_run, tmp_path):
     subject = replace(Subject.of_run(finished_run), folder=tmp_path)
-    summaries = validate(subject, [300], SHORT, nve_ps=0.02, reference="tblite:GFN2-xTB", reference_ps=0.01)
-    assert [summary["n_steps"] for summary in summaries] == [60, 60, 20]
+    summaries = validate(subject, Validation([300], SHORT, nve_ps=0.02, reference="tblite:GFN2-xTB", reference_ps=0.01))
+    assert [summary.n_steps for summary in summaries] == [60, 60, 20]
     models = json.loads((tmp_path / "300K" / "comparison.json").read_text())["models"]
     assert [models[name]["duration_ps"] for name in ("default", "reference")] == [0.03, 0.01]
     for name, n_steps in (("default", 40), ("reference", 20)):
         assert json.loads((tmp_path / "300K" / "nve" / name / "summary.json").read_text())["n_steps"] == n_steps
     for time_ps in (0.0, -1.0, float("nan")):
         with pytest.raises(InputError, match="the time of a replica must be above 0 ps"):
-            validate(subject, [320], SHORT, reference="tblite:GFN2-xTB", reference_ps=time_ps)
+            validate(subject, Validation([320], SHORT, reference="tblite:GFN2-xTB", reference_ps=time_ps))
     assert not (tmp_path / "320K").exists()
 
 
@@ -70,7 +73,7 @@ def test_the_same_seed_gives_the_same_numbers(finished_run, tmp_path):
     energies = []
     for twin in ("a", "b"):
         shutil.copytree(finished_run.folder, tmp_path / twin, ignore=shutil.ignore_patterns("md"))
-        validate(Subject.of_run(Run(tmp_path / twin)), [300], SHORT, seed=5)
+        validate(Subject.of_run(Run(tmp_path / twin)), Validation([300], SHORT, seed=5))
         with np.load(tmp_path / twin / "md" / "300K" / "improved" / "energies.npz") as arrays:
             energies.append(arrays["potential"])
     assert np.array_equal(*energies)
@@ -82,34 +85,34 @@ def test_it_runs_until_it_is_decided_and_resumes(finished_run, tmp_path, monkeyp
     asked = []
 
     def at_second_look(folder, summaries, *, looks, longest_ps):
-        asked.append([summary["n_steps"] for summary in summaries.values()])
+        asked.append([summary.n_steps for summary in summaries.values()])
         return asked[-1] == [40, 40]
 
     monkeypatch.setattr("ase_flatten.md.validate.decided", at_second_look)
-    summaries = validate(subject, [300], looks)
-    assert asked == [[20, 20], [40, 40]] and [summary["n_steps"] for summary in summaries] == [40, 40]
+    summaries = validate(subject, Validation([300], looks))
+    assert asked == [[20, 20], [40, 40]] and [summary.n_steps for summary in summaries] == [40, 40]
     assert json.loads((tmp_path / "a/300K/comparison.json").read_text())["log_rank"]["level"] == 0.05 / 3
     assert not list((tmp_path / "a" / "300K").glob("*.partial"))
     # Decided is decided; and a run that is stopped between the models ends as one that was not.
-    assert validate(subject, [300], looks) == summaries and asked[2:] == [[40, 40]]
+    assert validate(subject, Validation([300], looks)) == summaries and asked[2:] == [[40, 40]]
     stopped, calls = replace(subject, folder=tmp_path / "b"), []
 
-    def stop(*given, run=run_md, **named):
-        calls.append(named["model"])
+    def stop(calculator, plan, *given, run=run_md, **named):
+        calls.append(plan.model)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return run(*given, **named)
+        return run(calculator, plan, *given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr("ase_flatten.md.validate.run_md", stop)
         with pytest.raises(KeyboardInterrupt):
-            validate(stopped, [300], looks)
-    assert validate(stopped, [300], looks) == summaries
-    arrays = [SavedRun(tmp_path / twin / "300K" / "improved").arrays["potential"] for twin in "ab"]
+            validate(stopped, Validation([300], looks))
+    assert validate(stopped, Validation([300], looks)) == summaries
+    arrays = [SavedRun(tmp_path / twin / "300K" / "improved").energies.potential for twin in "ab"]
     assert np.array_equal(*arrays)
     fixed = replace(subject, folder=tmp_path / "c")
-    validate(fixed, [300], replace(SHORT, n_steps=40))
-    assert np.array_equal(SavedRun(tmp_path / "c" / "300K" / "improved").arrays["potential"], arrays[0])
+    validate(fixed, Validation([300], replace(SHORT, n_steps=40)))
+    assert np.array_equal(SavedRun(tmp_path / "c" / "300K" / "improved").energies.potential, arrays[0])
 
 
 def test_an_unfinished_run_is_refused(finished_run, tmp_path):
@@ -139,19 +142,16 @@ def test_the_command_prints_a_table_and_a_verdict(command, finished_run):
 
 
 def test_strict_fails_where_the_improved_model_does(command, finished_run, monkeypatch):
-    for stable, expected in ((True, 0), (False, 1), (None, 1)):
-        monkeypatch.setattr(
-            "ase_flatten.md.validate.run_md",
-            lambda *_, **__: {"n_steps": 10},
-        )
+    for verdict, expected in (("stable", 0), ("unstable", 1), ("cannot tell", 1)):
         judged = {
-            model: {
-                "model": model, "temperature_K": 300.0, "n_replicas": 1, "n_failed": 0, "mean_total_energy": 1.0,
-                "standard_error": 0.1, "drift": 0.0, "drift_error": 0.1, "stable": stable or model == "default",
-                "reasons": [], "first_failure_ps": None,
-            }
+            model: Summary(
+                model=model, temperature_K=300.0, timestep_fs=0.5, n_steps=10, n_replicas=1, n_failed=0,
+                mean_total_energy=1.0, standard_error=0.1, drift=0.0, drift_error=0.1, first_failure_ps=None,
+                stable=None, verdict=verdict if model == "improved" else "stable",
+            )
             for model in ("default", "improved")
         }  # fmt: skip
+        monkeypatch.setattr("ase_flatten.md.validate.run_md", lambda *_, judged=judged, **__: judged["default"])
         monkeypatch.setattr("ase_flatten.md.validate.judge", lambda folder, known, judged=judged: judged)
         monkeypatch.setattr("ase_flatten.md.validate.decided", lambda folder, summaries, **_: True)
         monkeypatch.setattr("ase_flatten.md.validate.plot_total_energy", lambda folder: [])
@@ -187,7 +187,7 @@ def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypat
         monkeypatch.setattr("ase_flatten.md.validate.LARGEST_FLUCTUATION", limit)
         caplog.clear()
         with caplog.at_level("WARNING", logger="ase_flatten"):
-            validate(subject, [300], replace(SHORT, n_steps=20))
+            validate(subject, Validation([300], replace(SHORT, n_steps=20)))
         assert ("a time step shorter than 0.5 fs" in caplog.text) == told
 
 

@@ -8,13 +8,19 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.md.results import ReferenceErrors
 from ase_flatten.models import MODEL_ERRORS
 from ase_flatten.utils.progress import SILENT, Progress
 
 
 def errors_along(
-    calculator: BaseCalculator, frames: Sequence[Atoms], *, progress: Progress = SILENT, name: str = ""
-) -> dict[str, Any]:
+    calculator: BaseCalculator,
+    frames: Sequence[Atoms],
+    *,
+    reference: str = "",
+    progress: Progress = SILENT,
+    name: str = "",
+) -> ReferenceErrors:
     """Compare energies and forces saved with frames to those of the reference method.
 
     Parameters
@@ -23,14 +29,10 @@ def errors_along(
         Of the reference method.
     frames : sequence of Atoms
         With energy and forces of the model, as ASE reads them from a trajectory.
+    reference : str
+        The name of that method.
     name : str
         Of the model, for the progress.
-
-    Returns
-    -------
-    dict
-        n_frames; n_failed, frames for which the reference method gave no answer; force_rmse per
-        component, kcal/(mol Å); energy_rmse, kcal/mol. None for what cannot be told.
     """
     energies, forces = [], []
     with progress.task(f"reference method on frames of {name or 'the run'}", len(frames)) as advance:
@@ -45,12 +47,13 @@ def errors_along(
             saved = frame.calc.results
             energies.append(saved["energy"] - energy)
             forces.append(saved["forces"] - force)
-    return {
-        "n_frames": len(energies),
-        "n_failed": len(frames) - len(energies),
-        "force_rmse": _rmse(forces),
-        "energy_rmse": _rmse(energies),
-    }
+    return ReferenceErrors(
+        reference=reference,
+        n_frames=len(energies),
+        n_failed=len(frames) - len(energies),
+        force_rmse=_rmse(forces),
+        energy_rmse=_rmse(energies),
+    )
 
 
 def _rmse(errors: list[Any]) -> float | None:

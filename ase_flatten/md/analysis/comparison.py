@@ -1,10 +1,8 @@
-"""Compare the models of one temperature: what their saved runs tell, apart from running them."""
+"""Comparison of the models at one temperature, from their saved runs."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,27 +14,38 @@ from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.analysis.accuracy import errors_along
 from ase_flatten.md.analysis.figure import plot_distances, plot_survival
 from ase_flatten.md.analysis.power import SIGNIFICANCE, detectable_lifetime, time_to_tell_apart
-from ase_flatten.md.analysis.stability import STABLE, UNKNOWN_MEAN, UNSTABLE, reference_energy, summarize, verdict_of
+from ase_flatten.md.analysis.stability import UNKNOWN_MEAN, reference_energy, summarize
 from ase_flatten.md.analysis.survival import Lifetimes, lifelines, log_rank, survival
 from ase_flatten.md.analysis.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.md.analysis.time_series import known_or_none, timeseries
 from ase_flatten.md.criteria import kelvin_per_eV
 from ase_flatten.md.expected_energy import expected_energy
+from ase_flatten.md.result_files import read_comparison, read_reference_errors, read_summary
+from ase_flatten.md.results import (
+    FORMAT,
+    STABLE,
+    UNSTABLE,
+    Comparison,
+    Conservation,
+    DistanceError,
+    DistanceErrors,
+    ModelComparison,
+    ReferenceErrors,
+    Summary,
+    SurvivalTest,
+)
 from ase_flatten.md.saved_run import SavedRun, forces_of, positions_of, saved_runs
-from ase_flatten.utils.atomic_files import write_json
 from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 N_CHECKED = 40
-"""Frames of a model that the reference method is asked about."""
-
-KINDS = ("pairs", "bonds")
-"""Of distances."""
+"""Frames of a model that are recomputed with the reference method."""
 
 
 @dataclass(frozen=True, eq=False)
 class Distances:
-    """Hold histograms by `count_distances` of all pair distances and of the bond lengths.
+    """Histograms by `count_distances` of all pair distances and of the bond lengths.
 
     Parameters
     ----------
@@ -46,12 +55,17 @@ class Distances:
     pairs: IntArray
     bonds: IntArray
 
+    @property
+    def totals(self) -> dict[str, IntArray]:
+        """The counts of all replicas, (n_bins,), by the kind of distance."""
+        return {"pairs": self.pairs.sum(axis=0), "bonds": self.bonds.sum(axis=0)}
 
-def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Judge every model below the folder of a temperature by what its energy should be, now that all have run.
 
-    The reference method's own run says that where there is one, else the data do, as `expected_energy` extrapolates
-    them. Each ``summary.json`` is written anew where that changes it.
+def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summary]:
+    """Judge every model below the folder of a temperature by the energy that it should have.
+
+    That is the energy of the reference method's own run where there is one, else that of the data, as
+    `expected_energy` extrapolates it. Each ``summary.json`` that changes is written anew.
 
     Parameters
     ----------
@@ -65,41 +79,40 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, dict
         equipartition of the kinetic one, kcal/mol.
     """
     runs = {run.name: run for run in saved_runs(folder)}
-    expected = expected_energy(known, next(iter(runs.values())).summary["temperature_K"])
+    expected = expected_energy(known, next(iter(runs.values())).summary.temperature_K)
     if "reference" in runs:
-        arrays, whole = runs["reference"].arrays, runs["reference"].survivors
-        expected = reference_energy(arrays["potential"], arrays["kinetic"], whole) or expected
+        energies, whole = runs["reference"].energies, runs["reference"].survivors
+        expected = reference_energy(energies.potential, energies.kinetic, whole) or expected
     judged = {}
     for name, run in runs.items():
-        settings = run.summary["settings"]
-        judged[name] = {
-            **run.summary,
-            **summarize(
-                run.arrays["time_ps"],
-                run.arrays["potential"],
-                run.arrays["kinetic"],
-                failures=run.summary["failures"],
-                zero_energy_eV=settings["zero_energy_eV"],
-                expected=None if name == "reference" else expected,
-                thermostat=settings.get("thermostat", "langevin"),
-            ),
-        }
+        zero = run.settings.zero_energy_eV
+        assessed = summarize(
+            run.energies.time_ps,
+            run.energies.potential,
+            run.energies.kinetic,
+            failures=run.summary.failures,
+            zero_energy_eV=zero,
+            expected=None if name == "reference" else expected,
+            thermostat=run.settings.thermostat,
+        )
         if name == "reference":  # it is what the others should be
-            judged[name]["why"] = [why for why in judged[name]["why"] if why != UNKNOWN_MEAN]
+            assessed = replace(assessed, why=tuple(why for why in assessed.why if why != UNKNOWN_MEAN))
+        total = run.summary.expected_total
         if expected is not None:
-            kinetic = run.summary["temperature_K"] / kelvin_per_eV(len(known["numbers"]))
-            judged[name]["expected_total"] = (expected.mean + kinetic - settings["zero_energy_eV"]) / KCAL_PER_MOL
+            kinetic = run.summary.temperature_K / kelvin_per_eV(len(known["numbers"]))
+            total = (expected.mean + kinetic - zero) / KCAL_PER_MOL
+        judged[name] = replace(run.summary, **vars(assessed), expected_total=total)
         if judged[name] != run.summary:
-            write_json(run.folder / "summary.json", judged[name])
+            write_record(run.folder / "summary.json", judged[name])
     return judged
 
 
-def decided(folder: str | Path, summaries: Mapping[str, Mapping[str, Any]], *, looks: int, longest_ps: float) -> bool:
-    """Return whether a longer run would change what is known of the models and of their difference.
+def decided(folder: str | Path, summaries: Mapping[str, Summary], *, looks: int, longest_ps: float) -> bool:
+    """Return whether the verdicts are final: a longer run would change neither them nor the comparison.
 
-    Nothing is left to find where every model is decided, and two models are both stable or differ in survival
-    beyond noise. A model is decided when it is unstable, or stable with so long a lifetime that most replicas
-    last for the longest time, with 95 % confidence.
+    That is so when every model is decided, and two models are both stable or differ significantly in
+    survival. A model is decided when it is unstable, or stable with so long a lifetime that, with 95 %
+    confidence, most replicas last for the longest time.
 
     Parameters
     ----------
@@ -110,13 +123,15 @@ def decided(folder: str | Path, summaries: Mapping[str, Mapping[str, Any]], *, l
     longest_ps : float
         The time of each replica that is planned at most.
     """
-    found = {name: verdict_of(summary) for name, summary in summaries.items() if name != "reference"}
+    found = {name: summary.verdict for name, summary in summaries.items() if name != "reference"}
     enough = longest_ps / np.log(2)
     for name, verdict in found.items():
-        if verdict != UNSTABLE and not (verdict == STABLE and summaries[name]["lifetime"]["low_ps"] >= enough):
+        lifetime = summaries[name].lifetime
+        lasts = lifetime is not None and lifetime.low_ps >= enough
+        if verdict != UNSTABLE and not (verdict == STABLE and lasts):
             return False
     test = _difference(saved_runs(folder), looks)
-    return test is None or set(found.values()) == {STABLE} or test["p_value"] < test["level"]
+    return test is None or set(found.values()) == {STABLE} or test.p_value < test.level
 
 
 def analyse(
@@ -126,12 +141,12 @@ def analyse(
     reference: str | None = None,
     looks: int = 1,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Analyse what `run_md` has left below the folder of a temperature, such as ``RUN/md/400K``.
+) -> Comparison:
+    """Analyse the runs that `run_md` has written below the folder of a temperature, such as ``RUN/md/400K``.
 
     Writes ``survival`` and ``distances`` as png and pdf, ``comparison.json``, the ``summary.json`` of each
-    model by `judge`, and ``reference_errors.json`` into the folder of each model that the reference method is asked
-    about.
+    model by `judge`, and ``reference_errors.json`` into the folder of each model that is compared with the reference
+    method.
 
     Parameters
     ----------
@@ -146,22 +161,13 @@ def analyse(
 
     Returns
     -------
-    dict
-        The content of ``comparison.json``: temperature_K; models, by name: n_effective, independent samples of
-        the total energy; kinetic_temperature_K and configurational_temperature_K with their
-        errors (``_error_K``), over replicas that did not fail; survival, survival_low and survival_high at the end
-        of the run, duration_ps; distances, by what they are compared with (data, reference) and kind (pairs, bonds):
-        error, its standard error and of_replicas; reference_errors, by `errors_along`; nve, by `conservation`, of
-        this run or of the one in ``nve/`` beside it. Then log_rank, of the two
-        models where there are two beside the reference: models, p_value, and the level below which it is significant,
-        0.05 shared between the looks (Bonferroni); rates, 1/ps, and lived_ps, of all replicas of each; needed_ps,
-        what each would have to live for the rates to be told apart with a power of 80 %, None for
-        equal ones; detectable_lifetime_ps, the longest lifetime that the run would have told from one without end.
+    Comparison
+        The content of ``comparison.json``.
 
     Raises
     ------
     InputError
-        No model has been run there, or lifelines or pymbar are missing.
+        No model has been run there, a file there is damaged, or lifelines or pymbar are missing.
     """
     folder = Path(folder)
     judge(folder, known)
@@ -170,53 +176,54 @@ def analyse(
     curves = {name: survival(*lifetime) for name, lifetime in lifetimes.items()}
     distances = {run.name: _distances(run, known) for run in runs}
     targets = _targets(known, distances)
-    models: dict[str, Any] = {}
+    models = {}
     for run in runs:
-        curve = curves[run.name]
-        models[run.name] = {
-            "duration_ps": run.duration_ps,
-            "survival": curve.fraction[-1],
-            "survival_low": curve.low[-1],
-            "survival_high": curve.high[-1],
+        curve, own = curves[run.name], distances[run.name]
+        models[run.name] = ModelComparison(
+            duration_ps=run.duration_ps,
+            survival=float(curve.fraction[-1]),
+            survival_low=float(curve.low[-1]),
+            survival_high=float(curve.high[-1]),
             **_thermal(run),
-            "distances": {
-                target: {
-                    kind: distance_error(getattr(distances[run.name], kind), counts[kind].sum(axis=0)) for kind in KINDS
-                }
-                for target, counts in targets.items()
-                if target != run.name
+            distances={
+                kind: DistanceErrors(
+                    pairs=distance_error(own.pairs, target.totals["pairs"]),
+                    bonds=distance_error(own.bonds, target.totals["bonds"]),
+                )
+                for kind, target in targets.items()
+                if kind != run.name
             },
-            "reference_errors": _reference_errors(run, reference, known["numbers"], progress),
-            "nve": _conservation(run),
-        }
-    comparison = {
-        "temperature_K": runs[0].summary["temperature_K"],
-        "models": models,
-        "log_rank": _difference(runs, looks),
-    }
+            reference_errors=_reference_errors(run, reference, known["numbers"], progress),
+            nve=_conservation(run),
+        )
+    comparison = Comparison(
+        format=FORMAT,
+        temperature_K=runs[0].summary.temperature_K,
+        models=models,
+        log_rank=_difference(runs, looks),
+    )
     plot_survival(folder, curves, comparison)
     if "data" in targets:
-        data = {kind: counts.sum(axis=0) for kind, counts in targets["data"].items()}
-        drawn = {name: {kind: getattr(of, kind).sum(axis=0) for kind in KINDS} for name, of in distances.items()}
-        plot_distances(folder, drawn, data, comparison)
-    write_json(folder / "comparison.json", comparison)
+        drawn = {name: histograms.totals for name, histograms in distances.items()}
+        plot_distances(folder, drawn, targets["data"].totals, comparison)
+    write_record(folder / "comparison.json", comparison)
     return comparison
 
 
 def require_packages() -> None:
-    """Raise InputError where a package of the analysis is missing: better before the dynamics than after."""
+    """Raise InputError if a package of the analysis is missing: before the dynamics, not after."""
     lifelines()
     timeseries()
 
 
-def comparisons(folder: str | Path) -> dict[float, dict[str, Any]]:
-    """Read the comparisons below ``RUN/md``, by temperature in K."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*K/comparison.json")]
-    return {comparison["temperature_K"]: comparison for comparison in found}
+def comparisons(folder: str | Path) -> dict[float, Comparison]:
+    """Read the comparisons below ``RUN/md``, by temperature in K; raise InputError where one is damaged."""
+    found = [read_comparison(path) for path in sorted(Path(folder).glob("*K/comparison.json"))]
+    return {comparison.temperature_K: comparison for comparison in found}
 
 
-def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
-    """Return the error of h(r) of all replicas together, and how far it is to be trusted.
+def distance_error(counts: IntArray, reference: IntArray) -> DistanceError:
+    """Return the error of h(r) of all replicas together, and its uncertainty.
 
     Parameters
     ----------
@@ -225,9 +232,9 @@ def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        error, by `distribution_error`; standard_error, by the jackknife over the replicas that have
-        frames, None for fewer than two; of_replicas, the error of each one, None without frames.
+    DistanceError
+        The error by `distribution_error`; its standard error by the jackknife over the replicas that have frames, None
+        for fewer than two.
     """
     filled = counts[counts.any(axis=1)]
     of_replicas = [distribution_error(one, reference) for one in counts]
@@ -235,25 +242,25 @@ def distance_error(counts: IntArray, reference: IntArray) -> dict[str, Any]:
     if len(filled) > 1:
         without = [distribution_error(filled.sum(axis=0) - one, reference) for one in filled]
         spread = float(np.sqrt((len(filled) - 1) * np.var(without)))
-    return {
-        "error": known_or_none(distribution_error(counts.sum(axis=0), reference)),
-        "standard_error": spread,
-        "of_replicas": [known_or_none(error) for error in of_replicas],
-    }
+    return DistanceError(
+        error=known_or_none(distribution_error(counts.sum(axis=0), reference)),
+        standard_error=spread,
+        of_replicas=tuple(known_or_none(error) for error in of_replicas),
+    )
 
 
 def lifetimes_of(run: SavedRun) -> Lifetimes:
     """Return how long each replica ran and whether it failed; one lost in equilibration ran for no time."""
-    durations = np.full(run.summary["n_replicas"], run.duration_ps)
+    durations = np.full(run.summary.n_replicas, run.duration_ps)
     failed = np.zeros(len(durations), dtype=bool)
-    for failure in run.summary["failures"]:
-        durations[failure["replica"]] = np.clip(failure["time_ps"], 0, run.duration_ps)
-        failed[failure["replica"]] = True
+    for failure in run.summary.failures:
+        durations[failure.replica] = np.clip(failure.time_ps, 0, run.duration_ps)
+        failed[failure.replica] = True
     return durations, failed
 
 
-def _difference(runs: Sequence[SavedRun], looks: int) -> dict[str, Any] | None:
-    """Test whether the two models beside the reference differ in survival, and what it takes to tell."""
+def _difference(runs: Sequence[SavedRun], looks: int) -> SurvivalTest | None:
+    """Test whether the two models beside the reference differ in survival, and how long a run would tell."""
     pair = [run for run in runs if run.name != "reference"]
     if len(pair) != 2:
         return None
@@ -262,25 +269,25 @@ def _difference(runs: Sequence[SavedRun], looks: int) -> dict[str, Any] | None:
     rates = [int(failed.sum()) / time if time > 0 else None for (_, failed), time in zip(lifetimes, lived, strict=True)]
     level = SIGNIFICANCE / looks
     known = [rate for rate in rates if rate is not None]
-    return {
-        "models": [run.name for run in pair],
-        "p_value": log_rank(*lifetimes[0], *lifetimes[1]),
-        "level": level,
-        "rates": rates,
-        "lived_ps": lived,
-        "needed_ps": time_to_tell_apart(*known, level=level) if len(known) == 2 else None,
-        "detectable_lifetime_ps": detectable_lifetime(min(lived), level=level),
-    }
+    return SurvivalTest(
+        models=(pair[0].name, pair[1].name),
+        p_value=log_rank(*lifetimes[0], *lifetimes[1]),
+        level=level,
+        rates=tuple(rates),
+        lived_ps=tuple(lived),
+        needed_ps=time_to_tell_apart(known[0], known[1], level=level) if len(known) == 2 else None,
+        detectable_lifetime_ps=detectable_lifetime(min(lived), level=level),
+    )
 
 
-def _thermal(run: SavedRun) -> dict[str, Any]:
+def _thermal(run: SavedRun) -> dict[str, float | None]:
     """Return the effective samples and the temperatures of the replicas that did not fail."""
-    survivors = run.survivors
+    energies, survivors = run.energies, run.survivors
     series = [_configurational(run, int(replica)) for replica in survivors]
-    kinetic = mean_and_error(run.arrays["kinetic_temperature_K"][:, survivors])
+    kinetic = mean_and_error(energies.kinetic_temperature_K[:, survivors])
     configurational = mean_and_error(np.array(series).T)
     return {
-        "n_effective": effective_samples((run.arrays["potential"] + run.arrays["kinetic"])[:, survivors]),
+        "n_effective": effective_samples((energies.potential + energies.kinetic)[:, survivors]),
         "kinetic_temperature_K": kinetic[0],
         "kinetic_temperature_error_K": kinetic[1],
         "configurational_temperature_K": configurational[0],
@@ -295,7 +302,7 @@ def _configurational(run: SavedRun, replica: int) -> FloatArray:
 
 def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
     bonded = bonded_pairs(known["numbers"], known["mean_pair_distances"])
-    pairs, bonds = np.zeros((2, run.summary["n_replicas"], N_BINS), dtype=np.int64)
+    pairs, bonds = np.zeros((2, run.summary.n_replicas, N_BINS), dtype=np.int64)
     for replica in range(len(pairs)):
         frames = run.frames(replica)
         if frames:
@@ -304,37 +311,35 @@ def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
     return Distances(pairs, bonds)
 
 
-def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]) -> dict[str, dict[str, IntArray]]:
-    """Return the histograms to compare with, (n, n_bins) of each kind."""
+def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]) -> dict[str, Distances]:
+    """Return the histograms to compare with; those of the data are one for all."""
     targets = {}
     if "pair_distance_counts" in known:
-        targets["data"] = {"pairs": known["pair_distance_counts"][None], "bonds": known["bond_length_counts"][None]}
+        targets["data"] = Distances(known["pair_distance_counts"][None], known["bond_length_counts"][None])
     if "reference" in distances:
-        targets["reference"] = {kind: getattr(distances["reference"], kind) for kind in KINDS}
+        targets["reference"] = distances["reference"]
     return targets
 
 
 def _reference_errors(
     run: SavedRun, reference: str | None, numbers: IntArray, progress: Progress
-) -> dict[str, Any] | None:
-    """Ask the reference method, unless it has been asked: the answer goes when the model is run again."""
+) -> ReferenceErrors | None:
+    """Compute errors against the reference method, or read those of this very run."""
     path = run.folder / "reference_errors.json"
-    content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if reference is None or run.name == "reference" or (content is not None and content["reference"] == reference):
-        return content
-    n_replicas = run.summary["n_replicas"]
+    known = read_reference_errors(path) if path.exists() else None
+    if reference is None or run.name == "reference" or (known is not None and known.reference == reference):
+        return known
+    n_replicas = run.summary.n_replicas
     frames = [frame for replica in range(n_replicas) for frame in run.frames(replica, max(2, N_CHECKED // n_replicas))]
     calculator = load_calculator(reference, numbers=numbers)
-    errors = errors_along(calculator, frames, progress=progress, name=run.name)
-    content = {"reference": reference, **errors}
-    write_json(path, content)
-    return content
-
-
-def _conservation(run: SavedRun) -> dict[str, Any] | None:
-    """Tell how the energy is kept without a thermostat, where the model was run without one."""
-    found: dict[str, Any] | None = run.summary.get("nve")
-    beside = SavedRun(run.folder.parent / "nve" / run.name)
-    if found is None and (beside.folder / "summary.json").is_file():
-        found = beside.summary.get("nve")
+    found = errors_along(calculator, frames, reference=reference, progress=progress, name=run.name)
+    write_record(path, found)
     return found
+
+
+def _conservation(run: SavedRun) -> Conservation | None:
+    """Return how the energy is conserved without a thermostat, where the model was run without one."""
+    beside = run.folder.parent / "nve" / run.name / "summary.json"
+    if run.summary.nve is None and beside.is_file():
+        return read_summary(beside).nve
+    return run.summary.nve

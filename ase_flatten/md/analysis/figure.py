@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ase_flatten.geometry.distance_histograms import BIN_WIDTH, bin_centres, density
 from ase_flatten.md.analysis.survival import Survival
 from ase_flatten.md.analysis.time_series import running_average, running_error, total_energy
+from ase_flatten.md.results import Comparison, DistanceError, Summary
 from ase_flatten.md.saved_run import SavedRun, saved_runs
 from ase_flatten.utils.atomic_files import writing
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -30,8 +31,8 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
 
     Replicas are faint, the running average over all of them is bold, in a band of two standard
     errors; a cross on the average is where a replica failed. The average of a run that was shorter than
-    others goes on as a dashed line. The transient that is left out of means and drifts is grey, and the energy
-    that is expected, where it is known, a dotted line in a band of two standard errors.
+    others continues as a dashed line. The transient that is left out of means and drifts is grey; the expected
+    energy, where it is known, is a dotted line in a band of two standard errors.
 
     Returns
     -------
@@ -52,15 +53,15 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
         return _save(figure, folder, "total_energy")
 
 
-def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Mapping[str, Any]) -> list[Path]:
+def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Comparison) -> list[Path]:
     """Draw the fraction of replicas that have not failed, and its interval of 95 %, for each model.
 
     Parameters
     ----------
     curves : mapping
         By the name of the model.
-    comparison : mapping
-        As `analyse` gives it.
+    comparison : Comparison
+        As `analyse` returns it.
 
     Returns
     -------
@@ -82,13 +83,13 @@ def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Mapp
             axes.step(curve.time_ps, curve.fraction, where="post", color=colour, linewidth=width, label=label)
             lost = np.flatnonzero(np.diff(curve.fraction, prepend=1.0))
             axes.plot(curve.time_ps[lost], curve.fraction[lost], "X", color=colour, markersize=8, markeredgecolor="w")
-        end = max(model["duration_ps"] for model in comparison["models"].values())
+        end = max(model.duration_ps for model in comparison.models.values())
         axes.set_xlim(-0.01 * end, 1.01 * end)
         axes.set_ylim(-0.02, 1.04)
         axes.set_xlabel("time (ps)")
         axes.set_ylabel("surviving fraction of replicas")
         axes.spines[["top", "right"]].set_visible(False)
-        title = f"{comparison['temperature_K']:g} K: survival to the end and its 95 % interval{_chance(comparison)}"
+        title = f"{comparison.temperature_K:g} K: survival to the end and its 95 % interval{_chance(comparison)}"
         axes.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         return _save(figure, folder, "survival")
 
@@ -97,9 +98,9 @@ def plot_distances(
     folder: Path,
     models: Mapping[str, Mapping[str, IntArray]],
     data: Mapping[str, IntArray],
-    comparison: Mapping[str, Any],
+    comparison: Comparison,
 ) -> list[Path]:
-    """Draw the distributions of bond lengths and of all pair distances, and what they differ by from the data's.
+    """Draw the distributions of bond lengths and of all pair distances, and their difference from that of the data.
 
     Parameters
     ----------
@@ -107,8 +108,8 @@ def plot_distances(
         By the name of the model and the kind of distance (bonds, pairs), the (n_bins,) counts of all replicas.
     data : mapping
         The same of the reference data.
-    comparison : mapping
-        As `analyse` gives it.
+    comparison : Comparison
+        As `analyse` returns it.
 
     Returns
     -------
@@ -125,7 +126,8 @@ def plot_distances(
             above.fill_between(centres, known, color="#d0d0d0", linewidth=0, label="reference data")
             for name, colour in _coloured(models):
                 found = density(models[name][kind])
-                label = f"{name}: {_plus_minus(comparison['models'][name]['distances']['data'][kind])}"
+                errors = comparison.models[name].distances["data"]
+                label = f"{name}: {_plus_minus(errors.bonds if kind == 'bonds' else errors.pairs)}"
                 under: dict[str, Any] = {"linewidth": 2.2, "alpha": 0.6, "zorder": 1} if name == "reference" else {}
                 above.plot(centres, found, label=label, **{"color": colour, "linewidth": 1.1, **under})
                 below.plot(centres, found - known, **{"color": colour, "linewidth": 0.9, **under})
@@ -135,7 +137,7 @@ def plot_distances(
                 above.set_xlim(centres[taken[0]] - 5 * BIN_WIDTH, centres[taken[-1]] + 5 * BIN_WIDTH)
             above.set_ylim(0)
             below.set_xlabel("distance r (Å)")
-            title = f"{comparison['temperature_K']:g} K, {what}: ∫ |h − h(data)| dr ± standard error"
+            title = f"{comparison.temperature_K:g} K, {what}: ∫ |h − h(data)| dr ± standard error"
             above.legend(frameon=False, title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
             for axes in (above, below):
                 axes.spines[["top", "right"]].set_visible(False)
@@ -145,53 +147,55 @@ def plot_distances(
 
 
 def _coloured(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Order names by those that have a colour of their own, and give each a colour."""
+    """Return the names, those with a colour of their own first, with the colour of each."""
     order = [name for name in COLOURS if name in names] + [name for name in names if name not in COLOURS]
     others = iter(_OTHER_COLOURS * len(order))
     return [(name, COLOURS.get(name) or next(others)) for name in order]
 
 
-def _chance(comparison: Mapping[str, Any]) -> str:
-    test = comparison["log_rank"]
-    if test is None or all(comparison["models"][name]["survival"] == 1 for name in test["models"]):
+def _chance(comparison: Comparison) -> str:
+    test = comparison.log_rank
+    if test is None or all(comparison.models[name].survival == 1 for name in test.models):
         return ""
-    return f" (log-rank p = {test['p_value']:.2g})"
+    return f" (log-rank p = {test.p_value:.2g})"
 
 
-def _plus_minus(error: Mapping[str, Any]) -> str:
-    if error["error"] is None:
+def _plus_minus(found: DistanceError) -> str:
+    if found.error is None:
         return "no frames"
-    spread = "" if error["standard_error"] is None else f" ± {error['standard_error']:.3f}"
-    return f"{error['error']:.3f}{spread}"
+    spread = "" if found.standard_error is None else f" ± {found.standard_error:.3f}"
+    return f"{found.error:.3f}{spread}"
 
 
 def _draw(axes: Axes, runs: dict[str, SavedRun]) -> None:
     totals = []
     end = max(run.duration_ps for run in runs.values())
     for name, colour in _coloured(runs):
-        summary, arrays = runs[name].summary, runs[name].arrays
-        totals.append(total_energy(arrays["potential"], arrays["kinetic"], summary["settings"]["zero_energy_eV"]))
-        _draw_model(axes, arrays["time_ps"], totals[-1], _label(summary), colour, end)
+        run = runs[name]
+        totals.append(total_energy(run.energies.potential, run.energies.kinetic, run.settings.zero_energy_eV))
+        _draw_model(axes, run.energies.time_ps, totals[-1], _label(run.summary), colour, end)
     _limit(axes, totals)
     _draw_expected(axes, [run.summary for run in runs.values()], end)
     axes.set_xlabel("time (ps)")
     axes.set_ylabel("total energy (kcal/mol)")
-    axes.set_title(f"{summary['temperature_K']:g} K: replicas, and running average ± 2 standard errors")
+    axes.set_title(f"{run.summary.temperature_K:g} K: replicas, and running average ± 2 standard errors")
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
 
 
-def _draw_expected(axes: Axes, summaries: list[dict[str, Any]], end: float) -> None:
-    """Mark the longest transient that was left out, and what the total energy should be with two standard errors."""
-    left_out = max((summary.get("equilibration_ps") or 0.0 for summary in summaries), default=0.0)
+def _draw_expected(axes: Axes, summaries: list[Summary], end: float) -> None:
+    """Mark the longest transient that was left out, and the expected total energy with two standard errors."""
+    left_out = max((summary.equilibration_ps or 0.0 for summary in summaries), default=0.0)
     if left_out > 0:
         axes.axvspan(0, left_out, color="#bbbbbb", alpha=0.35, linewidth=0, zorder=0, label="transient, left out")
-    known = [summary for summary in summaries if summary.get("expected") and "expected_total" in summary]
-    if known:
-        mean, error = known[0]["expected_total"], known[0]["expected"]["error"]
+    for summary in summaries:
+        if summary.expected is None or summary.expected_total is None:
+            continue
+        mean, error = summary.expected_total, summary.expected.error
         axes.fill_between([0, end], mean - 2 * error, mean + 2 * error, color="k", alpha=0.12, linewidth=0, zorder=0)
         axes.plot([0, end], [mean, mean], color="k", linewidth=1.2, linestyle=":", zorder=5, label="expected")
+        break
 
 
 def _draw_model(axes: Axes, time: FloatArray, total: FloatArray, label: str, colour: str, end: float) -> None:
@@ -220,11 +224,11 @@ def _limit(axes: Axes, totals: list[FloatArray]) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _label(summary: dict[str, Any]) -> str:
-    n_replicas = summary["n_replicas"]
-    if summary["n_failed"]:
-        return f"{summary['model']} ({summary['n_failed']} of {n_replicas} replicas failed)"
-    return f"{summary['model']} ({n_replicas} {'replica' if n_replicas == 1 else 'replicas'})"
+def _label(summary: Summary) -> str:
+    n_replicas = summary.n_replicas
+    if summary.n_failed:
+        return f"{summary.model} ({summary.n_failed} of {n_replicas} replicas failed)"
+    return f"{summary.model} ({n_replicas} {'replica' if n_replicas == 1 else 'replicas'})"
 
 
 def _save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -1,14 +1,14 @@
-"""Failure rates with exact intervals, and what a comparison of two of them can tell.
+"""Failure rates with exact intervals, and the power of a comparison of two of them.
 
 Replicas that fail at a constant rate have exponential lifetimes: the number of failures in the time that all replicas
 lived together is Poisson's.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binom, chi2, poisson
+
+from ase_flatten.md.results import Lifetime
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
@@ -16,26 +16,7 @@ POWER = 0.8
 """The probability with which a difference should be found."""
 
 MOST_FAILURES = 1000
-"""Rates that so many failures do not tell apart are called alike."""
-
-
-@dataclass(frozen=True)
-class Lifetime:
-    """Hold the mean lifetime of a replica and its interval of 95 %.
-
-    Parameters
-    ----------
-    mean_ps : float or None
-        The time that all replicas lived together over the number of failures; None where none failed.
-    low_ps : float
-        0 where nothing was lived.
-    high_ps : float or None
-        None where none failed: there is no upper limit.
-    """
-
-    mean_ps: float | None
-    low_ps: float
-    high_ps: float | None
+"""Rates that so many failures do not tell apart are treated as equal."""
 
 
 def lifetime(n_failed: int, lived_ps: float) -> Lifetime:

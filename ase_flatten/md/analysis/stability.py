@@ -1,15 +1,14 @@
-"""Whether a run is stable: stable, unstable, or that the run cannot tell.
+"""The verdict on a run: stable, unstable, or cannot tell.
 
-A run is stable when no replica failed, its total energy does not drift, and its mean potential energy is what it
-should be. Each of these has a tolerance in units of the canonical standard deviation of the energy, which
+A run is stable when no replica failed, its total energy does not drift, and its mean potential energy is the
+expected one. Each of these has a tolerance in units of the canonical standard deviation of the energy, which
 is the scale on which an energy matters at that temperature. A quantity is fine when its confidence interval lies
 within the tolerance (a test of equivalence, Schuirmann, https://doi.org/10.1007/BF01068419), wrong when it is beyond
 the tolerance and beyond noise, and otherwise the run is too short to tell.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm
@@ -25,30 +24,30 @@ from ase_flatten.md.analysis.time_series import (
     total_energy,
 )
 from ase_flatten.md.expected_energy import ExpectedEnergy
+from ase_flatten.md.results import CANNOT_TELL, STABLE, UNSTABLE, Assessment, ExpectedPotential, Failure, Verdict
 from ase_flatten.utils.typing import FloatArray
-
-STABLE, UNSTABLE, CANNOT_TELL = "stable", "unstable", "cannot tell"
 
 SIGNIFICANT = 3.0
 """A deviation is significant beyond this many standard errors."""
 
 WITHIN = float(norm.ppf(0.95))
-"""A deviation is within a tolerance when so many standard errors more are, too."""
+"""A deviation is within a tolerance if it still is with so many standard errors added to it."""
 
 TOLERATED_DRIFT = 1.0
-"""What a drift may add up to over a run, in canonical standard deviations of the total energy."""
+"""The largest drift over a run, in canonical standard deviations of the total energy."""
 
 TOLERATED_SHIFT = {True: 0.5, False: 1.0}
-"""What the mean potential energy may be off, in its canonical standard deviations: by a run of the reference method,
-or by what the data of another temperature say."""
+"""The largest deviation of the mean potential energy, in its canonical standard deviations: from a run of the reference
+method, or from an extrapolation of the data to the temperature."""
 
 DEPARTED = 3.0
-"""A replica whose mean over the second half of its run is off by more, in canonical standard deviations, has left."""
+"""A replica whose mean energy over the second half of its run deviates by more canonical standard deviations has left
+the expected conformations."""
 
 _LATE = 0.9
-"""A transient that ends in this last part of where it is looked for has not been seen to end."""
+"""A transient that ends later than in this part of the first half of a run is not taken to have ended."""
 
-UNKNOWN_MEAN = "nothing says what its mean energy should be"
+UNKNOWN_MEAN = "the mean energy that it should have is unknown"
 
 REFERENCE_RUN = "the run of the reference method"
 """The source of an `ExpectedEnergy` that comes from molecular dynamics with the reference method."""
@@ -56,9 +55,9 @@ REFERENCE_RUN = "the run of the reference method"
 
 @dataclass(frozen=True)
 class Finding:
-    """Say what one criterion tells about a run."""
+    """What one criterion says about a run."""
 
-    verdict: str
+    verdict: Verdict
     sentence: str
 
 
@@ -67,45 +66,31 @@ def summarize(
     potential: FloatArray,
     kinetic: FloatArray,
     *,
-    failures: Sequence[Mapping[str, Any]],
+    failures: Sequence[Failure],
     zero_energy_eV: float,
     expected: ExpectedEnergy | None = None,
     thermostat: str = "langevin",
-) -> dict[str, Any]:
-    """Summarize a run for ``summary.json``; what cannot be told is None.
+) -> Assessment:
+    """Judge a run by its energies and its failures.
 
     Parameters
     ----------
     time_ps : (n,) array
     potential, kinetic : (n, n_replicas) arrays, eV
-    failures : sequence of mappings
-        replica, step, time_ps and reason of each.
+    failures : sequence of Failure
+    zero_energy_eV : float
+        The zero of the energies that are returned.
     expected : ExpectedEnergy, optional
-        What the potential energy should be.
+        The potential energy that the run should have.
     thermostat : str
-        Without one ("none") the energies have no distribution that they should follow.
-
-    Returns
-    -------
-    dict
-        n_failed; first_failure_ps, of recorded time, 0 for a replica lost in
-        equilibration; reasons, a sentence for each failed replica; failures,
-        the same as replica, step, time_ps and reason; lived_ps, of all replicas together; lifetime, by
-        `power.lifetime`. Then of the replicas that did not fail: equilibration_ps, the transient that is
-        left out of all that follows, None where it does not end; mean_total_energy,
-        kcal/mol, zero at `zero_energy_eV`, and standard_error, by `mean_error`; mean_potential_energy and
-        potential_error likewise; drift and drift_error of the total energy,
-        kcal/mol/ps, by `drift`; drift_tolerance, what the drift may add up to, kcal/mol; departed, the replicas
-        that are far from the expected energy in their second half; expected, the mean, std and error, kcal/mol,
-        zero at `zero_energy_eV`, and the source. At last verdict (stable, unstable or cannot tell), stable (true,
-        false or null for these) and why, the sentences that led to it.
+        Without one ("none") there is no distribution that the energies should follow.
 
     Raises
     ------
     InputError
         The package pymbar is missing.
     """
-    ends = {failure["replica"]: min(max(failure["time_ps"], 0.0), float(time_ps[-1])) for failure in failures}
+    ends = {failure.replica: min(max(failure.time_ps, 0.0), float(time_ps[-1])) for failure in failures}
     lived_ps = sum(ends.values()) + (potential.shape[1] - len(ends)) * float(time_ps[-1])
     whole = np.isfinite(potential + kinetic).all(axis=0)
     numbers = np.flatnonzero(whole)
@@ -117,56 +102,48 @@ def summarize(
     slope, slope_error = drift(time_ps[kept], total[kept])
     known = _in_kcal(expected, zero_energy_eV)
     thermal = float(kinetic[:, whole].std()) / KCAL_PER_MOL if whole.any() else float("nan")
-    # Of what is not known of the potential energy: a harmonic one fluctuates as much as the kinetic energy.
-    potential_std = thermal if known is None else known["std"]
+    # Where the fluctuation of the potential energy is unknown: a harmonic one fluctuates as the kinetic energy does.
+    potential_std = thermal if known is None else known.std
     spread = float(np.hypot(thermal, potential_std))
-    statistics = {
-        "equilibration_ps": float(time_ps[n_transient]) if settled and total.size else None,
-        "mean_total_energy": _mean(total[kept]),
-        "standard_error": known_or_none(mean_error(total[kept])),
-        "mean_potential_energy": _mean(above[kept]),
-        "potential_error": known_or_none(mean_error(above[kept])),
-        "drift": known_or_none(slope),
-        "drift_error": known_or_none(slope_error),
-        "drift_tolerance": known_or_none(TOLERATED_DRIFT * spread),
-        "departed": _departed(numbers, above, known["mean"] if known else None, potential_std)
-        if thermostat != "none"
-        else [],
-        "expected": known,
-    }
+    assessed = Assessment(
+        n_failed=len(failures),
+        first_failure_ps=min((max(failure.time_ps, 0.0) for failure in failures), default=None),
+        reasons=tuple(f"replica {one.replica} after {one.time_ps:.3f} ps: {one.reason}" for one in failures),
+        failures=tuple(failures),
+        lived_ps=lived_ps,
+        lifetime=lifetime(len(failures), lived_ps),
+        equilibration_ps=float(time_ps[n_transient]) if settled and total.size else None,
+        mean_total_energy=_mean(total[kept]),
+        standard_error=known_or_none(mean_error(total[kept])),
+        mean_potential_energy=_mean(above[kept]),
+        potential_error=known_or_none(mean_error(above[kept])),
+        drift=known_or_none(slope),
+        drift_error=known_or_none(slope_error),
+        drift_tolerance=known_or_none(TOLERATED_DRIFT * spread),
+        departed=()
+        if thermostat == "none"
+        else _departed(numbers, above, None if known is None else known.mean, potential_std),
+        expected=known,
+        stable=None,
+    )
     findings = [
         _survival(len(failures), potential.shape[1], lived_ps),
-        *_settling(statistics, total, n_transient),
-        _drift(statistics, float(time_ps[-1] - time_ps[0])),
+        *_settling(assessed, total, n_transient),
+        _drift(assessed, float(time_ps[-1] - time_ps[0])),
     ]
     if thermostat != "none":
-        findings += [*_departures(statistics, potential.shape[1]), _mean_energy(statistics)]
+        findings += [*_departures(assessed, potential.shape[1]), _mean_energy(assessed)]
     verdict = _worst(findings)
-    return {
-        "n_failed": len(failures),
-        "first_failure_ps": min((max(failure["time_ps"], 0.0) for failure in failures), default=None),
-        "reasons": [
-            f"replica {failure['replica']} after {failure['time_ps']:.3f} ps: {failure['reason']}"
-            for failure in failures
-        ],
-        "failures": list(failures),
-        "lived_ps": lived_ps,
-        "lifetime": asdict(lifetime(len(failures), lived_ps)),
-        **statistics,
-        "verdict": verdict,
-        "stable": {STABLE: True, UNSTABLE: False}.get(verdict),
-        "why": [finding.sentence for finding in findings if finding.verdict == verdict],
-    }
-
-
-def verdict_of(summary: Mapping[str, Any]) -> str:
-    """Return the verdict of a summary, also of an old one that says only whether the run is stable."""
-    old = {True: STABLE, False: UNSTABLE, None: CANNOT_TELL}[summary["stable"]]
-    return str(summary.get("verdict", old))
+    return replace(
+        assessed,
+        verdict=verdict,
+        stable={STABLE: True, UNSTABLE: False}.get(verdict),
+        why=tuple(finding.sentence for finding in findings if finding.verdict == verdict),
+    )
 
 
 def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarray) -> ExpectedEnergy | None:
-    """Return what a run of the reference method says about the potential energy; None where it says too little.
+    """Return the potential energy of a run of the reference method; None where there is too little of it.
 
     Parameters
     ----------
@@ -185,60 +162,63 @@ def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarr
 def _survival(n_failed: int, n_replicas: int, lived_ps: float) -> Finding:
     found = lifetime(n_failed, lived_ps)
     if n_failed == 0:
-        bound = f"a lifetime above {found.low_ps:.2g} ps at 95 %"
-        return Finding(STABLE, f"0 of {n_replicas} replicas failed in {lived_ps:.4g} ps together: {bound}")
+        bound = f"the lifetime is above {found.low_ps:.2g} ps with 95 % confidence"
+        return Finding(STABLE, f"0 of {n_replicas} replicas failed in a total of {lived_ps:.4g} ps: {bound}")
     if lived_ps == 0:
-        return Finding(UNSTABLE, f"{n_failed} of {n_replicas} replicas failed before time zero")
+        return Finding(UNSTABLE, f"{n_failed} of {n_replicas} replicas failed during equilibration")
     return Finding(
         UNSTABLE,
-        f"{n_failed} of {n_replicas} replicas failed in {lived_ps:.3g} ps together: a lifetime of {found.mean_ps:.2g} "
-        f"({found.low_ps:.2g} to {found.high_ps:.2g}) ps",
+        f"{n_failed} of {n_replicas} replicas failed in a total of {lived_ps:.3g} ps: the lifetime is "
+        f"{found.mean_ps:.2g} ({found.low_ps:.2g} to {found.high_ps:.2g}) ps",
     )
 
 
-def _settling(statistics: Mapping[str, Any], total: FloatArray, n_transient: int) -> list[Finding]:
-    """Object to a transient that does not end, or that leads nobody knows where."""
+def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list[Finding]:
+    """Object to a transient that does not end, or that ends at an energy that cannot be checked."""
     if not total.size or n_transient == 0:
         return []
-    if statistics["equilibration_ps"] is None:
-        return [Finding(CANNOT_TELL, "the total energy has not settled by the middle of the run: run it for longer")]
+    if assessed.equilibration_ps is None:
+        return [Finding(CANNOT_TELL, "the total energy has not settled by the middle of the run: run longer")]
     change = total[n_transient:].mean() - total[:n_transient].mean()
-    if statistics["expected"] is None and abs(change) > statistics["drift_tolerance"]:
+    if assessed.expected is None and assessed.drift_tolerance is not None and abs(change) > assessed.drift_tolerance:
         moved = "fell" if change < 0 else "rose"
         return [
             Finding(
                 CANNOT_TELL,
                 f"the total energy {moved} by {abs(change):.2g} kcal/mol in the first "
-                f"{statistics['equilibration_ps']:.2g} ps, and nothing says whether it is right now: give --reference",
+                f"{assessed.equilibration_ps:.2g} ps, and the energy that it should have is unknown: add --reference",
             )
         ]
     return []
 
 
-def _drift(statistics: Mapping[str, Any], duration_ps: float) -> Finding:
-    slope, error, tolerance = (statistics[key] for key in ("drift", "drift_error", "drift_tolerance"))
-    if slope is None or tolerance is None:
-        return Finding(CANNOT_TELL, "the drift of the total energy is not known: too few records of whole replicas")
+def _drift(assessed: Assessment, duration_ps: float) -> Finding:
+    slope, error, tolerance = assessed.drift, assessed.drift_error, assessed.drift_tolerance
+    if slope is None or error is None or tolerance is None:
+        return Finding(
+            CANNOT_TELL, "the drift of the total energy is unknown: too few records of replicas that did not fail"
+        )
     change, noise = slope * duration_ps, error * duration_ps
     found = f"the total energy drifts by {plus_minus(change, noise)} kcal/mol over {duration_ps:.3g} ps"
-    allowed = f"{tolerance:.2g} kcal/mol, its canonical standard deviation"
+    allowed = f"its canonical standard deviation of {tolerance:.2g} kcal/mol"
     if abs(change) + WITHIN * noise <= tolerance:
         return Finding(STABLE, f"{found}, within {allowed}")
     if abs(change) > max(tolerance, SIGNIFICANT * noise):
         return Finding(UNSTABLE, f"{found}, more than {allowed}")
-    return Finding(CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {allowed}")
+    return Finding(CANNOT_TELL, f"{found}: a longer run is needed to tell whether that is less than {allowed}")
 
 
-def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> list[int]:
+def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> tuple[int, ...]:
     """Name the replicas whose potential energy in their second half is far from `centre`, or from their median."""
     if not above.size:
-        return []
+        return ()
     means = above[len(above) // 2 :].mean(axis=0)
-    return [int(k) for k in numbers[np.abs(means - (np.median(means) if centre is None else centre)) > DEPARTED * std]]
+    away = np.abs(means - (np.median(means) if centre is None else centre))
+    return tuple(int(replica) for replica in numbers[away > DEPARTED * std])
 
 
-def _departures(statistics: Mapping[str, Any], n_replicas: int) -> list[Finding]:
-    n_departed, expected = len(statistics["departed"]), statistics["expected"]
+def _departures(assessed: Assessment, n_replicas: int) -> list[Finding]:
+    n_departed, expected = len(assessed.departed), assessed.expected
     if n_departed == 0:
         return []
     found = (
@@ -246,48 +226,49 @@ def _departures(statistics: Mapping[str, Any], n_replicas: int) -> list[Finding]
         f"more than {DEPARTED:g} canonical standard deviations from that of "
     )
     if expected is not None:
-        return [Finding(UNSTABLE, f"{found}{expected['source']}")]
-    return [Finding(CANNOT_TELL, f"{found}the others, and nothing says which is right: give --reference")]
+        return [Finding(UNSTABLE, f"{found}{expected.source}")]
+    return [Finding(CANNOT_TELL, f"{found}the others, and which of them are right is unknown: add --reference")]
 
 
-def _mean_energy(statistics: Mapping[str, Any]) -> Finding:
-    if statistics["expected"] is None:
+def _mean_energy(assessed: Assessment) -> Finding:
+    mean, error, known = assessed.mean_potential_energy, assessed.potential_error, assessed.expected
+    if known is None:
         return Finding(STABLE, UNKNOWN_MEAN)
-    mean, error, known = (statistics[key] for key in ("mean_potential_energy", "potential_error", "expected"))
     if mean is None or error is None:
-        return Finding(CANNOT_TELL, "the mean energy is not known: no replica lasted")
-    shift, noise = mean - known["mean"], float(np.hypot(error, known["error"]))
-    where = f"{'below' if shift < 0 else 'above'} that of {known['source']}"
+        return Finding(CANNOT_TELL, "the mean energy is unknown: every replica failed")
+    shift, noise = mean - known.mean, float(np.hypot(error, known.error))
+    where = f"{'below' if shift < 0 else 'above'} that of {known.source}"
     found = f"its mean potential energy is {plus_minus(abs(shift), noise)[1:]} kcal/mol {where}"
-    tolerance = TOLERATED_SHIFT[known["source"] == REFERENCE_RUN] * known["std"]
+    tolerance = TOLERATED_SHIFT[known.source == REFERENCE_RUN] * known.std
     if abs(shift) + WITHIN * noise <= tolerance:
-        return Finding(STABLE, f"{found}, within the {tolerance:.2g} kcal/mol that are tolerated")
+        return Finding(STABLE, f"{found}, within the tolerance of {tolerance:.2g} kcal/mol")
     if abs(shift) > tolerance + SIGNIFICANT * noise:
-        left = "it has left for conformations that are not visited there" if shift < 0 else "its energies are too high"
+        left = "it has moved to conformations that do not occur there" if shift < 0 else "its energies are too high"
         return Finding(UNSTABLE, f"{found}: {left}")
     return Finding(
-        CANNOT_TELL, f"{found}: it takes a longer run to tell whether that is less than {tolerance:.2g} kcal/mol"
+        CANNOT_TELL, f"{found}: a longer run is needed to tell whether that is less than {tolerance:.2g} kcal/mol"
     )
 
 
-def _in_kcal(expected: ExpectedEnergy | None, zero_energy_eV: float) -> dict[str, Any] | None:
+def _in_kcal(expected: ExpectedEnergy | None, zero_energy_eV: float) -> ExpectedPotential | None:
     if expected is None:
         return None
-    return {
-        "mean": (expected.mean - zero_energy_eV) / KCAL_PER_MOL,
-        "std": expected.std / KCAL_PER_MOL,
-        "error": expected.error / KCAL_PER_MOL,
-        "source": expected.source,
-    }
+    return ExpectedPotential(
+        mean=(expected.mean - zero_energy_eV) / KCAL_PER_MOL,
+        std=expected.std / KCAL_PER_MOL,
+        error=expected.error / KCAL_PER_MOL,
+        source=expected.source,
+    )
 
 
 def _mean(series: FloatArray) -> float | None:
     return float(series.mean()) if series.size else None
 
 
-def _worst(findings: Sequence[Finding]) -> str:
+def _worst(findings: Sequence[Finding]) -> Verdict:
     found = {finding.verdict for finding in findings}
-    return next(verdict for verdict in (UNSTABLE, CANNOT_TELL, STABLE) if verdict in found)
+    worst_first: tuple[Verdict, ...] = (UNSTABLE, CANNOT_TELL, STABLE)
+    return next(verdict for verdict in worst_first if verdict in found)
 
 
 def plus_minus(value: float, error: float) -> str:

@@ -1,4 +1,4 @@
-"""How many replicas survive, and whether two models differ in that.
+"""Survival of replicas, and tests of whether two models differ in it.
 
 A replica that did not fail is right-censored at the end of its run.
 """
@@ -23,7 +23,7 @@ Lifetimes = tuple[FloatArray, NDArray[np.bool_]]
 
 @dataclass(frozen=True, eq=False)
 class Survival:
-    """Hold a survival curve: steps that begin at the given times.
+    """Survival curve: steps that begin at the given times.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def survival(durations_ps: FloatArray, failed: NDArray[np.bool_]) -> Survival:
 def log_rank(
     durations_ps: FloatArray, failed: NDArray[np.bool_], other_durations_ps: FloatArray, other_failed: NDArray[np.bool_]
 ) -> float:
-    """Test whether two survival curves differ beyond noise.
+    """Test whether two survival curves differ significantly.
 
     Mantel's log-rank test (Cancer Chemother. Rep. 50, 163, 1966); as large a
     difference arises by chance with the probability that it gives.

@@ -1,4 +1,4 @@
-"""What the energies of a run tell: equilibration, averages, their errors, and drift.
+"""Statistics of the energies of a run: equilibration, averages, their errors, and drift.
 
 Pure functions of the saved arrays. Under a thermostat the total energy of a molecule
 is not conserved, it fluctuates about a mean: a run is judged (`ase_flatten.md.analysis.stability`) by that mean, its
@@ -14,14 +14,15 @@ import numpy as np
 from scipy.stats import t
 
 from ase_flatten.data.units import KCAL_PER_MOL
+from ase_flatten.md.results import Conservation
 from ase_flatten.utils.exceptions import not_installed
 from ase_flatten.utils.typing import FloatArray
 
 TOLERATED_RATIO = 1.0
-"""A drift over the run of less than this part of the kinetic energy's standard deviation is no matter (mlipaudit)."""
+"""A drift over the run below this fraction of the kinetic energy's standard deviation is negligible (mlipaudit)."""
 
 LATEST_EQUILIBRATION = 0.5
-"""A transient that takes more than this part of a run has not been seen to end."""
+"""A transient that takes more than this part of a run is not taken to have ended."""
 
 _LEAST_BLOCKS = 4
 _TRANSIENT_LEVEL = 0.01
@@ -186,30 +187,23 @@ def equilibration(series: FloatArray) -> int:
     return n_first if abs(change) > t.ppf(1 - _TRANSIENT_LEVEL / 2, freedom) * error else 0
 
 
-def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> dict[str, Any]:
-    """Tell how well a run without a thermostat keeps its energy, by the replicas that did not fail.
+def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray, n_atoms: int) -> Conservation:
+    """Measure how well a run without a thermostat conserves its energy, by the replicas that did not fail.
 
     Parameters
     ----------
     potential, kinetic : (n, n_replicas) arrays, eV
-
-    Returns
-    -------
-    dict
-        drift and drift_error, of the total energy by `drift`, meV/atom/ps; ratio, what the drift
-        adds up to over the run as a part of the standard deviation of the kinetic energy;
-        conserved, whether that is below 1, mlipaudit's threshold. None for what cannot be told.
     """
     whole = np.isfinite(potential + kinetic).all(axis=0)
     slope, error = drift(time_ps, (potential + kinetic)[:, whole])
     spread = float(kinetic[:, whole].std(axis=0).mean()) if whole.any() else 0.0
     ratio = abs(slope) * float(time_ps[-1] - time_ps[0]) / spread if spread > 0 else float("nan")
-    return {
-        "drift": known_or_none(1000 * slope / n_atoms),
-        "drift_error": known_or_none(1000 * error / n_atoms),
-        "ratio": known_or_none(ratio),
-        "conserved": None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
-    }
+    return Conservation(
+        drift=known_or_none(1000 * slope / n_atoms),
+        drift_error=known_or_none(1000 * error / n_atoms),
+        ratio=known_or_none(ratio),
+        conserved=None if np.isnan(ratio) else ratio < TOLERATED_RATIO,
+    )
 
 
 def timeseries() -> Any:

@@ -1,40 +1,34 @@
-"""What runs of several models say, in words."""
+"""Verdicts on the runs of several models, in sentences and as a table."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ase_flatten.md.analysis.power import MOST_FAILURES, SIGNIFICANCE
-from ase_flatten.md.analysis.stability import CANNOT_TELL, SIGNIFICANT, STABLE, UNSTABLE, plus_minus, verdict_of
-
-Summary = Mapping[str, Any]
-"""The content of a summary.json."""
-
-Comparison = Mapping[str, Any]
-"""The content of a comparison.json."""
+from ase_flatten.md.analysis.stability import SIGNIFICANT, plus_minus
+from ase_flatten.md.results import CANNOT_TELL, STABLE, UNSTABLE, Comparison, Summary
 
 HEADS = ("T, K", "model", "mean potential", "expected", "drift", "failed", "lifetime (95 %)", "verdict")
 """Of the table of runs."""
 
 _OFF = 0.05
-"""A temperature that is off by less than this part is not worth a word."""
+"""A temperature that deviates by less than this fraction is not mentioned."""
 
 
 def verdict(summaries: Sequence[Summary], comparisons: Mapping[float, Comparison] | None = None) -> str:
-    """Say for each temperature which model is stable, which is not, which of them the run cannot tell, and why.
+    """Say for each temperature which models are stable, which are not, for which the run cannot tell, and why.
 
-    Then whether the models differ beyond noise, and if not, what it would take to tell them apart.
+    Then whether the models differ significantly, and if not, how long a run would tell them apart.
 
     Parameters
     ----------
     comparisons : mapping, optional
         By temperature in K, as `ase_flatten.md.analysis.comparison.comparisons` reads them.
     """
-    temperatures = sorted({summary["temperature_K"] for summary in summaries})
+    temperatures = sorted({summary.temperature_K for summary in summaries})
     return " ".join(
         _sentences(
             temperature,
-            [summary for summary in summaries if summary["temperature_K"] == temperature],
+            [summary for summary in summaries if summary.temperature_K == temperature],
             (comparisons or {}).get(temperature),
         )
         for temperature in temperatures
@@ -42,60 +36,63 @@ def verdict(summaries: Sequence[Summary], comparisons: Mapping[float, Comparison
 
 
 def table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """Write a row below `HEADS` for each run; energies in kcal/mol, "–" for what is not known."""
+    """Return a row below `HEADS` for each run; energies in kcal/mol, "–" for what is unknown."""
     return [
         (
-            f"{summary['temperature_K']:g}",
-            summary["model"],
-            measured(summary.get("mean_potential_energy"), summary.get("potential_error"), 2),
+            f"{summary.temperature_K:g}",
+            summary.model,
+            measured(summary.mean_potential_energy, summary.potential_error, 2),
             _expected(summary),
-            measured(summary["drift"], summary.get("drift_error"), 3, sign="+"),
-            f"{summary['n_failed']} of {summary['n_replicas']}",
+            measured(summary.drift, summary.drift_error, 3, sign="+"),
+            f"{summary.n_failed} of {summary.n_replicas}",
             _lifetime(summary),
-            verdict_of(summary),
+            summary.verdict,
         )
         for summary in summaries
     ]
 
 
 def measured(value: float | None, error: float | None, decimals: int, *, sign: str = "-") -> str:
-    """Write a value and its standard error, as far as they are known; sign as in Python's formats."""
+    """Format a value and its standard error, as far as they are known; sign as in Python's formats."""
     if value is None:
         return "–"
     return f"{value:{sign}.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f}")
 
 
 def _expected(summary: Summary) -> str:
-    expected = summary.get("expected")
-    return "–" if expected is None else measured(expected["mean"], expected["error"], 2)
+    expected = summary.expected
+    return "–" if expected is None else measured(expected.mean, expected.error, 2)
 
 
 def _lifetime(summary: Summary) -> str:
-    found = summary.get("lifetime")
+    found = summary.lifetime
     if found is None:
         return "–"
-    if found["mean_ps"] is None:
-        return f"> {found['low_ps']:.2g}"
-    return f"{found['mean_ps']:.2g} ({found['low_ps']:.2g} to {found['high_ps']:.2g})"
+    if found.mean_ps is None:
+        return f"> {found.low_ps:.2g}"
+    return f"{found.mean_ps:.2g} ({found.low_ps:.2g} to {found.high_ps:.2g})"
 
 
 def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Comparison | None) -> str:
     of = {
-        kind: [summary["model"] for summary in summaries if verdict_of(summary) == kind]
+        kind: [summary.model for summary in summaries if summary.verdict == kind]
         for kind in (STABLE, UNSTABLE, CANNOT_TELL)
     }
     clauses = [f"{_are(of[kind])} {kind}" for kind in (STABLE, UNSTABLE) if of[kind]]
     if of[CANNOT_TELL]:
-        clauses.append(f"whether {_are(of[CANNOT_TELL], alternative=True)} stable, this run cannot tell")
+        clauses.append(
+            f"the run cannot tell whether {_join(of[CANNOT_TELL])} "
+            f"{'is' if len(of[CANNOT_TELL]) == 1 else 'are'} stable"
+        )
     sentences = [f"At {temperature:g} K {'; '.join(clauses)}."]
     # First those that decide, then those that agree.
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
         for summary in summaries:
-            if verdict_of(summary) == kind:
+            if summary.verdict == kind:
                 why = _why(summary)
                 # Of a stable model, its survival and its mean energy; the table has the rest.
-                told = why if kind != STABLE else list(dict.fromkeys([why[0], why[-1]]))
-                sentences.append(f"{summary['model']}: {'; '.join(told)}.")
+                told = why if kind != STABLE else list(dict.fromkeys([*why[:1], *why[-1:]]))
+                sentences += [f"{summary.model}: {'; '.join(told)}."] if told else []
     more = _differences(summaries)
     if comparison is not None:
         more += _survival(comparison) + _temperatures(summaries, comparison)
@@ -103,112 +100,105 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
     return " ".join([*sentences, *(f"{clause[:1].upper()}{clause[1:]}." for clause in more)])
 
 
-def _are(names: Sequence[str], *, alternative: bool = False) -> str:
+def _are(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]} is"
-    if alternative:
-        return f"{_join(names, 'or')} are"
     return f"{_join(names)} are {'both' if len(names) == 2 else 'all'}"
 
 
 def _why(summary: Summary) -> list[str]:
     """Return the sentences that led to a verdict, with the reason of the first failure."""
-    why = list(summary.get("why") or [_old_reason(summary)])
-    if summary["n_failed"] and summary["reasons"]:
-        first = summary["reasons"][0].split(": ", 1)[1]
-        why[0] += f", the first after {summary['first_failure_ps']:.2f} ps ({first})"
+    why = list(summary.why)
+    if summary.n_failed and summary.reasons and why:
+        first = summary.reasons[0].partition(": ")[2]
+        why[0] += f"; the first failed after {summary.first_failure_ps or 0:.2f} ps ({first})"
     return why
 
 
-def _old_reason(summary: Summary) -> str:
-    """Say what a summary tells that was written before reasons were."""
-    found = f"{summary['n_failed']} of {summary['n_replicas']} replicas failed"
-    if summary["n_failed"] or None in (summary["drift"], summary.get("drift_error")):
-        return found
-    return f"{found}, its total energy drifts by {plus_minus(summary['drift'], summary['drift_error'])} kcal/mol/ps"
-
-
 def _differences(summaries: Sequence[Summary]) -> list[str]:
-    """Compare the mean energies of each model with the last one's, but for those that are unstable."""
-    models = [one for one in summaries if one["model"] != "reference" and verdict_of(one) != UNSTABLE]
+    """Compare the mean energy of each model with that of the last one, without those that are unstable."""
+    models = [one for one in summaries if one.model != "reference" and one.verdict != UNSTABLE]
     clauses = []
     for summary, other in [(one, models[-1]) for one in models[:-1]]:
-        if None in (summary["standard_error"], other["standard_error"]):
+        mean, error = summary.mean_total_energy, summary.standard_error
+        other_mean, other_error = other.mean_total_energy, other.standard_error
+        if mean is None or error is None or other_mean is None or other_error is None:
             continue
-        difference = summary["mean_total_energy"] - other["mean_total_energy"]
-        noise = math.hypot(summary["standard_error"], other["standard_error"])
+        difference, noise = mean - other_mean, math.hypot(error, other_error)
         within = "within" if abs(difference) <= 2 * noise else "beyond"
         clauses.append(
-            f"the mean total energies of {summary['model']} and {other['model']} differ by "
+            f"the mean total energies of {summary.model} and {other.model} differ by "
             f"{plus_minus(abs(difference), noise)[1:]} kcal/mol, {within} two standard errors"
         )
     return clauses
 
 
 def _conservation(comparison: Comparison) -> list[str]:
-    """Say how well models keep their energy without a thermostat, where they were run so."""
-    kept = [(name, model["nve"]) for name, model in comparison["models"].items() if model.get("nve")]
+    """Say how well the energy is conserved without a thermostat, where models were run without one."""
+    kept = [(name, model.nve) for name, model in comparison.models.items() if model.nve is not None]
     return [
-        f"without a thermostat {name} {'conserves' if nve['conserved'] else 'does not conserve'} the energy: it drifts "
-        f"by {nve['drift']:+.3g} meV/atom/ps, over the run {nve['ratio']:.2g} times the standard deviation of the "
+        f"without a thermostat, {name} {'conserves' if nve.conserved else 'does not conserve'} the energy: its drift "
+        f"is {nve.drift:+.3g} meV/atom/ps, over the whole run {nve.ratio:.2g} times the standard deviation of the "
         "kinetic energy"
         for name, nve in kept
-        if nve["conserved"] is not None
+        if nve.conserved is not None and nve.drift is not None and nve.ratio is not None
     ]
 
 
 def _survival(comparison: Comparison) -> list[str]:
-    """Say whether the survival of the two models differs beyond noise, and what this run could have told."""
-    test = comparison["log_rank"]
+    """Say whether the survival of the two models differs significantly, and what the runs could have detected."""
+    test = comparison.log_rank
     if test is None:
         return []
-    models, pair = [comparison["models"][name] for name in test["models"]], _join(test["models"])
-    lived = [f"{time:.3g}" for time in test.get("lived_ps", [])]
-    if all(one["survival"] == 1 for one in models):
-        if not lived:
+    models, pair = [comparison.models[name] for name in test.models], _join(test.models)
+    lived = [f"{time:.3g}" for time in test.lived_ps]
+    if all(one.survival == 1 for one in models):
+        if not lived or test.detectable_lifetime_ps is None:
             return []
         return [
-            f"no replica of {pair} failed: with {lived[0]} ps of each, a model whose replicas live for "
-            f"{test['detectable_lifetime_ps']:.2g} ps or less would have been told from one that does not fail in 80 % "
-            "of such runs, and rarer failures would go unnoticed"
+            f"no replica of {pair} failed: in a total of {lived[0]} ps of each, a lifetime of "
+            f"{test.detectable_lifetime_ps:.2g} ps or less would have been detected with a probability of 80 %, and "
+            "rarer failures would go unnoticed"
         ]
-    spans = _join(
-        [f"{one['survival']:.2f} ({one['survival_low']:.2f} to {one['survival_high']:.2f})" for one in models]
+    spans = _join([f"{one.survival:.2f} ({one.survival_low:.2f} to {one.survival_high:.2f})" for one in models])
+    differs = test.p_value < test.level
+    limit = (
+        ""
+        if test.level == SIGNIFICANCE
+        else f", significant below {test.level:.2g} since the runs are tested several times"
     )
-    level = test.get("level", SIGNIFICANCE)
-    differs = test["p_value"] < level
-    limit = "" if level == SIGNIFICANCE else f", to be below {level:.2g} since the runs are looked at several times"
     clauses = [
-        f"the survival of {pair} to {models[0]['duration_ps']:.4g} ps, {spans}, "
-        f"{'differs' if differs else 'does not differ'} beyond noise (log-rank p = {test['p_value']:.2g}{limit})"
+        f"the survival of {pair} to {models[0].duration_ps:.4g} ps, {spans}, "
+        f"{'differs' if differs else 'does not differ'} significantly (log-rank p = {test.p_value:.2g}{limit})"
     ]
     if not differs and lived:
-        needed = test["needed_ps"]
         clauses.append(
-            f"the failure rates found are too close to be told apart by {MOST_FAILURES} failures"
-            if needed is None
-            else f"at the failure rates found it takes about {needed:.2g} ps of all replicas of each model together to "
-            f"tell the two apart in 80 % of such runs; here they lived {_join(lived)} ps"
+            f"the failure rates are too close to be told apart by {MOST_FAILURES} failures"
+            if test.needed_ps is None
+            else f"with these failure rates, a total of about {test.needed_ps:.2g} ps of each model would be needed to "
+            f"tell them apart with a probability of 80 %; here it was {_join(lived)} ps"
         )
     return clauses
 
 
 def _temperatures(summaries: Sequence[Summary], comparison: Comparison) -> list[str]:
-    """Name the temperatures that are not the thermostat's."""
+    """Name the temperatures that differ from that of the thermostat."""
     clauses = []
     for summary in summaries:
-        if summary.get("settings", {}).get("thermostat") == "none":
+        found = comparison.models.get(summary.model)
+        if found is None or summary.thermostat == "none":
             continue
-        of = comparison["models"].get(summary["model"], {})
-        for kind in ("kinetic", "configurational"):
-            mean, error = of.get(f"{kind}_temperature_K"), of.get(f"{kind}_temperature_error_K")
+        for kind, mean, error in (
+            ("kinetic", found.kinetic_temperature_K, found.kinetic_temperature_error_K),
+            ("configurational", found.configurational_temperature_K, found.configurational_temperature_error_K),
+        ):
             if mean is None or error is None:
                 continue
-            off = abs(mean - summary["temperature_K"])
-            if off > SIGNIFICANT * error and off > _OFF * summary["temperature_K"]:
-                clauses.append(f"the {kind} temperature of {summary['model']} is {mean:.0f} ± {error:.0f} K")
+            off = abs(mean - summary.temperature_K)
+            if off > SIGNIFICANT * error and off > _OFF * summary.temperature_K:
+                clauses.append(f"the {kind} temperature of {summary.model} is {mean:.0f} ± {error:.0f} K")
     return clauses
 
 
-def _join(names: Sequence[str], word: str = "and") -> str:
-    return f" {word} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

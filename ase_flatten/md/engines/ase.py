@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms, units
@@ -12,7 +12,7 @@ from ase.md.bussi import Bussi
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
-from ase_flatten.md.engines import Frame, State
+from ase_flatten.md.engines.interface import Frame, State, array_of
 from ase_flatten.md.integrators.langevin import langevin, thermal_momenta
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.models import MODEL_ERRORS
@@ -31,6 +31,9 @@ class ASEEngine:
         Each replica's velocities and noise come from its own child of this seed.
     """
 
+    thermostats: ClassVar[tuple[str, ...]] = ("langevin", "svr", "none")
+    """A Nosé-Hoover chain of ASE does not give out its state, without which a run cannot be resumed."""
+
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
         self._calculator, self._numbers, self._protocol = calculator, numbers, protocol
         self._rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(protocol.n_replicas)]
@@ -43,8 +46,10 @@ class ASEEngine:
         return self._frame(np.ones(len(self._replicas), dtype=bool), {})
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Take up positions, momenta and generators."""
-        self._place(int(state["step"]), state["positions"], state["momenta"])
+        """Resume from positions, momenta and generators."""
+        shape = len(self._rngs), len(self._numbers), 3
+        positions, momenta = (array_of(state, name, shape) for name in ("positions", "momenta"))
+        self._place(int(state["step"]), positions, momenta)
         for rng, generator in zip(self._rngs, json.loads(str(state["generators"])), strict=True):
             rng.bit_generator.state = generator
 

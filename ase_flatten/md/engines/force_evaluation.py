@@ -1,27 +1,36 @@
 """What engines ask of a calculator: energies and forces of many configurations, and what went wrong with which."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.models import MODEL_ERRORS
+from ase_flatten.md.integrators.replicas import Evaluate
+from ase_flatten.models import MODEL_ERRORS, Prediction
 from ase_flatten.utils.typing import FloatArray, IntArray
 
-Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
+__all__ = ["BatchCalculator", "Evaluate", "evaluator"]
 
 
-def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
-    """Return a function from positions to potential energies, forces, and what went wrong with which."""
-    if hasattr(calculator, "predict"):
+@runtime_checkable
+class BatchCalculator(Protocol):
+    """A calculator that also predicts many configurations of its molecule in one call.
 
-        def together(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:
-            try:
-                answer = calculator.predict(positions)
-            except MODEL_ERRORS as error:
-                return one_by_one(positions) if len(positions) > 1 else _nothing(positions, error)
-            return answer.energies, answer.forces, {}
+    Those of this package do (`ase_flatten.calculators.FlattenedCalculator`).
+    """
+
+    def predict(self, positions: FloatArray) -> Prediction:
+        """Predict many configurations, (n, n_atoms, 3) in Å."""
+
+
+def evaluator(calculator: BaseCalculator | BatchCalculator, numbers: IntArray) -> Evaluate:
+    """Return a function from positions to potential energies, forces, and what went wrong with which.
+
+    A `BatchCalculator` gets all positions in one call. Where that fails, and with any other calculator, one
+    configuration after the other is evaluated, so that one that the model fails on costs itself only.
+    """
+    atoms = Atoms(numbers, calculator=calculator)
 
     def one_by_one(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:
         energies, forces, problems = np.empty(len(positions)), np.empty(positions.shape), {}
@@ -33,8 +42,18 @@ def evaluator(calculator: Any, numbers: IntArray) -> Evaluate:
                 energies[row], forces[row], problems[row] = np.nan, 0, f"the model failed: {error}"
         return energies, forces, problems
 
-    atoms = Atoms(numbers, calculator=calculator)
-    return together if hasattr(calculator, "predict") else one_by_one
+    if not isinstance(calculator, BatchCalculator):
+        return one_by_one
+    batch: BatchCalculator = calculator
+
+    def together(positions: FloatArray) -> tuple[FloatArray, FloatArray, dict[int, str]]:
+        try:
+            answer = batch.predict(positions)
+        except MODEL_ERRORS as error:
+            return one_by_one(positions) if len(positions) > 1 else _nothing(positions, error)
+        return answer.energies, answer.forces, {}
+
+    return together
 
 
 def _nothing(positions: FloatArray, error: Exception) -> tuple[FloatArray, FloatArray, dict[int, str]]:

@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.engines.force_evaluation import evaluator
+from ase_flatten.md.engines.interface import Frame, State
 from ase_flatten.md.engines.ipi_files import first_input, next_input
 from ase_flatten.md.engines.ipi_process import IPIProcess, ipi_command
 from ase_flatten.md.integrators.langevin import thermal_momenta
@@ -38,6 +38,8 @@ class IPIEngine:
     InputError
         The package ipi is not installed.
     """
+
+    thermostats: ClassVar[tuple[str, ...]] = ("langevin", "svr", "none")
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
         self._command = ipi_command()

@@ -1,1 +1,40 @@
-"""Integrators of the equations of motion."""
+"""Integrators of the equations of motion for all replicas of a molecule at once, one for each thermostat."""
+
+from typing import Protocol
+
+import numpy as np
+
+from ase_flatten.md.integrators.baoab import BAOAB
+from ase_flatten.md.integrators.nose_hoover_chain import NoseHooverChain
+from ase_flatten.md.integrators.replicas import Conditions, Replicas
+from ase_flatten.md.integrators.velocity_rescaling import VelocityRescaling
+from ase_flatten.md.integrators.velocity_verlet import VelocityVerlet
+
+
+class Integrator(Protocol):
+    """Propagate replicas by one time step after the other."""
+
+    def __init__(self, conditions: Conditions) -> None: ...
+
+    def step(self, replicas: Replicas, alive: np.ndarray) -> dict[int, str]:
+        """Make a step.
+
+        Parameters
+        ----------
+        alive : (n_replicas,) bool array
+            Replicas that the model is evaluated for; the others are of no meaning.
+
+        Returns
+        -------
+        dict
+            What went wrong with which replica, by its number.
+        """
+
+
+INTEGRATORS: dict[str, type[Integrator]] = {
+    "langevin": BAOAB,
+    "svr": VelocityRescaling,
+    "nhc": NoseHooverChain,
+    "none": VelocityVerlet,
+}
+"""By the name of the thermostat in a protocol; none keeps the energy."""

@@ -1,6 +1,6 @@
-"""Langevin dynamics of a molecule: the thermostat, the first velocities, and limits of sense.
+"""Langevin dynamics of a molecule with ASE, initial velocities, and sensible limits of the settings.
 
-With `fixcm=True`, its default, ASE's `Langevin` takes the centre of mass out of its
+With `fixcm=True`, its default, ASE's `Langevin` removes the centre of mass from its
 noise and scales the rest up by √(N/(N−1)), so that N atoms have the kinetic energy of
 3N degrees of freedom, though only 3N − 3 are left to move. Each of these is too
 hot by N/(N−1): a dimer's bond by a factor of two, 16 atoms by 7 %, while 2K/3NkB looks
@@ -26,7 +26,7 @@ LONGEST_TIMESTEP_WITH_HYDROGEN_FS = 1.0
 """A tenth of the period of an O-H or C-H vibration, about 10 fs: the longest time step with hydrogen, fs."""
 
 HIGHEST_TEMPERATURE_K = 10_000.0
-"""Above this no molecule stays whole, K."""
+"""Above this temperature no molecule stays intact, K."""
 
 
 def langevin(
@@ -49,7 +49,7 @@ def langevin(
 
 
 def draw_momenta(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
-    """Give `atoms` momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest.
+    """Set the momenta of `atoms` to a draw from the Maxwell-Boltzmann distribution, the centre of mass at rest.
 
     The angular momentum is left as drawn: friction and noise act on the rotation as on
     every other motion, so the ensemble that is sampled has it.
@@ -75,7 +75,7 @@ def thermal_momenta(numbers: IntArray, temperature_K: float, rngs: Sequence[np.r
 
 
 def check_thermostat(*, temperature_K: float, friction_per_fs: float) -> None:
-    """Refuse a temperature or a friction that makes no sense; raise InputError."""
+    """Raise InputError for a temperature or a friction that makes no sense."""
     if not 0 < temperature_K <= HIGHEST_TEMPERATURE_K:
         raise InputError(
             f"the temperature must be above 0 and at most {HIGHEST_TEMPERATURE_K:g} K, got {temperature_K:g} K; "
@@ -88,13 +88,13 @@ def check_thermostat(*, temperature_K: float, friction_per_fs: float) -> None:
 
 
 def check_timestep(timestep_fs: float, numbers: IntArray | None = None) -> None:
-    """Refuse a time step that the fastest vibration does not allow.
+    """Raise InputError for a time step that the fastest vibration does not allow.
 
     Parameters
     ----------
     timestep_fs : float
     numbers : (n_atoms,) int array, optional
-        Atomic numbers; without them only what no molecule allows is refused.
+        Atomic numbers; without them only time steps that are too long for any molecule are refused.
 
     Raises
     ------
@@ -106,10 +106,10 @@ def check_timestep(timestep_fs: float, numbers: IntArray | None = None) -> None:
     if numbers is not None and 1 in numbers and timestep_fs > LONGEST_TIMESTEP_WITH_HYDROGEN_FS:
         raise InputError(
             f"a molecule with hydrogen needs a time step of at most {LONGEST_TIMESTEP_WITH_HYDROGEN_FS:g} fs, a tenth "
-            f"of the period of its fastest vibration, got {timestep_fs:g} fs; take 0.5 fs"
+            f"of the period of its fastest vibration, got {timestep_fs:g} fs; use 0.5 fs"
         )
     if timestep_fs > LONGEST_TIMESTEP_FS:
         raise InputError(
             f"a molecule needs a time step of at most {LONGEST_TIMESTEP_FS:g} fs (1 fs with hydrogen), "
-            f"got {timestep_fs:g} fs; take 0.5 fs"
+            f"got {timestep_fs:g} fs; use 0.5 fs"
         )

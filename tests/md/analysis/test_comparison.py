@@ -1,10 +1,10 @@
 """The analysis of saved runs, on series, distances and lifetimes whose answers are known."""
 
-import json
 import logging
 import math
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,10 +36,14 @@ from ase_flatten.md.analysis.stability import REFERENCE_RUN, summarize
 from ase_flatten.md.analysis.survival import log_rank, survival
 from ase_flatten.md.analysis.temperatures import configurational_temperature, effective_samples, mean_and_error
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
+from ase_flatten.md.dynamics import Plan
 from ase_flatten.md.expected_energy import ExpectedEnergy
+from ase_flatten.md.result_files import read_summary
+from ase_flatten.md.results import FORMAT, Conservation, DistanceError, Failure, Settings, Summary
 from ase_flatten.md.saved_run import saved_runs
-from ase_flatten.utils.atomic_files import write_json, write_npz
+from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.records import write_record
 
 STIFFNESS, LENGTH = 20.0, 1.0
 
@@ -99,17 +103,17 @@ def test_a_planted_drift_without_a_thermostat_is_measured(rng):
     kinetic = 0.5 + 0.1 * rng.standard_normal((2001, 3))
     potential = -kinetic - 7 + 0.001 * rng.standard_normal((2001, 3))
     kept = time_series.conservation(time, potential, kinetic, 9)
-    assert abs(kept["drift"]) < 4 * kept["drift_error"] < 0.1
-    assert kept["conserved"] and kept["ratio"] < 0.01
+    assert abs(kept.drift) < 4 * kept.drift_error < 0.1
+    assert kept.conserved and kept.ratio < 0.01
     lost = time_series.conservation(time, potential + 0.02 * time[:, None], kinetic, 9)
-    assert lost["drift"] == pytest.approx(1000 * 0.02 / 9, rel=0.01)
-    assert lost["ratio"] == pytest.approx(0.02 * 10 / 0.1, rel=0.05)
-    assert lost["conserved"] is False
+    assert lost.drift == pytest.approx(1000 * 0.02 / 9, rel=0.01)
+    assert lost.ratio == pytest.approx(0.02 * 10 / 0.1, rel=0.05)
+    assert lost.conserved is False
 
 
 def test_the_energy_of_a_run_that_is_lost_is_unknown():
     nothing = time_series.conservation(np.arange(10.0), np.full((10, 2), np.nan), np.full((10, 2), np.nan), 3)
-    assert list(nothing.values()) == [None] * 4
+    assert nothing == Conservation(None, None, None, None)
 
 
 # -- survival
@@ -200,13 +204,13 @@ def test_the_error_over_replicas_and_its_spread(rng):
     truth = count_distances(rng.normal(1.5, 0.1, size=(400_000, 1)))
     alike = np.array([truth, truth, 0 * truth])
     found = distance_error(alike, truth)
-    assert found == {"error": 0, "standard_error": 0, "of_replicas": [0, 0, None]}
-    assert distance_error(alike[2:], truth) == {"error": None, "standard_error": None, "of_replicas": [None]}
+    assert found == DistanceError(0, 0, (0, 0, None))
+    assert distance_error(alike[2:], truth) == DistanceError(None, None, (None,))
     # The jackknife's error is that of repeated draws.
     shifts = rng.normal(0.1, 0.02, size=(200, 4))
     draws = [distance_error(np.array([np.roll(truth, round(one / BIN_WIDTH)) for one in row]), truth) for row in shifts]
-    spread = np.std([draw["error"] for draw in draws])
-    assert np.sqrt(np.mean([draw["standard_error"] ** 2 for draw in draws])) == pytest.approx(spread, rel=0.25)
+    spread = np.std([draw.error for draw in draws])
+    assert np.sqrt(np.mean([draw.standard_error**2 for draw in draws])) == pytest.approx(spread, rel=0.25)
 
 
 # -- errors along a trajectory
@@ -230,10 +234,10 @@ def test_errors_against_the_reference_method():
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
         frames.append(atoms)
     found = errors_along(Harmonic(places, 2.0), frames)
-    assert (found["n_frames"], found["n_failed"]) == (2, 1)
-    assert found["force_rmse"] * KCAL_PER_MOL == pytest.approx(math.sqrt((0.5**2 + 1**2) / 12))
-    assert found["energy_rmse"] * KCAL_PER_MOL == pytest.approx(math.sqrt((0.125**2 + 0.5**2) / 2))
-    assert errors_along(Harmonic(places, 2.0), frames[2:])["force_rmse"] is None
+    assert (found.n_frames, found.n_failed) == (2, 1)
+    assert found.force_rmse * KCAL_PER_MOL == pytest.approx(math.sqrt((0.5**2 + 1**2) / 12))
+    assert found.energy_rmse * KCAL_PER_MOL == pytest.approx(math.sqrt((0.125**2 + 0.5**2) / 2))
+    assert errors_along(Harmonic(places, 2.0), frames[2:]).force_rmse is None
 
 
 # -- all together
@@ -259,16 +263,16 @@ def write_run(folder, rng, *, n_replicas=4, lost=(), temperature=300.0, drawn_at
             if stop < n_frames:
                 writer.write(Atoms("OHH", 10 * positions[stop]))
                 at = time[stop] if stop else -0.1
-                failures.append({"replica": replica, "step": 20 * stop, "time_ps": at, "reason": "the bond is long"})
+                failures.append(Failure(replica, 20 * stop, float(at), "the bond is long"))
     arrays = {"time_ps": time, "potential": potential, "kinetic": kinetic, "temperature_K": temperature}
     write_npz(folder / "energies.npz", {**arrays, "kinetic_temperature_K": kinetic * kelvin_per_eV(3)})
-    summary = {
-        "model": folder.name, "temperature_K": temperature, "n_replicas": n_replicas, "timestep_fs": 0.5,
-        "n_steps": 20 * (n_frames - 1),
-        **summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0),
-        "settings": {"zero_energy_eV": 0.0, "thermostat": "langevin"},
-    }  # fmt: skip
-    write_json(folder / "summary.json", summary)
+    n_steps = 20 * (n_frames - 1)
+    summary = Summary(
+        **vars(summarize(time, potential, kinetic, failures=failures, zero_energy_eV=0.0)),
+        format=FORMAT, model=folder.name, temperature_K=temperature, n_replicas=n_replicas, timestep_fs=0.5,
+        n_steps=n_steps, settings=Settings(zero_energy_eV=0.0, n_steps=n_steps, interval=20),
+    )  # fmt: skip
+    write_record(folder / "summary.json", summary)
     return summary
 
 
@@ -298,31 +302,28 @@ def test_a_temperature_is_compared(tmp_path, rng):
         write_run(at / "reference", rng, n_replicas=1),
     ]
     comparison = analyse(at, known(rng), reference="ase:test_comparison:springs")
-    assert comparisons(tmp_path / "md") == {300.0: json.loads((at / "comparison.json").read_text())}
-    assert comparisons(tmp_path / "md")[300.0] == json.loads(json.dumps(comparison))
+    assert comparisons(tmp_path / "md") == {300.0: comparison}
     for name in ("survival", "distances"):
         assert (at / f"{name}.png").stat().st_size > 10_000 and (at / f"{name}.pdf").stat().st_size > 5_000
-    default, improved, reference = (comparison["models"][name] for name in ("default", "improved", "reference"))
-    assert (default["survival"], improved["survival"], improved["duration_ps"]) == (0, 1, 2.0)
-    assert comparison["log_rank"]["models"] == ["default", "improved"] and comparison["log_rank"]["p_value"] < 0.02
+    default, improved, reference = (comparison.models[name] for name in ("default", "improved", "reference"))
+    assert (default.survival, improved.survival, improved.duration_ps) == (0, 1, 2.0)
+    assert comparison.log_rank.models == ("default", "improved") and comparison.log_rank.p_value < 0.02
     # Nothing is told of temperatures where every replica failed.
-    assert (
-        default["kinetic_temperature_K"] is default["configurational_temperature_K"] is default["n_effective"] is None
-    )
-    assert improved["n_effective"] > 400
+    assert default.kinetic_temperature_K is default.configurational_temperature_K is default.n_effective is None
+    assert improved.n_effective > 400
     for kind in ("kinetic", "configurational"):
-        error = improved[f"{kind}_temperature_error_K"]
-        assert abs(improved[f"{kind}_temperature_K"] - 300) < 4 * error < 400
+        error = getattr(improved, f"{kind}_temperature_error_K")
+        assert abs(getattr(improved, f"{kind}_temperature_K") - 300) < 4 * error < 400
     # The frames are drawn from the distribution of the data: what is left is the noise of sampling.
-    assert improved["distances"]["data"]["bonds"]["error"] < 0.15
-    assert improved["distances"]["reference"]["bonds"]["error"] < 0.4
-    assert [error is None for error in default["distances"]["data"]["pairs"]["of_replicas"]] == [True] + 3 * [False]
-    assert list(reference["distances"]) == ["data"] and reference["reference_errors"] is None
-    assert default["reference_errors"]["n_frames"] == 30 and improved["reference_errors"]["n_frames"] == 40
+    assert improved.distances["data"].bonds.error < 0.15
+    assert improved.distances["reference"].bonds.error < 0.4
+    assert [error is None for error in default.distances["data"].pairs.of_replicas] == [True] + 3 * [False]
+    assert list(reference.distances) == ["data"] and reference.reference_errors is None
+    assert default.reference_errors.n_frames == 30 and improved.reference_errors.n_frames == 40
     words = verdict(summaries, comparisons(tmp_path / "md"))
-    assert "default: 4 of 4 replicas failed in 2.5 ps together: a lifetime of 0.62 (0.24 to 2.3) ps" in words
+    assert "default: 4 of 4 replicas failed in a total of 2.5 ps: the lifetime is 0.62 (0.24 to 2.3) ps" in words
     spans = "0.00 (0.00 to 0.60) and 1.00 (0.40 to 1.00)"
-    assert f"The survival of default and improved to 2 ps, {spans}, differs beyond noise (log-rank p = 0.0" in words
+    assert f"The survival of default and improved to 2 ps, {spans}, differs significantly (log-rank p = 0.0" in words
 
 
 def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rng, monkeypatch):
@@ -332,11 +333,11 @@ def test_the_reference_method_is_asked_once_and_again_for_a_new_run(tmp_path, rn
         "ase_flatten.md.analysis.comparison.load_calculator", lambda *_, **__: pytest.fail("asked again")
     )
     again = analyse(tmp_path, known(rng), reference="ase:test_comparison:springs")
-    assert first["models"]["default"]["reference_errors"] == again["models"]["default"]["reference_errors"]
-    assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"]["n_frames"] == 40
-    assert first["log_rank"] is None
+    assert first.models["default"].reference_errors == again.models["default"].reference_errors
+    assert analyse(tmp_path, known(rng)).models["default"].reference_errors.n_frames == 40
+    assert first.log_rank is None
     (tmp_path / "default" / "reference_errors.json").unlink()
-    assert analyse(tmp_path, known(rng))["models"]["default"]["reference_errors"] is None
+    assert analyse(tmp_path, known(rng)).models["default"].reference_errors is None
 
 
 def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_path, rng, monkeypatch):
@@ -345,15 +346,15 @@ def test_models_are_judged_by_the_data_and_by_the_reference_once_it_has_run(tmp_
     monkeypatch.setattr("ase_flatten.md.analysis.comparison.expected_energy", lambda known, temperature_K: of_data)
     write_run(tmp_path / "improved", rng)
     judged = judge(tmp_path, known(rng))["improved"]
-    assert judged["verdict"] == "unstable" and judged["departed"] == [0, 1, 2, 3]
-    assert "below that of the data" in judged["why"][-1]
-    assert json.loads((tmp_path / "improved" / "summary.json").read_text()) == judged
+    assert judged.verdict == "unstable" and judged.departed == (0, 1, 2, 3)
+    assert "below that of the data" in judged.why[-1]
+    assert read_summary(tmp_path / "improved" / "summary.json") == judged
     write_run(tmp_path / "reference", rng)
     judged = judge(tmp_path, known(rng))
-    assert judged["improved"]["verdict"] == "stable", judged["improved"]["why"]
-    assert judged["improved"]["expected"]["source"] == REFERENCE_RUN and judged["reference"]["expected"] is None
-    mean = judged["improved"]["expected"]["mean"]
-    assert judged["improved"]["expected_total"] == pytest.approx(mean + 3 * units.kB * 300 / KCAL_PER_MOL)
+    assert judged["improved"].verdict == "stable", judged["improved"].why
+    assert judged["improved"].expected.source == REFERENCE_RUN and judged["reference"].expected is None
+    mean = judged["improved"].expected.mean
+    assert judged["improved"].expected_total == pytest.approx(mean + 3 * units.kB * 300 / KCAL_PER_MOL)
 
 
 def test_a_run_is_decided_when_no_longer_one_would_change_it(tmp_path, rng):
@@ -375,10 +376,10 @@ def test_a_run_is_decided_when_no_longer_one_would_change_it(tmp_path, rng):
 def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
     summaries = [write_run(tmp_path / "improved", rng, drawn_at=900.0, n_frames=801)]
     comparison = analyse(tmp_path, known(rng))
-    model = comparison["models"]["improved"]
-    error = model["configurational_temperature_error_K"]
-    assert abs(model["configurational_temperature_K"] - 900) < 4 * error
-    assert model["distances"]["data"]["bonds"]["error"] > 0.3
+    model = comparison.models["improved"]
+    error = model.configurational_temperature_error_K
+    assert abs(model.configurational_temperature_K - 900) < 4 * error
+    assert model.distances["data"].bonds.error > 0.3
     words = verdict(summaries, {300.0: comparison})
     assert "The configurational temperature of improved is" in words and "kinetic temperature" not in words
 
@@ -388,9 +389,9 @@ def test_data_without_histograms_have_no_distances(tmp_path, rng):
     write_run(tmp_path / "improved", rng, n_replicas=2)
     old = {name: value for name, value in known(rng).items() if not name.endswith("counts")}
     comparison = analyse(tmp_path, old)
-    assert comparison["models"]["default"]["distances"] == {}
+    assert comparison.models["default"].distances == {}
     assert not (tmp_path / "distances.png").exists() and (tmp_path / "survival.png").exists()
-    assert comparison["log_rank"]["p_value"] == 1
+    assert comparison.log_rank.p_value == 1
 
 
 def test_frames_before_a_failure_are_spread_evenly(tmp_path, rng):
@@ -399,7 +400,7 @@ def test_frames_before_a_failure_are_spread_evenly(tmp_path, rng):
     assert run.n_physical.tolist() == [201, 40, 0, 201]
     assert run.survivors.tolist() == [0, 3]
     assert (len(run.frames(0, 10)), len(run.frames(1, 100)), len(run.frames(2, 5))) == (10, 40, 0)
-    assert run.frames(1, 5)[-1].get_potential_energy() == pytest.approx(run.arrays["potential"][39, 1])
+    assert run.frames(1, 5)[-1].get_potential_energy() == pytest.approx(run.energies.potential[39, 1])
     with pytest.raises(InputError, match=r"found none; run python -m ase_flatten\.md first"):
         saved_runs(tmp_path / "default")
 
@@ -410,20 +411,20 @@ def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     protocol = Protocol("nve", 100.0, 0.2, 0.01, 2000, 2, 20, thermostat="none")
     calculator = SpringCalculator(place, 5.0)
     start = [Atoms(numbers, 0.9 * place)] * 2
-    summary = run_md(calculator, start, protocol, tmp_path / "m", model="m", criteria=criteria, engine="ase")
-    assert abs(summary["nve"]["drift"]) < 1 and summary["nve"]["conserved"] is True
+    summary = run_md(calculator, Plan("m", start, protocol, criteria, "ase"), tmp_path / "m")
+    assert abs(summary.nve.drift) < 1 and summary.nve.conserved is True
     comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
-    assert comparison["models"]["m"]["nve"] == summary["nve"]
+    assert comparison.models["m"].nve == summary.nve
     words = verdict([summary], {100.0: comparison})
-    assert "Without a thermostat m conserves the energy" in words
+    assert "Without a thermostat, m conserves the energy" in words
     # The energy decides on the temperature: none is right or wrong.
     assert "temperature of m" not in words
 
 
 def test_a_leak_of_energy_beside_a_thermostat_run_is_told(tmp_path, rng):
     summaries = [write_run(tmp_path / "improved", rng, n_replicas=2)]
-    leak = {"drift": 5.2, "drift_error": 0.1, "ratio": 2.4, "conserved": False}
-    write_json(tmp_path / "nve" / "improved" / "summary.json", {"nve": leak})
+    leak = Conservation(drift=5.2, drift_error=0.1, ratio=2.4, conserved=False)
+    write_record(tmp_path / "nve" / "improved" / "summary.json", replace(summaries[0], nve=leak))
     words = verdict(summaries, {300.0: analyse(tmp_path, known(rng))})
-    assert "Without a thermostat improved does not conserve the energy: it drifts by +5.2 meV/atom/ps" in words
-    assert "over the run 2.4 times the standard deviation" in words
+    assert "Without a thermostat, improved does not conserve the energy: its drift is +5.2 meV/atom/ps" in words
+    assert "over the whole run 2.4 times the standard deviation" in words

@@ -12,6 +12,7 @@ from ase_flatten.md.analysis.power import detectable_lifetime, lifetime, power, 
 from ase_flatten.md.analysis.stability import REFERENCE_RUN, summarize
 from ase_flatten.md.analysis.survival import log_rank, sign_flip_test, stratified_log_rank
 from ase_flatten.md.expected_energy import ExpectedEnergy
+from ase_flatten.md.results import Failure
 
 POTENTIAL_STD, KINETIC_STD, MEMORY_PS = 3.6, 3.7, 0.1
 """Of salicylic acid at 400 K with a friction of 0.01/fs: kcal/mol and the correlation time of its energies."""
@@ -46,7 +47,7 @@ def judged(time_ps, potential, kinetic, expected=DATA, failures=()):
 @pytest.mark.parametrize("expected", [DATA, ExpectedEnergy(0.0, DATA.std, DATA.error, REFERENCE_RUN), None])
 def test_a_model_that_is_right_is_hardly_ever_unstable(duration_ps, step_ps, n_runs, expected):
     found = [
-        judged(*canonical(duration_ps, np.random.default_rng(seed), step_ps=step_ps), expected)["verdict"]
+        judged(*canonical(duration_ps, np.random.default_rng(seed), step_ps=step_ps), expected).verdict
         for seed in range(n_runs)
     ]
     assert found.count("unstable") <= 0.05 * n_runs
@@ -60,10 +61,10 @@ def test_replicas_that_sink_make_a_model_unstable(duration_ps, step_ps, n_runs):
         time_ps, potential, kinetic = canonical(duration_ps, np.random.default_rng(seed), step_ps=step_ps)
         potential[time_ps > 1, :3] -= 5 * DATA.std
         found.append(judged(time_ps, potential, kinetic))
-        unknown.append(judged(time_ps, potential, kinetic, None)["verdict"])
-    assert sum(summary["verdict"] == "unstable" for summary in found) >= 0.95 * n_runs
-    assert [summary["departed"] for summary in found].count([0, 1, 2]) >= 0.95 * n_runs
-    assert "3 of 16 replicas end with a mean potential energy" in found[0]["why"][0]
+        unknown.append(judged(time_ps, potential, kinetic, None).verdict)
+    assert sum(summary.verdict == "unstable" for summary in found) >= 0.95 * n_runs
+    assert [summary.departed for summary in found].count((0, 1, 2)) >= 0.95 * n_runs
+    assert "3 of 16 replicas end with a mean potential energy" in found[0].why[0]
     assert "stable" not in unknown
 
 
@@ -71,9 +72,9 @@ def test_a_model_that_sank_as_a_whole_is_unstable_however_still_it_lies():
     time_ps, potential, kinetic = canonical(2, np.random.default_rng(0))
     reference = ExpectedEnergy(0.0, DATA.std, DATA.error, REFERENCE_RUN)
     summary = judged(time_ps, potential - 2 * DATA.std, kinetic, reference)
-    assert summary["departed"] == [] and summary["verdict"] == "unstable" and summary["stable"] is False
-    [why] = summary["why"]
-    assert "kcal/mol below that of the run of the reference method: it has left for conformations" in why
+    assert summary.departed == () and summary.verdict == "unstable" and summary.stable is False
+    [why] = summary.why
+    assert "kcal/mol below that of the run of the reference method: it has moved to conformations" in why
 
 
 def test_the_mean_energy_is_judged_by_the_reference_more_sharply_than_by_the_data():
@@ -82,7 +83,7 @@ def test_the_mean_energy_is_judged_by_the_reference_more_sharply_than_by_the_dat
         source: judged(time_ps, potential + 0.75 * DATA.std, kinetic, ExpectedEnergy(0.0, DATA.std, 1e-4, source))
         for source in ("the data", REFERENCE_RUN)
     }
-    assert by["the data"]["verdict"] == "stable" and by[REFERENCE_RUN]["verdict"] == "unstable"
+    assert by["the data"].verdict == "stable" and by[REFERENCE_RUN].verdict == "unstable"
 
 
 # -- drift and equilibration
@@ -93,16 +94,16 @@ def test_a_steep_drift_within_its_noise_is_not_stable():
     time_ps, potential, kinetic = canonical(0.2, rng, n_replicas=3)
     potential += np.linspace(0, 3 * DATA.std, len(time_ps))[:, None]
     summary = judged(time_ps, potential, kinetic, None)
-    assert summary["verdict"] == "cannot tell" and summary["stable"] is None
-    assert "it takes a longer run to tell" in summary["why"][0]
+    assert summary.verdict == "cannot tell" and summary.stable is None
+    assert "a longer run is needed to tell" in summary.why[0]
 
 
 def test_a_drift_beyond_noise_and_tolerance_is_unstable_and_a_small_one_is_not():
     time_ps, potential, kinetic = canonical(50, np.random.default_rng(0), step_ps=0.05)
     for per_ps, verdict in ((0.01, "stable"), (0.2, "unstable")):
         summary = judged(time_ps, potential + per_ps * KCAL_PER_MOL * time_ps[:, None], kinetic, None)
-        assert summary["verdict"] == verdict, summary["why"]
-        assert summary["drift_tolerance"] == pytest.approx(math.hypot(KINETIC_STD, KINETIC_STD), rel=0.05)
+        assert summary.verdict == verdict, summary.why
+        assert summary.drift_tolerance == pytest.approx(math.hypot(KINETIC_STD, KINETIC_STD), rel=0.05)
 
 
 def test_a_transient_is_found_and_left_out():
@@ -110,9 +111,9 @@ def test_a_transient_is_found_and_left_out():
     for seed in range(10):
         time_ps, potential, kinetic = canonical(10, np.random.default_rng(seed))
         summary = judged(time_ps, potential + 5 * DATA.std * np.exp(-time_ps / 0.3)[:, None], kinetic)
-        found.append(summary["equilibration_ps"])
-        assert abs(summary["mean_potential_energy"]) < 4 * summary["potential_error"]
-        assert summary["verdict"] == "stable", summary["why"]
+        found.append(summary.equilibration_ps)
+        assert abs(summary.mean_potential_energy) < 4 * summary.potential_error
+        assert summary.verdict == "stable", summary.why
     assert 0.3 < np.median(found) < 2
     assert sum(time_series.equilibration(sum(canonical(10, np.random.default_rng(k))[1:])) > 0 for k in range(20)) <= 2
 
@@ -120,24 +121,24 @@ def test_a_transient_is_found_and_left_out():
 def test_a_fall_that_nothing_explains_cannot_be_told_of():
     time_ps, potential, kinetic = canonical(10, np.random.default_rng(0))
     summary = judged(time_ps, potential + np.where(time_ps < 2, 4 * DATA.std, 0)[:, None], kinetic, None)
-    assert summary["verdict"] == "cannot tell" and summary["equilibration_ps"] == pytest.approx(2, abs=0.3)
-    assert "fell by 14 kcal/mol in the first" in summary["why"][0]
+    assert summary.verdict == "cannot tell" and summary.equilibration_ps == pytest.approx(2, abs=0.3)
+    assert "fell by 14 kcal/mol in the first" in summary.why[0]
 
 
 def test_a_transient_that_does_not_end_is_told_of():
     time_ps, potential, kinetic = canonical(10, np.random.default_rng(0))
     summary = judged(time_ps, potential + np.where(time_ps < 4.9, 5 * DATA.std, 0)[:, None], kinetic)
-    assert summary["equilibration_ps"] is None and summary["verdict"] == "cannot tell"
-    assert "has not settled by the middle of the run" in summary["why"][0]
+    assert summary.equilibration_ps is None and summary.verdict == "cannot tell"
+    assert "has not settled by the middle of the run" in summary.why[0]
 
 
 def test_replicas_that_are_lost_are_counted_with_their_lifetime():
     time_ps, potential, kinetic = canonical(2, np.random.default_rng(0))
     potential[100:, 0] = np.nan
-    failures = [{"replica": 0, "step": 1, "time_ps": 1.0, "reason": "the bond is long"}]
+    failures = [Failure(replica=0, step=1, time_ps=1.0, reason="the bond is long")]
     summary = judged(time_ps, potential, kinetic, failures=failures)
-    assert summary["verdict"] == "unstable" and summary["lived_ps"] == 31
-    assert summary["why"] == ["1 of 16 replicas failed in 31 ps together: a lifetime of 31 (5.6 to 1.2e+03) ps"]
+    assert summary.verdict == "unstable" and summary.lived_ps == 31
+    assert summary.why == ("1 of 16 replicas failed in a total of 31 ps: the lifetime is 31 (5.6 to 1.2e+03) ps",)
 
 
 # -- rates and power
