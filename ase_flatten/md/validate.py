@@ -21,6 +21,7 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.models.model_folder import CARD, load_model, read_card
 from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray
 from ase_flatten.workflow.run_folder import Run
@@ -171,9 +172,30 @@ def validate(
     Raises
     ------
     InputError
-        Settings that molecular dynamics does not allow.
+        Settings that molecular dynamics does not allow, or a folder that another process is writing to.
     """
     require_packages()
+    with lock_folder(subject.folder):
+        return _validate(
+            subject, temperatures_K, protocol, engine=engine, nve_ps=nve_ps, reference=reference,
+            reference_ps=reference_ps, seed=seed, resume=resume, progress=progress,
+        )  # fmt: skip
+
+
+def _validate(
+    subject: Subject,
+    temperatures_K: Sequence[float],
+    protocol: Protocol,
+    *,
+    engine: str,
+    nve_ps: float,
+    reference: str | None,
+    reference_ps: float | None,
+    seed: int,
+    resume: bool,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Run all models in a folder that no other process writes to; see `validate`."""
     _at_most(protocol, reference_ps)  # a time that makes no sense is refused before anything runs
     starts = subject.starts(protocol.n_replicas)
     models = {**subject.models, **({"reference": reference} if reference is not None else {})}

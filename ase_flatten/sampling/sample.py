@@ -34,6 +34,7 @@ from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
 from ase_flatten.sampling.trajectory import WALKS, WalkError
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.locks import lock_file
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -91,6 +92,10 @@ class SampleSettings:
     def n_steps(self) -> int:
         """The number of steps in all."""
         return self.first_step + self.frames * self.stride
+
+    def n_frames_until(self, step: int) -> int:
+        """Return how many frames have been sampled after `step` steps."""
+        return max(0, step - self.first_step) // self.stride
 
     def is_frame(self, step: int) -> bool:
         """Say whether the configuration after `step` steps belongs to the data set."""
@@ -161,8 +166,8 @@ def sample(
     ------
     InputError
         Settings that make no sense, a package that the calculator or the engine needs is
-        missing, a structure that cannot be read or is periodic, an output that exists, an
-        unfinished run with other settings, or a molecule that comes apart; in the last
+        missing, a structure that cannot be read or is periodic, an output that exists or
+        that another process is sampling, an unfinished run that is damaged or has other settings, or a molecule that comes apart; in the last
         case the frames before that stay in the partial folder.
     """
     settings = SampleSettings(
@@ -172,9 +177,10 @@ def sample(
     settings.check(atoms)
     reference_calculator(calculator)  # refuses a wrong one, and loads the libraries whose threads are limited
     run = PartialRun(Path(output), atoms.numbers, _record(settings, atoms))
-    with threadpool_limits(limits=1):
-        _run(run, atoms, settings, run.open(resume=resume), progress)
-    return run.finish()
+    with lock_file(output):
+        with threadpool_limits(limits=1):
+            _run(run, atoms, settings, run.open(resume=resume), progress)
+        return run.finish()
 
 
 def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State | None, progress: Progress) -> None:
@@ -182,6 +188,7 @@ def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State |
     if state is None:
         state = _start(atoms, settings)
         run.save(state, [])
+    run.require_frames(settings.n_frames_until(state.step))
     pieces = _count_pieces(atoms.numbers, atoms.positions)
     with progress.task("sampling", settings.n_steps) as advance:
         advance(state.step)

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from ase_flatten.utils.exceptions import InputError
+
+LOCK = ".lock"
+"""Name of the file that locks a folder, see `ase_flatten.utils.locks`."""
 
 _UNFINISHED = ".writing-"
 
@@ -42,7 +45,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(beside, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)
@@ -69,7 +72,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(aside / path.name, path)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         for left in (beside, aside):
             if left is not None:
@@ -77,8 +80,31 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing, or only what a kill left of files that were being written."""
-    return all(path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+    """Return whether a folder holds nothing, or only a lock and what a kill left of files that were being written."""
+    return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or not at all; the next call removes what is left of it."""
+    aside = folder.with_name(f"{_UNFINISHED}{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        try:
+            os.replace(folder, aside)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, *, before: float) -> None:
+    """Remove what killed writes left anywhere below a folder before a time (as of files' modification, s)."""
+    for path in list(folder.rglob(f"{_UNFINISHED}*")):
+        with suppress(OSError):  # gone already, with a folder that it was in
+            if path.lstat().st_mtime < before:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -140,6 +166,7 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file or a folder that cannot be written."""
     reason = error.strerror or str(error)
     return InputError(f"cannot write {path}: {reason}; free space or choose a folder that can be written")

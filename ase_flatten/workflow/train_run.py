@@ -26,6 +26,7 @@ from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, set_aside
 from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz, write_text
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
@@ -67,7 +68,21 @@ def train(
         more frames asked for than there are; labels that are wrong beyond doubt;
         a folder that cannot be written.
     """
-    run = Run(Path(folder))
+    with lock_folder(folder):
+        return _train(dataset, Path(folder), settings, resume, on_step, progress, source)
+
+
+def _train(
+    dataset: Dataset,
+    folder: Path,
+    settings: RunSettings,
+    resume: bool,
+    on_step: Callable[[Step], None],
+    progress: Progress,
+    source: str,
+) -> Run:
+    """Train in a folder that no other process trains in; see `train`."""
+    run = Run(folder)
     settings = _without_guard_if_begun_so(run, settings)
     unfinished = run.folder / "unfinished"
     made_by = family(settings.family)
