@@ -169,7 +169,13 @@ class PartialRun:
         names = (*_LABELS, "step", "state_positions", "state_momenta", "generator")
         chunk = read_arrays(path, names, what="a chunk of a sampling run", remedy=self._remedy)
         vectors = (chunk["energies"].size, *one)
-        expected = {"positions": vectors, "energies": vectors[:1], "forces": vectors, "state_positions": one, "state_momenta": one}
+        expected = {
+            "positions": vectors,
+            "energies": vectors[:1],
+            "forces": vectors,
+            "state_positions": one,
+            "state_momenta": one,
+        }
         for name, shape in expected.items():
             found = chunk[name]
             if found.shape != shape or found.dtype != np.float64:

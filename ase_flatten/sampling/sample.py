@@ -165,10 +165,10 @@ def sample(
     Raises
     ------
     InputError
-        Settings that make no sense, a package that the calculator or the engine needs is
-        missing, a structure that cannot be read or is periodic, an output that exists or
-        that another process is sampling, an unfinished run that is damaged or has other settings, or a molecule that comes apart; in the last
-        case the frames before that stay in the partial folder.
+        Settings that make no sense; a missing package that the calculator or the engine needs; a
+        structure that cannot be read or is periodic; an output that exists, or that another process is
+        sampling; an unfinished run that is damaged or has other settings; or a molecule that comes
+        apart, in which case the frames before that stay in the partial folder.
     """
     settings = SampleSettings(
         calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype, engine

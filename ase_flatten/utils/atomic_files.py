@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz
 
 LOCK = ".lock"
 """Name of the file that locks a folder, see `ase_flatten.utils.locks`."""
@@ -134,16 +133,13 @@ def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
         The file is missing, damaged, or holds something else, at whatever point of the block that shows.
     """
     try:
-        with open(path, "rb") as stream:  # numpy leaves a broken file open
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("a bare array")
-            with archive:
-                yield archive
+        with open_npz(path) as archive:
+            yield archive
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"expected {what} in {path}, could not read it: {error}") from error
+    except NPZ_ERRORS as error:
+        reason = printable(error) or type(error).__name__
+        raise InputError(f"expected {what} in {path}, could not read it: {reason}") from error
 
 
 def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:

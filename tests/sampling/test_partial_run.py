@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ase_flatten
 from ase_flatten.data.io import read_dataset
 from ase_flatten.sampling import sample as sampling
 from ase_flatten.sampling.sample import sample
@@ -19,6 +20,8 @@ SETTINGS = {
 }  # fmt: skip
 
 CHUNK_STEPS = 20
+
+PATHS = [str(Path(ase_flatten.__file__).parents[1]), *(str(Path(__file__).parents[level]) for level in (0, 1))]
 
 SCRIPT = f"""
 import sys
@@ -92,7 +95,7 @@ print(len(endings), *sorted(set(endings)))
 
 
 def python(code, folder, **pipes):
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"}
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(PATHS)}
     return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, text=True, **pipes)
 
 
