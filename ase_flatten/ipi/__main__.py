@@ -1,10 +1,13 @@
 """The command `python -m ase_flatten.ipi`."""
 
-import argparse
-import logging
-from pathlib import Path
+from ase_flatten.utils.start import starting
 
-from ase_flatten.utils import console
+with starting():
+    import argparse
+    import logging
+    from pathlib import Path
+
+    from ase_flatten.utils import console
 
 log = logging.getLogger("ase_flatten.ipi")
 
@@ -60,7 +63,7 @@ def _run(given: argparse.Namespace) -> None:
     while True:
         with connect(address, wait_s=given.wait) as connection:
             log.info("attached to i-PI")
-            ended = serve(connection, answer, len(numbers))
+            ended = serve(connection, answer, len(numbers), wait_s=given.wait)
         log.info("i-PI has %s", "ended" if ended else "gone away without a word")
         if given.reconnect:
             continue

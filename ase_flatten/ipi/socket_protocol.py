@@ -6,6 +6,8 @@ Numbers are float64 and int32 in the byte order of the machine, in Hartree and B
 them, only the number of atoms. See the i-PI manual, "Communication protocol", and doi:10.1016/j.cpc.2018.09.020.
 """
 
+import math
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from ase import units
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import FloatArray
 
 HEADER_BYTES = 12
@@ -36,8 +38,10 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
     Raises
     ------
     InputError
-        Nobody was there for `wait_s` seconds, or the address makes no sense.
+        No server was there for `wait_s` seconds, or the time or the address makes no sense.
     """
+    if not (math.isfinite(wait_s) and wait_s >= 0):
+        raise InputError(f"the time to wait for i-PI must be 0 s or longer, got {wait_s:g} s; 60 s is usual")
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
     deadline = time.monotonic() + wait_s
@@ -64,20 +68,30 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
             return connection
 
 
-def serve(connection: socket.socket, answer: Answer, n_atoms: int) -> bool:
+def serve(connection: socket.socket, answer: Answer, n_atoms: int, *, wait_s: float | None = None) -> bool:
     """Answer i-PI until it leaves.
+
+    Parameters
+    ----------
+    wait_s : float, optional
+        How long the first message may take, s; between messages i-PI takes the time that it needs.
 
     Returns
     -------
     bool
-        Whether it said goodbye.
+        Whether it sent its EXIT.
 
     Raises
     ------
     InputError
-        A message that is none of the protocol's, or of another number of atoms.
+        A server that stays silent, a message that is not part of the protocol, or another number of atoms.
     """
     batch, ready, asked, reply = 1, False, None, b""
+    if wait_s is not None and not select.select([connection], [], [], wait_s)[0]:
+        raise InputError(
+            f"expected a message from i-PI, found its server silent for {wait_s:g} s; check that i-PI, "
+            "and nothing else, is at this address"
+        )
     while (header := _receive(connection, HEADER_BYTES)) is not None:
         # i-PI sends GETFORCE along with the positions, older servers ask for the STATUS between the two. Were
         # anything left unread while the model works, i-PI would not survive the sudden death of this process.
@@ -174,9 +188,12 @@ def _batch(connection: socket.socket) -> int:
     for word in words.split(","):
         key, _, value = word.partition(":")
         if key.strip() == "batch_size":
-            if not (value.strip().isdecimal() and 1 <= int(value) <= LARGEST_BATCH):
-                raise InputError(f"expected a batch size from 1 to {LARGEST_BATCH}, found {value.strip()!r}; lower it")
-            return int(value)
+            text = value.strip()
+            if not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= LARGEST_BATCH):
+                raise InputError(
+                    f"expected a batch size from 1 to {LARGEST_BATCH}, found {printable(repr(text), most=30)}; lower it"
+                )
+            return int(text)
     return 1
 
 

@@ -1,15 +1,18 @@
 """The command `python -m ase_flatten.md`."""
 
-import argparse
-import sys
-from dataclasses import replace
-from pathlib import Path
+from ase_flatten.utils.start import starting
 
-from ase_flatten.md.engines import ENGINES
-from ase_flatten.md.protocol import THERMOSTATS, Protocol
-from ase_flatten.models.reference_methods import is_reference
-from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError
+with starting():
+    import argparse
+    import sys
+    from dataclasses import replace
+    from pathlib import Path
+
+    from ase_flatten.md.engines import ENGINES
+    from ase_flatten.md.protocol import THERMOSTATS, Protocol
+    from ase_flatten.models.reference_methods import is_reference
+    from ase_flatten.utils import console
+    from ase_flatten.utils.exceptions import InputError
 
 STARTS = ("clusters", "worst", "minimum")
 

@@ -559,7 +559,9 @@ def test_an_atom_count_that_the_file_cannot_hold(tmp_path, count):
     refusal(tmp_path / "a.xyz")
 
 
-@pytest.mark.parametrize("columns", ["pos:R:1099511627776", 'pos:R:3:x:I:1_000_000_000"', "pos:R:-1", "pos:R:" + "9" * 5000])
+@pytest.mark.parametrize(
+    "columns", ["pos:R:1099511627776", 'pos:R:3:x:I:1_000_000_000"', "pos:R:-1", "pos:R:" + "9" * 5000]
+)
 def test_columns_that_the_file_does_not_hold(tmp_path, columns):
     (tmp_path / "a.xyz").write_text(f"1\nProperties=species:S:1:{columns} energy=1\nO 0 0 0\n")
     refusal(tmp_path / "a.xyz")
@@ -596,7 +598,7 @@ def test_a_database_that_takes_far_longer_than_its_size(tmp_path, water, monkeyp
         for atoms in labelled(water):
             database.write(atoms)
     before = (tmp_path / "a.db").read_bytes()
-    monkeypatch.setattr("ase_flatten.data.trajectory_files._SQLITE_STEPS", -os.path.getsize(tmp_path / "a.db"))
+    monkeypatch.setattr("ase_flatten.data.trajectory_files._SQLITE_STEPS", -len(before))
     monkeypatch.setattr("ase_flatten.data.trajectory_files._STEPS_BETWEEN_LOOKS", 10)
     assert "interrupted" in refusal(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_bytes() == before

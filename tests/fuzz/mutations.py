@@ -7,6 +7,7 @@ complains of each that is neither read nor refused in one short sentence.
 """
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -74,22 +75,26 @@ def survey(kinds: Mapping[str, tuple[Build, Read]], n_mutants: int, *, seed: int
     (folder / "whole").mkdir()
     for name, (build, _) in kinds.items():
         build(folder / "whole" / name)
-    for number in range(-len(names), n_mutants):
+
+    def read_one(number: int) -> str:
         name = names[number % len(names)]
         path = folder / "mutant" / name
         shutil.rmtree(path.parent, ignore_errors=True)
         shutil.copytree(folder / "whole", path.parent)
         if number >= 0:
             mutate(path, np.random.default_rng([seed, number]))
-        outcome = _bounded(lambda path=path, name=name: kinds[name][1](path))
+        return _outcome(kinds[name][1], path)
+
+    # Negative numbers stand for the files as they were made.
+    for number, outcome in enumerate(_bounded(read_one, range(-len(names), n_mutants)), -len(names)):
         if number < 0:
-            assert outcome == "", f"{name} itself: {outcome}"
+            assert outcome == "", f"{names[number]} itself: {outcome}"
         elif outcome == "":
             found.n_read += 1
         elif outcome.startswith("refused"):
             found.n_refused += 1
         else:
-            found.complaints.append(f"{name}, mutant {number} of seed {seed}: {outcome}")
+            found.complaints.append(f"{names[number % len(names)]}, mutant {number} of seed {seed}: {outcome}")
     return found
 
 
@@ -144,38 +149,47 @@ def _replace_number(content: bytearray, rng: np.random.Generator) -> None:
 MUTATIONS = (_flip, _cut, _remove, _repeat, _overwrite, _replace_number)
 
 
-def _bounded(read: Callable[[], object]) -> str:
-    """Read in a child of bounded time and memory; return in words what happened, nothing where all was well."""
-    out, back = os.pipe()
-    sys.stdout.flush()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of threads: the child uses none
-        child = os.fork()
-    if child == 0:
-        os.close(out)
-        try:
-            limit = _memory_in_use() + MEMORY
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process in the midst of a C library too
-            signal.alarm(SECONDS)
-            outcome = _outcome(read)
-            os.write(back, outcome.encode(errors="replace")[:4000])
-        finally:
-            os._exit(0)
-    os.close(back)
-    with os.fdopen(out, "rb") as stream:
-        said = stream.read().decode(errors="replace")
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == -signal.SIGALRM:
-        return f"took longer than {SECONDS} s"
-    return said if status == 0 else f"died of signal {-status}"
+def _bounded(work: Callable[[int], str], numbers: range) -> list[str]:
+    """Return what `work` returns for each number, or how the process died in which it was done.
+
+    The work is done in a child of bounded memory, with a limit of time for each number; after a death in another.
+    """
+    done: list[str] = []
+    while len(done) < len(numbers):
+        out, back = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of threads: the child uses none
+            child = os.fork()
+        if child == 0:
+            try:
+                os.close(out)
+                _work_in_child(work, numbers[len(done) :], back)
+            finally:
+                os._exit(0)
+        os.close(back)
+        with os.fdopen(out, encoding="utf-8") as stream:
+            done += [json.loads(line) for line in stream]
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status:
+            done.append(f"took longer than {SECONDS} s" if status == -signal.SIGALRM else f"died with status {status}")
+    return done
 
 
-def _outcome(read: Callable[[], object]) -> str:
+def _work_in_child(work: Callable[[int], str], numbers: range, back: int) -> None:
+    limit = _memory_in_use() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process in the midst of a C library, too
+    for number in numbers:
+        signal.alarm(SECONDS)
+        os.write(back, f"{json.dumps(work(number)[:3000])}\n".encode())
+
+
+def _outcome(read: Read, path: Path) -> str:
+    """Return in words what comes of reading, nothing where all is well."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            read()
+            read(path)
     except InputError as error:
         message = str(error)
         if not message.isprintable() or len(message) > LONGEST_MESSAGE:

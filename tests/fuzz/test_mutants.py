@@ -5,6 +5,8 @@ from mutations import survey
 
 from ase_flatten.utils.exceptions import InputError
 
+WHOLE = b"all 1 " * 20
+
 
 def test_mutants_of_data_sets_and_partial_runs(tmp_path):
     found = survey({**DATA_FILES, **PARTIAL_RUNS}, 105, seed=0, folder=tmp_path)
@@ -16,23 +18,23 @@ def test_the_survey_can_complain(tmp_path, monkeypatch):
     monkeypatch.setattr("mutations.SECONDS", 1)
 
     def traceback(path):
-        if path.read_bytes() != b"whole":
+        if path.read_bytes() != WHOLE:
             raise KeyError("no")
 
     def long_message(path):
-        if path.read_bytes() != b"whole":
+        if path.read_bytes() != WHOLE:
             raise InputError("\x1b")
 
     def hang(path):
-        while path.read_bytes() != b"whole":
+        while path.read_bytes() != WHOLE:
             pass
 
     def memory(path):
-        if path.read_bytes() != b"whole":
+        if path.read_bytes() != WHOLE:
             bytearray(1 << 32)
 
     readers = {"a": traceback, "b": long_message, "c": hang, "d": memory}
-    kinds = {name: (lambda path: path.write_bytes(b"whole"), read) for name, read in readers.items()}
-    found = survey(kinds, 8, seed=2, folder=tmp_path)
+    kinds = {name: (lambda path: path.write_bytes(WHOLE), read) for name, read in readers.items()}
+    found = survey(kinds, 4, seed=2, folder=tmp_path)
     words = ("KeyError", "a message of 1 characters", "took longer", "MemoryError")
     assert all(any(word in complaint for complaint in found.complaints) for word in words), found.complaints
