@@ -142,7 +142,7 @@ def sgdml_md5(arrays: dict[str, Any]) -> bytes:
 
 @dataclass
 class _Raw:
-    """What a file holds, in its own units."""
+    """The content of a file, in its own units."""
 
     numbers: IntArray
     positions: Any

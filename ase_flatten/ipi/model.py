@@ -1,4 +1,4 @@
-"""Answers to i-PI's questions, from any model of this project or any ASE calculator."""
+"""Energies and forces for i-PI, from any model of this project or any ASE calculator."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
-    """Return what answers for a model, and the atomic numbers that it takes i-PI's atoms to be.
+    """Return the function that evaluates a model, and the atomic numbers that it assigns to the atoms of i-PI.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
     Raises
     ------
     InputError
-        No such model, no structure, or two that do not fit. From the answer: the model has failed.
+        No such model, no structure, or the two do not match. From the function: the model has failed.
     """
     numbers = None if structure is None else _numbers(structure)
     if is_reference(model):
@@ -57,7 +57,7 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
 
 
 def _checked(answer: Answer) -> Answer:
-    """Turn what a model does far from all it knows into one sentence: i-PI has no word for it."""
+    """Report a model that fails far from its training data in one sentence: the protocol has no message for it."""
 
     def checked(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         try:
@@ -65,11 +65,11 @@ def _checked(answer: Answer) -> Answer:
                 energies, forces = answer(positions)
         except MODEL_ERRORS as error:
             raise InputError(
-                f"the model failed on a configuration of i-PI's: {error}; look at its last frame"
+                f"the model failed on a configuration sent by i-PI: {error}; look at its last frame"
             ) from error
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise InputError(
-                "expected numbers from the model, found energies or forces that are none; look at i-PI's last frame"
+                "expected finite energies and forces from the model, found NaN or infinity; look at the last frame of i-PI"
             )
         return energies, forces
 

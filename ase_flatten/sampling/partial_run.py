@@ -20,15 +20,15 @@ _LABELS = ("positions", "energies", "forces")
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Hold where the dynamics stand.
+    """State of the dynamics after a step.
 
     Parameters
     ----------
     step : int
-        How many steps are done.
+        Number of steps done.
     positions, momenta : (n_atoms, 3) arrays, Å and ASE's unit of momentum
     generator : dict
-        The state of the random generator, as JSON can hold it.
+        State of the random generator, as JSON can represent it.
     """
 
     step: int
@@ -39,7 +39,14 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrame:
-    """Hold one configuration with its energy, eV, and forces, (n_atoms, 3) in eV/Å; positions in Å."""
+    """One configuration with its labels.
+
+    Parameters
+    ----------
+    positions : (n_atoms, 3) array, Å
+    energy : float, eV
+    forces : (n_atoms, 3) array, eV/Å
+    """
 
     positions: FloatArray
     energy: float
@@ -47,16 +54,17 @@ class LabelledFrame:
 
 
 class PartialRun:
-    """Keep an unfinished run beside the data set that it will become.
+    """Unfinished run, in a folder beside the data set that it will become.
 
     Parameters
     ----------
     output : Path
-        The data set, npz.
+        The data set to write, npz.
     numbers : (n_atoms,) int array
         Atomic numbers.
     record : dict
-        Everything the frames depend on, as JSON can hold it; a `calculator` and a `dtype` among it.
+        Everything that the frames depend on, as JSON can represent it; among it `calculator`, `dtype`,
+        `frames` and `versions`.
     """
 
     def __init__(self, output: Path, numbers: IntArray, record: dict[str, Any]) -> None:
@@ -89,7 +97,7 @@ class PartialRun:
         return self._last_state()
 
     def save(self, state: State, frames: list[LabelledFrame]) -> None:
-        """Write down a chunk: its frames and the state that it ended in, in one file."""
+        """Write a chunk, its frames and the state at its end, to one file."""
         write_npz(
             self._chunk(state.step),
             {
@@ -130,7 +138,7 @@ class PartialRun:
         return read_dataset(self.output)
 
     def keep(self, frames: list[LabelledFrame]) -> str:
-        """Write all chunks and these last frames as a data set into the folder; say in words where they are."""
+        """Write all chunks and these last frames to a data set in the folder; return in words where they are."""
         path = self.folder / "frames.npz"
         n_frames = self._write(path, frames)
         return f"the {n_frames} frames before that are in {path}" if n_frames else "no frame was sampled before that"
@@ -201,7 +209,7 @@ class PartialRun:
             given = " and ".join(f"{name} {printable(found.get(name))}, not {self.record[name]}" for name in changed)
             raise InputError(
                 f"expected the settings of the unfinished run in {self.folder}, which has {given}; "
-                "give the same settings, or delete that folder to begin anew"
+                "use the same settings, or delete that folder to start again"
             )
 
 

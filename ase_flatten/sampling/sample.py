@@ -2,8 +2,8 @@
 
 The run is cut into chunks of a fixed number of steps. Each chunk starts from a fresh
 calculator, since methods with a self-consistent field start each step from the result
-of the last, and is written down whole, with the state it ended in. So a run that
-was interrupted anywhere goes on from its last chunk to the very same data set.
+of the last, and is written as a whole, with the state at its end. So a run that
+was interrupted anywhere resumes from its last chunk and gives the very same data set.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 CHUNK_STEPS = 500
-"""Steps between two checkpoints; a part of what a run's numbers depend on."""
+"""Steps between two checkpoints; the numbers of a run depend on it."""
 
 RELAXED_FORCE = 0.01
 """The largest force on an atom of the relaxed structure, eV/Å."""
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """All that the data set depends on, as it is kept beside an unfinished run and in the data set."""
+    """Settings that the data set depends on; they are stored with an unfinished run and in the data set."""
 
     calculator: str
     temperature_K: float  # noqa: N815
@@ -64,7 +64,7 @@ class SampleSettings:
     engine: str
 
     def check(self, atoms: Atoms) -> None:
-        """Refuse settings that make no sense for this molecule; raise InputError."""
+        """Refuse settings that are impossible for this molecule; raise InputError."""
         for name in ("frames", "stride"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}; raise it")
@@ -85,12 +85,12 @@ class SampleSettings:
 
     @property
     def first_step(self) -> int:
-        """The number of steps before sampling begins."""
+        """Number of steps before sampling begins."""
         return round(1000 * self.equilibration_ps / self.timestep_fs)
 
     @property
     def n_steps(self) -> int:
-        """The number of steps in all."""
+        """Total number of steps."""
         return self.first_step + self.frames * self.stride
 
     def n_frames_until(self, step: int) -> int:
@@ -98,7 +98,7 @@ class SampleSettings:
         return max(0, step - self.first_step) // self.stride
 
     def is_frame(self, step: int) -> bool:
-        """Say whether the configuration after `step` steps belongs to the data set."""
+        """Return whether the configuration after `step` steps belongs to the data set."""
         return step > self.first_step and (step - self.first_step) % self.stride == 0
 
     def chunk(self, step: int) -> Protocol:
@@ -131,11 +131,11 @@ def sample(
     """Sample a molecule by Langevin dynamics and write a data set that `sgdml` reads as well.
 
     The structure is relaxed, equilibrated, and then every `stride`-th step is kept with the
-    calculator's energy and forces. While it runs, what is done lies in the folder
-    ``<output>.partial``, from which the same call goes on. The same settings on the
+    calculator's energy and forces. While it runs, finished chunks are in the folder
+    ``<output>.partial``, from which the same call resumes. The same settings on the
     same machine give the same data set, bit for bit, interrupted or not, as long as
-    the calculator is deterministic. Libraries run on one thread for that: on more, tblite
-    adds up in an order of its own choice.
+    the calculator is deterministic. Libraries run on one thread for that: on several threads,
+    the order of summation in tblite varies.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def sample(
     calculator : str
         See `reference_calculator`.
     frames, stride : int
-        How many frames to keep, and every how many steps.
+        Number of frames to keep, and number of steps from one to the next.
     equilibration_ps : float
         Time before the first frame is kept.
     dtype : {"float64", "float32"}
@@ -155,17 +155,17 @@ def sample(
     engine : {"ase", "ipi"}
         What integrates: ASE, or an `i-pi` process that this one serves with forces.
     resume : bool
-        Whether to go on from an unfinished run; if not, it is thrown away.
+        Whether to resume an unfinished run; if not, it is deleted.
 
     Returns
     -------
     Dataset
-        What the written file holds.
+        The content of the written file.
 
     Raises
     ------
     InputError
-        Settings that make no sense; a missing package that the calculator or the engine needs; a
+        Impossible settings; a missing package that the calculator or the engine needs; a
         structure that cannot be read or is periodic; an output that exists, or that another process is
         sampling; an unfinished run that is damaged or has other settings; or a molecule that comes
         apart, in which case the frames before that stay in the partial folder.
@@ -184,7 +184,7 @@ def sample(
 
 
 def _run(run: PartialRun, atoms: Atoms, settings: SampleSettings, state: State | None, progress: Progress) -> None:
-    """Go on from `state`, or from the structure, to the last step."""
+    """Run from `state`, or from the structure, to the last step."""
     if state is None:
         state = _start(atoms, settings)
         run.save(state, [])
@@ -256,7 +256,7 @@ def _start(atoms: Atoms, settings: SampleSettings) -> State:
 def _run_chunk(
     numbers: IntArray, settings: SampleSettings, state: State, *, pieces: int
 ) -> tuple[State, list[LabelledFrame], str | None]:
-    """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
+    """Run one chunk; return the new state, the frames sampled, and why it failed if it did."""
     chunk = settings.chunk(state.step)
     stop = state.step + chunk.n_steps
     walk = WALKS[settings.engine](reference_calculator(settings.calculator), numbers, state, chunk)
@@ -284,13 +284,13 @@ def _count_pieces(numbers: IntArray, positions: FloatArray) -> int:
 
 
 def _record(settings: SampleSettings, atoms: Atoms) -> dict[str, Any]:
-    """Gather all that the frames depend on."""
+    """Collect everything that the frames depend on."""
     structure = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes() + atoms.positions.tobytes()).hexdigest()
     return {**asdict(settings), "structure": structure, "versions": _versions(settings)}
 
 
 def _versions(settings: SampleSettings) -> dict[str, str]:
-    """Tell the versions of the packages that make the numbers."""
+    """Return the versions of the packages that the numbers depend on."""
     packages = ["ase-flatten", "ase", "numpy"]
     packages += ["tblite"] if settings.calculator.startswith("tblite:") else []
     packages += ["ipi"] if settings.engine == "ipi" else []

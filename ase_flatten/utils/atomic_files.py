@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _UNFINISHED = ".writing-"
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `path` when the block ends well."""
+    """Yield a temporary folder that replaces `path` when the block ends without an error."""
     path = Path(path)
     beside = aside = None
     try:
@@ -79,12 +79,12 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing, or only a lock and what a kill left of files that were being written."""
+    """Return whether a folder holds nothing but a lock and what killed writes left."""
     return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that a kill leaves it whole or not at all; the next call removes what is left of it."""
+    """Remove a folder so that a kill leaves it complete or not at all; the next call removes any remains."""
     aside = folder.with_name(f"{_UNFINISHED}{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
@@ -96,7 +96,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, before: float) -> None:
-    """Remove what killed writes left anywhere below a folder before a time (as of files' modification, s)."""
+    """Remove what killed writes left below a folder before a time (of modification, s)."""
     for path in list(folder.rglob(f"{_UNFINISHED}*")):
         with suppress(OSError):  # gone already, with a folder that it was in
             if path.lstat().st_mtime < before:
@@ -125,12 +125,12 @@ def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
     Parameters
     ----------
     what : str
-        What the file should hold, for the message.
+        What the file should hold, for the error message.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or holds something else, at whatever point of the block that shows.
+        The file is missing, damaged, or holds something else; also where that is found within the block.
     """
     try:
         with open_npz(path) as archive:

@@ -222,7 +222,7 @@ def test_an_i_pi_that_dies_is_told_with_its_last_words(made):
     engine, starts, alive = made()
     engine.begin(starts)
     children()[-1].kill()
-    with pytest.raises(InputError, match=r"found it ended with status -9 \(the end of its log: .*@"):
+    with pytest.raises(InputError, match=r"found that it ended with status -9 \(the end of its log: .*@"):
         for _ in range(3):
             engine.advance(10, alive)
 
@@ -365,7 +365,7 @@ def test_a_server_that_leaves_is_noticed():
 
 def test_a_server_that_never_comes_is_waited_for_as_long_as_stated(tmp_path):
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"found nobody for 0.2 s \(No such file"):
+    with pytest.raises(InputError, match=r"found no server for 0.2 s \(No such file"):
         connect(unix_address("nobody", f"{tmp_path}/"), wait_s=0.2)
     assert time.monotonic() - start < 2
     for seconds in (math.nan, math.inf, -1):
@@ -373,7 +373,7 @@ def test_a_server_that_never_comes_is_waited_for_as_long_as_stated(tmp_path):
             connect(("127.0.0.1", 1), wait_s=seconds)
     with pytest.raises(InputError, match="no such address"):
         connect(("127.0.0.1", 99999), wait_s=0.1)
-    with pytest.raises(InputError, match="take a shorter one"):
+    with pytest.raises(InputError, match="choose a shorter one"):
         unix_address("x" * 200)
 
 
@@ -465,13 +465,13 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         code, text = said("--port", port, *structure)
         assert code == 2 and "found b'HELLO, WORLD'" in text
         code, text = said("--port", port, "-q", *structure)
-        assert code == 2 and "found it gone" in text
+        assert code == 2 and "found it disconnected" in text
         thread.join()
         visits = [words("EXIT"), b"", words("NONSENSE")]
         thread = threading.Thread(target=receive)
         thread.start()
         code, text = said("--port", port, "--reconnect", *structure)
-        assert code == 2 and "i-PI has ended" in text and "gone away" in text and "NONSENSE" in text
+        assert code == 2 and "i-PI has ended" in text and "disconnected without EXIT" in text and "NONSENSE" in text
         thread.join()
         code, text = said("--port", port, "--wait", "0.2", *structure)
         assert code == 2 and "found its server silent for 0.2 s" in text
