@@ -69,7 +69,8 @@ def _checked(answer: Answer) -> Answer:
             ) from error
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise InputError(
-                "expected finite energies and forces from the model, found NaN or infinity; look at the last frame of i-PI"
+                "expected finite energies and forces from the model, found NaN or infinity; "
+                "look at the last frame of i-PI"
             )
         return energies, forces
 
