@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from ase.db.sqlite import SQLite3Database
 from ase.io import iread
+from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import filetype, get_compression, open_with_compression
 
 from ase_flatten.data.units import energy_in_eV, length_in_angstrom
@@ -31,7 +32,7 @@ _SQLITE_STEPS = 10_000_000
 _STEPS_BETWEEN_LOOKS = 1000
 
 _COLUMNS = re.compile(r":\s*[RSILrsil]\s*:\s*([^\s:\"'}\])]+)")
-"""The numbers of columns in ``Properties=species:S:1:pos:R:3``."""
+"""Numbers of columns, as in ``Properties=species:S:1:pos:R:3``; other text may look the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """
     with path.open("rb") as stream:
         is_database = path.suffix == ".db" or stream.read(len(_SQLITE)) == _SQLITE
-    return _database_frames(path) if is_database else _trajectory_frames(path)
+    yield from _database_frames(path) if is_database else _trajectory_frames(path)
 
 
 def _trajectory_frames(path: Path) -> Iterator[Frame]:
@@ -114,13 +115,21 @@ def _check_sizes(path: Path) -> None:
 def _check_frame(path: Path, stream: IO[str], n_atoms: int) -> int:
     """Go over the comment and the atoms of a frame; return their number of characters."""
     comment, first = stream.readline(LONGEST_LINE), stream.readline(LONGEST_LINE)
-    n_columns = sum(int(count) for count in _COLUMNS.findall(comment))
-    if n_columns > len(first.split()):
+    n_columns, n_words = _n_columns(comment), len(first.split())
+    if n_columns > n_words:
         raise InputError(
             f"expected {printable(n_columns, most=30)} columns for each atom, as a comment line of {path} declares, "
-            f"found {len(first.split())}; check the file"
+            f"found {n_words}; check the file"
         )
     return len(comment) + len(first) + sum(len(stream.readline(LONGEST_LINE)) for _ in range(n_atoms - 1))
+
+
+def _n_columns(comment: str) -> int:
+    """Return the number of columns that a comment line declares, or a lower number where it is unsuspicious."""
+    counts = _COLUMNS.findall(comment)
+    if all(count.isdecimal() and len(count) < 3 for count in counts):
+        return 0
+    return sum(int(count) for count in str(key_val_str_to_dict(comment).get("Properties", "")).split(":")[2::3])
 
 
 def _size(path: Path) -> int:

@@ -31,7 +31,7 @@ NPZ_ERRORS = (
 LARGEST_COMPRESSION = 100
 """Most declared bytes for each byte of the file: coordinates compress to about a half, and only constants so far."""
 
-SMALL_BYTES = 1 << 24
+SMALL_BYTES = 1 << 28
 """Of arrays that may be compressed to any degree."""
 
 

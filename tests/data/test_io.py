@@ -521,6 +521,18 @@ def test_a_unit_that_is_no_name(tmp_path, water, value):
     assert "must be one of eV" in message and len(message) < 500 and message.isprintable()
 
 
+def test_a_file_that_may_not_be_opened(tmp_path, water, monkeypatch):
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    write_dataset(tmp_path / "a.npz", water)
+    write_dataset(tmp_path / "a.xyz", water)
+    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    for name in ("a.npz", "a.xyz"):
+        assert "Permission denied" in refusal(tmp_path / name)
+
+
 def test_files_that_are_not_read_at_all(tmp_path):
     with pytest.raises(InputError, match="File name too long; check the path"):
         read_dataset(tmp_path / ("x" * 5000 + ".xyz"))
@@ -565,6 +577,12 @@ def test_an_atom_count_that_the_file_cannot_hold(tmp_path, count):
 def test_columns_that_the_file_does_not_hold(tmp_path, columns):
     (tmp_path / "a.xyz").write_text(f"1\nProperties=species:S:1:{columns} energy=1\nO 0 0 0\n")
     refusal(tmp_path / "a.xyz")
+
+
+def test_a_comment_that_looks_like_a_declaration(tmp_path, water):
+    frames = labelled(water, energy_unit="eV", length_unit="Ang", note="a:R:1000000:x:S:many")
+    ase_write(tmp_path / "a.xyz", frames, format="extxyz")
+    assert same(read_dataset(tmp_path / "a.xyz"), water, 1e-7)
 
 
 def test_compressed_extended_xyz(tmp_path, water, monkeypatch):

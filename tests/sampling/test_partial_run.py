@@ -19,7 +19,7 @@ SETTINGS = {
     "calculator": "ase:test_sample:Springs", "temperature_K": 400, "frames": 40, "stride": 2, "equilibration_ps": 0.0,
 }  # fmt: skip
 
-CHUNK_STEPS = 20
+CHUNK_STEPS = 40
 
 PATHS = [str(Path(ase_flatten.__file__).parents[1]), *(str(Path(__file__).parents[level]) for level in (0, 1))]
 
@@ -43,6 +43,7 @@ except InputError as error:
 
 KILLED_EVERYWHERE = f"""{SCRIPT}
 import os, shutil, signal
+os.fsync = lambda descriptor: None  # matters to a power cut only, and takes most of the time
 from ase_flatten.sampling.partial_run import PartialRun
 from ase_flatten.utils.exceptions import InputError
 
@@ -79,9 +80,9 @@ whole, endings = None, []
 for killed_at in range(1, 200):
     shutil.copytree("template", "water.npz.partial")
     first = child(killed_at)
-    left_by_kill = os.path.exists("water.npz")
+    was_written = os.path.exists("water.npz")
     second = os.waitstatus_to_exitcode(child(0))
-    assert second == 0 or second == 3 and left_by_kill, (killed_at, second)
+    assert second == 0 or second == 3 and was_written, (killed_at, second)
     content = open("water.npz", "rb").read()
     assert killed_at == 1 or content == whole, killed_at
     assert set(os.listdir()) <= {{"template", "water.npz"}}, (killed_at, os.listdir())
@@ -118,21 +119,21 @@ def test_two_of_the_same_command_at_once(tmp_path):
 
 def test_a_kill_at_any_change_of_the_final_clean_up_loses_nothing(tmp_path):
     with python(KILLED_EVERYWHERE, tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     n_killed, *endings = map(int, out.split())
-    assert n_killed > 15 and endings == [0, 3]
+    assert n_killed > 10 and endings == [0, 3]
 
 
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
-    """The folder of a run that has sampled all its frames in five chunks."""
+    """The folder of a run that has sampled all its frames in three chunks."""
     monkeypatch.setattr(sampling, "CHUNK_STEPS", CHUNK_STEPS)
     with monkeypatch.context() as patch:
         patch.setattr(sampling.PartialRun, "finish", lambda run: None)
         sample("H2O", tmp_path / "water.npz", **SETTINGS)
     folder = tmp_path / "water.npz.partial"
-    assert len(list(folder.glob("chunk-*.npz"))) == 5
+    assert len(list(folder.glob("chunk-*.npz"))) == 3
     return folder
 
 
@@ -143,9 +144,9 @@ def rewrite(path, **changes):
 
 
 DAMAGE = {
-    "a chunk is missing": (lambda chunks: chunks[2].unlink(), "expected 40 frames in .*partial, found 30"),
+    "a chunk is missing": (lambda chunks: chunks[1].unlink(), "expected 40 frames in .*partial, found 20"),
     "as a kill of version 0.1 left it": (
-        lambda chunks: [chunks[k].unlink() for k in (1, 2)],
+        lambda chunks: [chunks[k].unlink() for k in (0, 1)],
         "expected 40 frames in .*partial, found 20",
     ),
     "a chunk is cut off": (lambda chunks: os.truncate(chunks[1], 900), "could not read it"),
@@ -156,12 +157,12 @@ DAMAGE = {
         "expected the settings of a run in .*json, could not read it",
     ),
     "forces of another shape": (
-        lambda chunks: rewrite(chunks[2], forces=np.zeros((10, 3))),
-        r"found forces of the shape \(10, 3\) and the type float64",
+        lambda chunks: rewrite(chunks[1], forces=np.zeros((20, 3))),
+        r"found forces of the shape \(20, 3\) and the type float64",
     ),
     "energies that are text": (
-        lambda chunks: rewrite(chunks[2], energies=np.full(10, "x")),
-        r"found energies of the shape \(10,\) and the type <U1",
+        lambda chunks: rewrite(chunks[1], energies=np.full(20, "x")),
+        r"found energies of the shape \(20,\) and the type <U1",
     ),
     "no state": (lambda chunks: rewrite(chunks[-1], generator="{}"), "expected a chunk of this run in .*80.npz"),
     "a state of another step": (lambda chunks: rewrite(chunks[-1], step=40), "found that of step 40"),
