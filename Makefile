@@ -4,7 +4,7 @@ DATA := examples/data/salicylic_gfn2_500K.npz
 RUN := runs/demo
 SCHNETPACK := schnetpack==2.1.1  # it wants a SymPy that no recent PyTorch takes, hence --no-deps
 
-.PHONY: demo test lint bench results clean
+.PHONY: demo test fuzz lint bench results clean
 
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,9 @@ demo: .venv/installed  ## the main job on the bundled data: at most 10 minutes
 
 test: .venv/installed  ## the whole test suite: at most 15 minutes
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+fuzz: .venv/installed  ## a thousand damaged files: each is read or refused in a sentence; SEED=2 makes others
+	$(BIN)/python tests/fuzz/mutations.py --n 1000 --seed $(or $(SEED),1)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from ase_flatten.geometry.pair_distances import pair_distances
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 
@@ -47,20 +47,10 @@ class Dataset:
         object.__setattr__(self, "numbers", _read_only(np.asarray(self.numbers, dtype=np.int64)))
         known = self.numbers.ndim == 1 and np.all((self.numbers > 0) & (self.numbers < len(chemical_symbols)))
         if not known:
-            raise InputError(f"atomic numbers must be one for each atom, 1 to 118, found {self.numbers.tolist()}")
-        n_atoms = len(self.numbers)
-        if self.positions.ndim != 3 or self.positions.shape[1:] != (n_atoms, 3):
-            raise InputError(f"positions must have the shape (n_frames, {n_atoms}, 3), found {self.positions.shape}")
-        if n_atoms < 2:
-            raise InputError(f"a molecule must have at least 2 atoms, found {n_atoms}")
-        if not len(self.positions):
-            raise InputError("the data set must hold at least one frame, found none")
-        if self.forces.shape != self.positions.shape:
             raise InputError(
-                f"forces must have the shape of the positions {self.positions.shape}, found {self.forces.shape}"
+                f"atomic numbers must be one for each atom, 1 to 118, found {printable(self.numbers.tolist())}"
             )
-        if self.energies.shape != (self.n_frames,):
-            raise InputError(f"energies must be one for each of {self.n_frames} frames, found {self.energies.shape}")
+        check_shapes(len(self.numbers), self.positions.shape, self.energies.shape, self.forces.shape)
         for field in ("positions", "energies", "forces"):
             finite = np.isfinite(getattr(self, field)).reshape(self.n_frames, -1).all(axis=1)
             if not finite.all():
@@ -106,6 +96,20 @@ class Dataset:
         return Dataset(
             self.numbers, self.positions[frames], self.energies[frames], self.forces[frames], self.name, self.theory
         )
+
+
+def check_shapes(n_atoms: int, positions: tuple[int, ...], energies: tuple[int, ...], forces: tuple[int, ...]) -> None:
+    """Refuse shapes of arrays that are not those of a data set; raise InputError."""
+    if len(positions) != 3 or positions[1:] != (n_atoms, 3):
+        raise InputError(f"positions must have the shape (n_frames, {n_atoms}, 3), found {positions}")
+    if n_atoms < 2:
+        raise InputError(f"a molecule must have at least 2 atoms, found {n_atoms}")
+    if not positions[0]:
+        raise InputError("the data set must hold at least one frame, found none")
+    if forces != positions:
+        raise InputError(f"forces must have the shape of the positions {positions}, found {forces}")
+    if energies != positions[:1]:
+        raise InputError(f"energies must be one for each of {positions[0]} frames, found {energies}")
 
 
 def formula(numbers: IntArray) -> str:

@@ -5,20 +5,21 @@ Units are what the file declares or what the caller states; they are never guess
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import iread
 from ase.io import write as ase_write
 
-from ase_flatten.data.dataset import Dataset, formula
+from ase_flatten.data.dataset import Dataset, check_shapes, formula
+from ase_flatten.data.trajectory_files import Frame, read_frames
 from ase_flatten.data.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
 from ase_flatten.utils.atomic_files import reading_npz, write_npz, writing
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.npz_files import declared_shape, require_regular
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _NPZ_KEYS = (
@@ -47,17 +48,17 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
         composition or an order of atoms that changes; numbers that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"expected a data set, found no file {path}; check the path")
-    if path.suffix == ".npz":
-        raw = _read_npz(path)
-    elif path.suffix == ".db":
-        raw = _collect(path, _database_frames(path))
-    else:
-        raw = _collect(path, _trajectory_frames(path))
-    energy = energy_in_eV(_unit("energy", path, raw.energy_unit, energy_unit, energy_in_eV))
-    length = length_in_angstrom(_unit("length", path, raw.length_unit, length_unit, length_in_angstrom))
     try:
+        require_regular(path)
+    except FileNotFoundError:
+        raise InputError(f"expected a data set, found no file {path}; check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"expected a data set, cannot read {printable(path)}: {reason}; check the path") from error
+    try:
+        raw = _read_npz(path) if path.suffix == ".npz" else _collect(path, read_frames(path))
+        energy = energy_in_eV(_unit("energy", path, raw.energy_unit, energy_unit, energy_in_eV))
+        length = length_in_angstrom(_unit("length", path, raw.length_unit, length_unit, length_in_angstrom))
         return Dataset(
             numbers=raw.numbers,
             positions=np.asarray(raw.positions, dtype=np.float64) * length,
@@ -66,8 +67,9 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
             name=raw.name,
             theory=raw.theory,
         )
-    except (ValueError, TypeError) as error:  # InputError, or text where numbers belong
-        raise InputError(f"{path}: {error}") from None
+    except (ValueError, TypeError, ArithmeticError) as error:  # InputError, or text where numbers belong
+        reason = str(error) if str(path) in str(error) else f"{path}: {printable(error)}"
+        raise InputError(reason) from error
 
 
 def write_dataset(path: str | Path, dataset: Dataset, *, dtype: str = "float64", **extra: Any) -> None:
@@ -140,7 +142,7 @@ def sgdml_md5(arrays: dict[str, Any]) -> bytes:
 
 @dataclass
 class _Raw:
-    """What a file holds, in its own units."""
+    """The content of a file, in its own units."""
 
     numbers: IntArray
     positions: Any
@@ -150,18 +152,6 @@ class _Raw:
     length_unit: str | None = None
     name: str = ""
     theory: str = ""
-
-
-@dataclass
-class _Frame:
-    """One structure of a trajectory, in the file's units."""
-
-    numbers: IntArray
-    positions: FloatArray
-    energy: float | None
-    forces: FloatArray | None
-    pbc: bool
-    units: tuple[str | None, str | None] = field(default=(None, None))
 
 
 def _read_npz(path: Path) -> _Raw:
@@ -174,99 +164,53 @@ def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:
     if keys is None:
         raise InputError(
             f"expected the keys z, R, E and F (or nuclear_charges, coords, energies and forces) in {path}, "
-            f"found {', '.join(archive.files)}; rename the arrays"
+            f"found {printable(', '.join(archive.files)) or 'none'}; rename the arrays"
         )
     if "lattice" in archive.files:
         raise InputError(
             f"expected a molecule without a cell, found a lattice in {path}; periodic data are not supported"
         )
+    shapes = {name: declared_shape(archive, key) for name, key in keys.items()}
+    *_, n_atoms = shapes["numbers"] or (0,)
+    energies = shapes["energies"][:1] if shapes["energies"][1:] == (1,) else shapes["energies"]
+    check_shapes(n_atoms, shapes["positions"], energies, shapes["forces"])
     numbers = archive[keys["numbers"]]
     if numbers.ndim == 2:
-        changed = np.any(numbers != numbers[0], axis=1)
+        changed = np.any(numbers != numbers[:1], axis=1)
         if changed.any():
             raise InputError(
                 f"expected the same atoms in the same order in every frame of {path}, "
                 f"found others in frame {np.argmax(changed)}; split or reorder the data"
             )
-        numbers = numbers[0]
-    energies = archive[keys["energies"]]
+        numbers = numbers[:1].reshape(-1)
     return _Raw(
         numbers=numbers,
         positions=archive[keys["positions"]],
-        energies=energies.ravel() if energies.shape[1:] == (1,) else energies,
+        energies=archive[keys["energies"]].reshape(energies),
         forces=archive[keys["forces"]],
-        energy_unit=_text(archive, "e_unit"),
-        length_unit=_text(archive, "r_unit"),
-        name=_text(archive, "name") or "",
-        theory=_text(archive, "theory") or "",
+        energy_unit=_text(path, archive, "e_unit"),
+        length_unit=_text(path, archive, "r_unit"),
+        name=_text(path, archive, "name") or "",
+        theory=_text(path, archive, "theory") or "",
     )
 
 
-def _text(archive: "np.lib.npyio.NpzFile", key: str) -> str | None:
+def _text(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> str | None:
     if key not in archive.files:
         return None
-    value = archive[key]
-    text = value.item() if value.shape == () else value.ravel()[0]
+    shape = declared_shape(archive, key)
+    if 0 in shape:
+        raise InputError(f"expected a text as {key} in {path}, found an empty array; write the text or leave {key} out")
+    text = archive[key].flat[0]
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def _trajectory_frames(path: Path) -> Iterator[_Frame]:
-    # ASE's own formats hold eV and Å by definition; XYZ may hold anything.
-    by_definition = ("eV", "Ang") if path.suffix == ".traj" else (None, None)
-    for atoms in iread(path, index=":"):
-        results = atoms.calc.results if atoms.calc is not None else {}
-        yield _Frame(
-            numbers=atoms.numbers,
-            positions=atoms.positions,
-            energy=results.get("energy", atoms.info.get("energy")),
-            forces=results.get("forces", atoms.arrays.get("forces")),
-            pbc=bool(atoms.pbc.any()),
-            units=(
-                atoms.info.get("energy_unit", by_definition[0]),
-                atoms.info.get("length_unit", by_definition[1]),
-            ),
-        )
-
-
-def _database_frames(path: Path) -> Iterator[_Frame]:
-    from ase.db import connect
-
-    database = connect(path)
-    metadata = database.metadata
-    declared = metadata.get("_property_unit_dict", {"energy": "eV"}), metadata.get("_distance_unit", "Ang")
-    _check_force_unit(path, declared[0], declared[1])
-    for row in database.select():
-        data = row.data
-        energy = data.get("energy", row.get("energy"))
-        yield _Frame(
-            numbers=row.numbers,
-            positions=row.positions,
-            energy=None if energy is None else float(np.ravel(energy)[0]),
-            forces=data.get("forces", row.get("forces")),
-            pbc=bool(row.pbc.any()),
-            units=(declared[0].get("energy"), declared[1]),
-        )
-
-
-def _check_force_unit(path: Path, declared: dict[str, str], length: str) -> None:
-    force, energy = declared.get("forces"), declared.get("energy")
-    if force is None or energy is None:
-        return
-    force_energy, _, force_length = force.rpartition("/")
-    per_length = energy_in_eV(force_energy) / length_in_angstrom(force_length)
-    if not np.isclose(per_length, energy_in_eV(energy) / length_in_angstrom(length)):
-        raise InputError(
-            f"{path} declares forces in {force}, but energies in {energy} and lengths in {length}; "
-            f"write the forces in {energy}/{length}"
-        )
-
-
-def _collect(path: Path, frames: Iterable[_Frame]) -> _Raw:
+def _collect(path: Path, frames: Iterable[Frame]) -> _Raw:
     """Gather the frames of a trajectory, refusing what is not one molecule with energies and forces."""
     positions: list[FloatArray] = []
     forces: list[FloatArray] = []
     energies: list[float] = []
-    first: _Frame | None = None
+    first: Frame | None = None
     try:
         for number, frame in enumerate(frames):
             first = first or frame
@@ -287,17 +231,20 @@ def _collect(path: Path, frames: Iterable[_Frame]) -> _Raw:
                 )
             if frame.units != first.units:
                 raise InputError(
-                    f"expected one declaration of units in {path}, found {frame.units} in frame {number} "
-                    f"after {first.units}; write all frames in the same units"
+                    f"expected one declaration of units in {path}, found {printable(frame.units)} in frame {number} "
+                    f"after {printable(first.units)}; write all frames in the same units"
                 )
+            if np.shape(frame.forces) != frame.positions.shape:
+                raise ValueError(f"forces of the shape {np.shape(frame.forces)}")
             positions.append(frame.positions)
-            forces.append(frame.forces)
+            forces.append(np.asarray(frame.forces, dtype=np.float64))
             energies.append(float(frame.energy))
     except InputError:
         raise
     except Exception as error:  # ASE's readers raise whatever their parsers do
         raise InputError(
-            f"expected a trajectory that ASE reads, could not read frame {len(energies)} of {path}: {error}"
+            f"expected a trajectory that ASE reads, could not read frame {len(energies)} of {path}: "
+            f"{printable(error) or type(error).__name__}"
         ) from error
     if first is None:
         raise InputError(f"expected at least one frame in {path}, found none")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ase import units
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 
 KCAL_PER_MOL = units.kcal / units.mol
 """One kcal/mol in eV."""
@@ -53,7 +53,7 @@ def length_in_angstrom(unit: str) -> float:
 def _factor(unit: str, table: dict[str, float], kind: str) -> float:
     name = _ALIASES.get(unit.strip().lower(), "")
     if name not in table:
-        raise InputError(f"the {kind} unit must be one of {', '.join(table)}, got {unit!r}")
+        raise InputError(f"the {kind} unit must be one of {', '.join(table)}, got {printable(repr(unit), most=60)}")
     return table[name]
 
 

@@ -1,10 +1,13 @@
 """The command `python -m ase_flatten.ipi`."""
 
-import argparse
-import logging
-from pathlib import Path
+from ase_flatten.utils.start import starting
 
-from ase_flatten.utils import console
+with starting():
+    import argparse
+    import logging
+    from pathlib import Path
+
+    from ase_flatten.utils import console
 
 log = logging.getLogger("ase_flatten.ipi")
 
@@ -34,10 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--structure", type=Path, metavar="FILE", help="the molecule, for a model that does not know its elements"
     )
-    parser.add_argument("--wait", type=float, default=60.0, metavar="S", help="how long i-PI may take to come, s [60]")
-    parser.add_argument("--reconnect", action="store_true", help="wait for i-PI again when it leaves")
     parser.add_argument(
-        "--pes", nargs=0, action=_ShowPES, help="print the file that i-pi-driver-py takes with -m custom -P, and end"
+        "--wait", type=float, default=60.0, metavar="S", help="how long to wait for i-PI and its first message, s [60]"
+    )
+    parser.add_argument("--reconnect", action="store_true", help="wait for i-PI again when it has left")
+    parser.add_argument(
+        "--pes", nargs=0, action=_ShowPES, help="print the path of the file for i-pi-driver-py -m custom -P, and exit"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="show more of what is done")
@@ -55,20 +60,21 @@ def _run(given: argparse.Namespace) -> None:
     address: Address = unix_address(given.unix, given.sockets_prefix) if given.unix else (given.host, given.port)
     answer, numbers = load_answer(given.model, given.structure)
     log.info(
-        "%s takes i-PI's atoms to be %s, in this order; i-PI tells their number only",
+        "%s takes the atoms of i-PI to be %s, in this order: i-PI sends their number only",
         given.model,
         " ".join(chemical_symbols[number] for number in numbers),
     )
     while True:
         with connect(address, wait_s=given.wait) as connection:
             log.info("attached to i-PI")
-            ended = serve(connection, answer, len(numbers))
-        log.info("i-PI has %s", "ended" if ended else "gone away without a word")
+            ended = serve(connection, answer, len(numbers), wait_s=given.wait)
+        log.info("i-PI has %s", "ended" if ended else "disconnected without EXIT")
         if given.reconnect:
             continue
         if not ended:
             raise BackendError(
-                "expected i-PI to say when it ends, found it gone; see its log, or wait for the next with --reconnect"
+                "expected i-PI to send EXIT when it ends, found it disconnected; see its log, or wait for the next "
+                "with --reconnect"
             )
         return
 

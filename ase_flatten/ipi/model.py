@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer, IntArray]:
-    """Return a function that computes energies and forces, and the atomic numbers that it assumes for i-PI's atoms.
+    """Return the function that evaluates a model, and the atomic numbers that it assigns to the atoms of i-PI.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
     Raises
     ------
     InputError
-        No such model, no structure, or a structure of another molecule than the model's.
+        No such model, no structure, or the two do not match.
     BackendError
-        From the answer: the model has failed.
+        From the function: the model has failed.
     """
     named = resolve(model)
     numbers = named.numbers if structure is None else _numbers(structure)
@@ -57,7 +57,7 @@ def load_answer(model: str, structure: str | Path | None = None) -> tuple[Answer
 
 
 def _checked(answer: Answer) -> Answer:
-    """Raise BackendError where the model fails or returns no numbers: i-PI's protocol has no message for it."""
+    """Report a model that fails far from its training data in one sentence: the protocol has no message for it."""
 
     def checked(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         try:
@@ -65,11 +65,12 @@ def _checked(answer: Answer) -> Answer:
                 energies, forces = answer(positions)
         except MODEL_ERRORS as error:
             raise BackendError(
-                f"the model failed on a configuration from i-PI: {error}; look at its last frame"
+                f"the model failed on a configuration sent by i-PI: {error}; look at its last frame"
             ) from error
         if not (np.isfinite(energies).all() and np.isfinite(forces).all()):
             raise BackendError(
-                "expected finite energies and forces from the model, found others; look at i-PI's last frame"
+                "expected finite energies and forces from the model, found NaN or infinity; "
+                "look at the last frame of i-PI"
             )
         return energies, forces
 

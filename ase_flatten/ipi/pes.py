@@ -4,6 +4,11 @@
 
 With i-PI's ``<ffdirect>`` (``<pes>custom</pes>``, ``<pes_path>`` this file's, ``<parameters>{model:runs/demo}``)
 it works within i-PI itself, without a socket.
+
+Licence: i-PI comes under the GPL version 3 and, at the user's choice, under the MIT licence (``license_MIT.txt`` of
+its distribution). This file contains no code of i-PI; it imports and subclasses a class of it under the MIT licence,
+so that the MIT licence of this project applies here as everywhere else. The rest of the package does not import i-PI:
+the engine runs it as a process and talks to it through a socket.
 """
 
 from typing import Any

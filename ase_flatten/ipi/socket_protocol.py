@@ -1,11 +1,13 @@
 """The driver's side of i-PI's socket protocol.
 
-A header of 12 bytes says what comes: STATUS asks how the driver is, INIT is to be read and may announce batches,
-POSDATA brings cells and positions, GETFORCE asks for energies, forces, virials and a text on top, EXIT ends it.
-Numbers are float64 and int32 in the byte order of the machine, in Hartree and Bohr. Elements are not among
-them, only the number of atoms. See the i-PI manual, "Communication protocol", and doi:10.1016/j.cpc.2018.09.020.
+A header of 12 bytes names the message: STATUS asks for the state of the driver, INIT may announce batches, POSDATA
+brings cells and positions, GETFORCE asks for energies, forces, virials and an extra text, EXIT ends the connection.
+Numbers are float64 and int32 in the byte order of the machine, in Hartree and Bohr. Elements are not
+sent, only the number of atoms. See the i-PI manual, "Communication protocol", and doi:10.1016/j.cpc.2018.09.020.
 """
 
+import math
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -14,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from ase import units
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import FloatArray
 
 HEADER_BYTES = 12
 LARGEST_TEXT = 65_536
-"""Bytes of an INIT message that are accepted; i-PI sends a few."""
+"""Most bytes in an INIT message; i-PI sends a few."""
 
 LARGEST_BATCH = 4096
 
@@ -31,13 +33,15 @@ Address = str | tuple[str, int]
 
 
 def connect(address: Address, *, wait_s: float) -> socket.socket:
-    """Connect to i-PI, which may not be there yet.
+    """Connect to i-PI, which may not have started yet.
 
     Raises
     ------
     InputError
-        Nobody was there for `wait_s` seconds, or the address makes no sense.
+        No server was there for `wait_s` seconds, or the time or the address makes no sense.
     """
+    if not (math.isfinite(wait_s) and wait_s >= 0):
+        raise InputError(f"the time to wait for i-PI must be 0 s or longer, got {wait_s:g} s; 60 s is usual")
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
     deadline = time.monotonic() + wait_s
@@ -50,13 +54,15 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
             connection.close()
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"expected i-PI at {shown}, found nobody for {wait_s:g} s ({error.strerror or error}); start "
+                    f"expected i-PI at {shown}, found no server for {wait_s:g} s ({error.strerror or error}); start "
                     "i-pi, or check the address of its ffsocket"
                 ) from error
             time.sleep(0.05)
         except (OSError, OverflowError) as error:
             connection.close()
-            raise InputError(f"expected i-PI at {shown}, found no such address ({error}); check it") from error
+            raise InputError(
+                f"expected i-PI at {shown}, found that there is no such address ({error}); check it"
+            ) from error
         else:
             connection.settimeout(None)
             if family == socket.AF_INET:
@@ -64,20 +70,30 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
             return connection
 
 
-def serve(connection: socket.socket, answer: Answer, n_atoms: int) -> bool:
+def serve(connection: socket.socket, answer: Answer, n_atoms: int, *, wait_s: float | None = None) -> bool:
     """Answer i-PI until it leaves.
+
+    Parameters
+    ----------
+    wait_s : float, optional
+        How long the first message may take, s; between messages i-PI takes the time that it needs.
 
     Returns
     -------
     bool
-        Whether it said goodbye.
+        Whether it sent its EXIT.
 
     Raises
     ------
     InputError
-        A message that is none of the protocol's, or of another number of atoms.
+        A server that stays silent, a message that is not part of the protocol, or another number of atoms.
     """
     batch, ready, asked, reply = 1, False, None, b""
+    if wait_s is not None and not select.select([connection], [], [], wait_s)[0]:
+        raise InputError(
+            f"expected a message from i-PI, found its server silent for {wait_s:g} s; check that i-PI, "
+            "and nothing else, is at this address"
+        )
     while (header := _receive(connection, HEADER_BYTES)) is not None:
         # i-PI sends GETFORCE along with the positions, older servers ask for the STATUS between the two. Were
         # anything left unread while the model works, i-PI would not survive the sudden death of this process.
@@ -115,14 +131,16 @@ def unix_address(name: str, prefix: str = "/tmp/ipi_") -> str:
     """
     path = prefix + name
     if len(path.encode()) > 100:
-        raise InputError(f"expected a Unix socket's path of at most 100 bytes, found {path}; take a shorter one")
+        raise InputError(f"expected a Unix socket's path of at most 100 bytes, found {path}; choose a shorter one")
     return str(Path(path))
 
 
 def check_count(found: int, n_atoms: int) -> None:
     """Refuse another number of atoms than the model's; raise InputError."""
     if found != n_atoms:
-        raise InputError(f"expected {n_atoms} atoms, as the model has, found {found} in i-PI; give both one molecule")
+        raise InputError(
+            f"expected {n_atoms} atoms, as the model has, found {found} in i-PI; use the same molecule for both"
+        )
 
 
 def _header(word: str) -> bytes:
@@ -130,7 +148,7 @@ def _header(word: str) -> bytes:
 
 
 def _receive(connection: socket.socket, n_bytes: int) -> bytearray | None:
-    """Read a message of known length; None when the other side has left."""
+    """Read a message of known length; return None when the other side has disconnected."""
     content = bytearray(n_bytes)
     view, filled = memoryview(content), 0
     while filled < n_bytes:
@@ -145,7 +163,7 @@ def _receive(connection: socket.socket, n_bytes: int) -> bytearray | None:
 
 
 def _send(connection: socket.socket, content: bytes) -> bool:
-    """Send a message; say whether anybody was there to take it."""
+    """Send a message; return whether the other side was still connected."""
     try:
         connection.sendall(content)
     except ConnectionError:
@@ -156,7 +174,7 @@ def _send(connection: socket.socket, content: bytes) -> bool:
 def _needed(connection: socket.socket, n_bytes: int) -> bytearray:
     content = _receive(connection, n_bytes)
     if content is None:
-        raise InputError("expected the rest of a message from i-PI, found its end; see i-PI's log")
+        raise InputError("expected the rest of a message from i-PI, found that it disconnected; see its log")
     return content
 
 
@@ -165,7 +183,7 @@ def _integer(connection: socket.socket) -> int:
 
 
 def _batch(connection: socket.socket) -> int:
-    """Read an INIT message; give the number of configurations that each message will hold."""
+    """Read an INIT message; return the number of configurations in each later message."""
     _integer(connection)
     length = _integer(connection)
     if not 0 <= length <= LARGEST_TEXT:
@@ -174,14 +192,17 @@ def _batch(connection: socket.socket) -> int:
     for word in words.split(","):
         key, _, value = word.partition(":")
         if key.strip() == "batch_size":
-            if not (value.strip().isdecimal() and 1 <= int(value) <= LARGEST_BATCH):
-                raise InputError(f"expected a batch size from 1 to {LARGEST_BATCH}, found {value.strip()!r}; lower it")
-            return int(value)
+            text = value.strip()
+            if not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= LARGEST_BATCH):
+                raise InputError(
+                    f"expected a batch size from 1 to {LARGEST_BATCH}, found {printable(repr(text), most=30)}; lower it"
+                )
+            return int(text)
     return 1
 
 
 def _positions(connection: socket.socket, n_atoms: int, batch: int) -> FloatArray:
-    """Read a POSDATA message; give the positions, (batch, n_atoms, 3) in Å. A molecule has no use for the cell."""
+    """Read a POSDATA message; return the positions, (batch, n_atoms, 3) in Å. The cell is not used for molecules."""
     cells = 2 * 9 * 8 * batch
     if batch == 1:
         _needed(connection, cells)
@@ -194,7 +215,7 @@ def _positions(connection: socket.socket, n_atoms: int, batch: int) -> FloatArra
 
 
 def _reply(energies: FloatArray, forces: FloatArray) -> bytes:
-    """Write the answer to GETFORCE, with zero virials and empty texts."""
+    """Return the answer to GETFORCE, with zero virials and empty texts."""
     n_frames, n_atoms = forces.shape[:2]
     return b"".join(
         (

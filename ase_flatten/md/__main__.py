@@ -1,14 +1,17 @@
 """The command `python -m ase_flatten.md`."""
 
-import argparse
-import sys
-from dataclasses import replace
-from pathlib import Path
+from ase_flatten.utils.start import starting
 
-from ase_flatten.md.engines import ENGINES
-from ase_flatten.md.protocol import THERMOSTATS, Protocol
-from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError, keeping
+with starting():
+    import argparse
+    import sys
+    from dataclasses import replace
+    from pathlib import Path
+
+    from ase_flatten.md.engines import ENGINES
+    from ase_flatten.md.protocol import THERMOSTATS, Protocol
+    from ase_flatten.utils import console
+    from ase_flatten.utils.exceptions import InputError, keeping
 
 STARTS = ("clusters", "worst", "minimum")
 

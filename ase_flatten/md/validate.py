@@ -20,6 +20,7 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.results import Summary
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray
 from ase_flatten.workflow.run_folder import Run
@@ -217,7 +218,8 @@ def validate(
     Raises
     ------
     InputError
-        Settings that molecular dynamics does not allow, or a damaged file of an earlier run.
+        Settings that molecular dynamics does not allow, a damaged file of an earlier run, or a folder that another
+        process is writing to.
     """
     require_packages()
     validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
@@ -232,8 +234,11 @@ def validate(
         subject.starts(validation.protocol.n_replicas),
         progress,
     )
-    _check_time_step(models)
-    return [summary for temperature in validation.temperatures_K for summary in _at(models, temperature, resume=resume)]
+    with lock_folder(subject.folder):
+        _check_time_step(models)
+        return [
+            summary for temperature in validation.temperatures_K for summary in _at(models, temperature, resume=resume)
+        ]
 
 
 def _at(models: _Models, temperature_K: float, *, resume: bool) -> list[Summary]:

@@ -2,8 +2,8 @@
 
 The run is cut into chunks of a fixed number of steps. Each chunk starts from a fresh
 calculator, since methods with a self-consistent field start each step from the result
-of the last, and is written down whole, with the state it ended in. So a run that
-was interrupted anywhere goes on from its last chunk to the very same data set.
+of the last, and is written as a whole, with the state at its end. So a run that
+was interrupted anywhere resumes from its last chunk and gives the very same data set.
 """
 
 import hashlib
@@ -35,11 +35,12 @@ from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
 from ase_flatten.sampling.trajectory import WALKS, WalkError
 from ase_flatten.utils.exceptions import BackendError, InputError, keeping
+from ase_flatten.utils.locks import lock_file
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 CHUNK_STEPS = 500
-"""Steps between two checkpoints; a part of what a run's numbers depend on."""
+"""Steps between two checkpoints; the numbers of a run depend on it."""
 
 RELAXED_FORCE = 0.01
 """The largest force on an atom of the relaxed structure, eV/Å."""
@@ -50,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """All that the data set depends on, as it is kept beside an unfinished run and in the data set."""
+    """Settings that the data set depends on; they are stored with an unfinished run and in the data set."""
 
     calculator: str
     temperature_K: float  # noqa: N815
@@ -64,7 +65,7 @@ class SampleSettings:
     engine: str
 
     def check(self, atoms: Atoms) -> None:
-        """Refuse settings that make no sense for this molecule; raise InputError."""
+        """Refuse settings that are impossible for this molecule; raise InputError."""
         for name in ("frames", "stride"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}; raise it")
@@ -85,16 +86,20 @@ class SampleSettings:
 
     @property
     def first_step(self) -> int:
-        """The number of steps before sampling begins."""
+        """Number of steps before sampling begins."""
         return round(1000 * self.equilibration_ps / self.timestep_fs)
 
     @property
     def n_steps(self) -> int:
-        """The number of steps in all."""
+        """Total number of steps."""
         return self.first_step + self.frames * self.stride
 
+    def n_frames_until(self, step: int) -> int:
+        """Return how many frames have been sampled after `step` steps."""
+        return max(0, step - self.first_step) // self.stride
+
     def is_frame(self, step: int) -> bool:
-        """Say whether the configuration after `step` steps belongs to the data set."""
+        """Return whether the configuration after `step` steps belongs to the data set."""
         return step > self.first_step and (step - self.first_step) % self.stride == 0
 
     def chunk(self, step: int) -> Protocol:
@@ -127,11 +132,11 @@ def sample(
     """Sample a molecule by Langevin dynamics and write a data set that `sgdml` reads as well.
 
     The structure is relaxed, equilibrated, and then every `stride`-th step is kept with the
-    calculator's energy and forces. While it runs, what is done lies in the folder
-    ``<output>.partial``, from which the same call goes on. The same settings on the
+    calculator's energy and forces. While it runs, finished chunks are in the folder
+    ``<output>.partial``, from which the same call resumes. The same settings on the
     same machine give the same data set, bit for bit, interrupted or not, as long as
-    the calculator is deterministic. Libraries run on one thread for that: on more, tblite
-    adds up in an order of its own choice.
+    the calculator is deterministic. Libraries run on one thread for that: on several threads,
+    the order of summation in tblite varies.
 
     Parameters
     ----------
@@ -142,7 +147,7 @@ def sample(
     calculator : str
         A reference method or a model; see `load_calculator`.
     frames, stride : int
-        How many frames to keep, and every how many steps.
+        Number of frames to keep, and number of steps from one to the next.
     equilibration_ps : float
         Time before the first frame is kept.
     dtype : {"float64", "float32"}
@@ -151,19 +156,19 @@ def sample(
     engine : {"ase", "ipi"}
         What integrates: ASE, or an `i-pi` process that this one serves with forces.
     resume : bool
-        Whether to go on from an unfinished run; if not, it is thrown away.
+        Whether to resume an unfinished run; if not, it is deleted.
 
     Returns
     -------
     Dataset
-        What the written file holds.
+        The content of the written file.
 
     Raises
     ------
     InputError
-        Settings that make no sense, a package that the calculator or the engine needs is
-        missing, a structure that cannot be read or is periodic, an output that exists, or an
-        unfinished run with other settings.
+        Impossible settings; a missing package that the calculator or the engine needs; a
+        structure that cannot be read or is periodic; an output that exists, or that another process is
+        sampling; or an unfinished run that is damaged or has other settings.
     BackendError
         The calculator fails, or the molecule comes apart; the frames before that stay in the partial folder.
     """
@@ -175,9 +180,10 @@ def sample(
     named = resolve(calculator)
     load_calculator(named, numbers=atoms.numbers)  # so that its libraries are there for their threads to be limited
     run = PartialRun(Path(output), atoms.numbers, _record(settings, named, atoms))
-    with threadpool_limits(limits=1):
-        _run(run, atoms, settings, named, run.open(resume=resume), progress)
-    return run.finish()
+    with lock_file(output):
+        with threadpool_limits(limits=1):
+            _run(run, atoms, settings, named, run.open(resume=resume), progress)
+        return run.finish()
 
 
 def _run(
@@ -188,10 +194,11 @@ def _run(
     state: State | None,
     progress: Progress,
 ) -> None:
-    """Go on from `state`, or from the structure, to the last step."""
+    """Run from `state`, or from the structure, to the last step."""
     if state is None:
         state = _start(atoms, settings, named)
         run.save(state, [])
+    run.require_frames(settings.n_frames_until(state.step))
     pieces = _count_pieces(atoms.numbers, atoms.positions)
     with progress.task("sampling", settings.n_steps) as advance:
         advance(state.step)
@@ -260,7 +267,7 @@ def _start(atoms: Atoms, settings: SampleSettings, named: NamedCalculator) -> St
 def _run_chunk(
     numbers: IntArray, settings: SampleSettings, named: NamedCalculator, state: State, *, pieces: int
 ) -> tuple[State, list[LabelledFrame], str | None]:
-    """Go on by one chunk; give the new state, the frames on the way, and why it failed if it did."""
+    """Run one chunk; return the new state, the frames sampled, and why it failed if it did."""
     chunk = settings.chunk(state.step)
     stop = state.step + chunk.n_steps
     walk = WALKS[settings.engine](load_calculator(named, numbers=numbers), numbers, state, chunk)
@@ -288,7 +295,7 @@ def _count_pieces(numbers: IntArray, positions: FloatArray) -> int:
 
 
 def _record(settings: SampleSettings, named: NamedCalculator, atoms: Atoms) -> dict[str, Any]:
-    """Gather all that the frames depend on."""
+    """Collect everything that the frames depend on."""
     structure = hashlib.sha256(atoms.numbers.astype(np.int64).tobytes() + atoms.positions.tobytes()).hexdigest()
     record = {**asdict(settings), "structure": structure, "versions": _versions(settings)}
     if named.digest != named.spec:  # a model, whose file may change under its name
@@ -297,7 +304,7 @@ def _record(settings: SampleSettings, named: NamedCalculator, atoms: Atoms) -> d
 
 
 def _versions(settings: SampleSettings) -> dict[str, str]:
-    """Tell the versions of the packages that make the numbers."""
+    """Return the versions of the packages that the numbers depend on."""
     packages = ["ase-flatten", "ase", "numpy"]
     packages += ["tblite"] if settings.calculator.startswith("tblite:") else []
     packages += ["ipi"] if settings.engine == "ipi" else []

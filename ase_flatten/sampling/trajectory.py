@@ -1,8 +1,8 @@
-"""Walks: Langevin dynamics of one molecule from a state on, for who looks at it step by step.
+"""Langevin dynamics of one molecule, started from a state and followed step by step.
 
-A walk begins with a calculator that has computed nothing yet and depends on the state alone. So a
-trajectory that is made of walks, each from the state that the one before ended in, is the same wherever it was
-interrupted. `by_ipi` starts an `i-pi` process for that, which takes about a second.
+A piece of dynamics (a walk) starts with a calculator that has computed nothing yet, and depends on the state alone.
+A trajectory of several walks, each started from the last state of the one before, is therefore the same wherever it
+was interrupted. `by_ipi` starts an `i-pi` process for that, which takes about a second.
 """
 
 from collections.abc import Callable, Generator
@@ -20,18 +20,18 @@ from ase_flatten.sampling.partial_run import State
 from ase_flatten.utils.typing import IntArray
 
 Steps = Generator[tuple[State, Atoms], None, None]
-"""The states that follow one another, and the atoms with their energy and forces."""
+"""Successive states, and the atoms with their energy and forces."""
 
 Walk = Callable[[BaseCalculator, IntArray, State, Protocol], Steps]
-"""Walk from a state as a protocol of one replica says, and stop at each `interval` of it, or at every step."""
+"""Run from a state by a protocol of one replica, and yield after each `interval` of it, or after every step."""
 
 
 class WalkError(Exception):
-    """Say why the calculator gave no energy or forces."""
+    """The calculator gave no energy or forces; the message says why."""
 
 
 def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
-    """Walk with ASE's Langevin dynamics; a `Walk`."""
+    """Run ASE's Langevin dynamics; a `Walk`."""
     atoms = Atoms(numbers, state.positions, momenta=state.momenta, calculator=calculator)
     rng = _generator(state)
     dynamics = langevin(
@@ -47,7 +47,7 @@ def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol
 
 
 def by_ipi(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
-    """Walk with i-PI's Langevin dynamics, whose noise has a seed drawn from the state's generator; a `Walk`."""
+    """Run i-PI's Langevin dynamics, whose noise has a seed drawn from the state's generator; a `Walk`."""
     rng = _generator(state)
     engine = make_engine("ipi", calculator, numbers, protocol, seed=int(rng.integers(2**63)))
     alive = np.ones(1, dtype=bool)

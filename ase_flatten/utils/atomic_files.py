@@ -1,27 +1,29 @@
-"""Atomic writes: a file is there whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz
+
+LOCK = ".lock"
+"""Name of the file that locks a folder, see `ase_flatten.utils.locks`."""
 
 _UNFINISHED = ".writing-"
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(beside, path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)
@@ -50,7 +52,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `path` when the block ends well."""
+    """Yield a temporary folder that replaces `path` when the block ends without an error."""
     path = Path(path)
     beside = aside = None
     try:
@@ -69,7 +71,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(aside / path.name, path)
             raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         for left in (beside, aside):
             if left is not None:
@@ -77,8 +79,31 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing, or only what a kill left of files that were being written."""
-    return all(path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+    """Return whether a folder holds nothing but a lock and what killed writes left."""
+    return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a kill leaves it complete or not at all; the next call removes any remains."""
+    aside = folder.with_name(f"{_UNFINISHED}{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        try:
+            os.replace(folder, aside)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, *, before: float) -> None:
+    """Remove what killed writes left below a folder before a time (of modification, s)."""
+    for path in list(folder.rglob(f"{_UNFINISHED}*")):
+        with suppress(OSError):  # gone already, with a folder that it was in
+            if path.lstat().st_mtime < before:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -100,24 +125,21 @@ def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
     Parameters
     ----------
     what : str
-        What the file should hold, for the message.
+        What the file should hold, for the error message.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or holds something else, at whatever point of the block that shows.
+        The file is missing, damaged, or holds something else; also where that is found within the block.
     """
     try:
-        with open(path, "rb") as stream:  # numpy leaves a broken file open
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("a bare array")
-            with archive:
-                yield archive
+        with open_npz(path) as archive:
+            yield archive
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"expected {what} in {path}, could not read it: {error}") from error
+    except NPZ_ERRORS as error:
+        reason = printable(error) or type(error).__name__
+        raise InputError(f"expected {what} in {path}, could not read it: {reason}") from error
 
 
 def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:
@@ -140,6 +162,7 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """Return the error for a file or a folder that cannot be written."""
     reason = error.strerror or str(error)
     return InputError(f"cannot write {path}: {reason}; free space or choose a folder that can be written")

@@ -17,11 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ase_flatten.utils.exceptions import BackendError, InputError
+from ase_flatten.utils.exceptions import BackendError, InputError, printable
 from ase_flatten.utils.progress import SILENT, Advance, Progress
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+from ase_flatten.utils.start import INTERRUPTED
 
 _PLAIN_SECONDS = 10.0
 
@@ -177,6 +175,12 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
             sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
             stderr.print(f"ase-flatten: {sentences}", markup=False, soft_wrap=True)
             raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            reason = f"{printable(error.filename)}: {error.strerror}"
+            stderr.print(f"ase-flatten: cannot open {reason}; check the path", markup=False, soft_wrap=True)
+            raise typer.Exit(2) from None
         except MemoryError:
             stderr.print("ase-flatten: there is not enough memory; use fewer frames or a machine with more")
             raise typer.Exit(2) from None

@@ -4,19 +4,16 @@ Whatever a file holds, what comes back is an object of the type that was asked f
 names the file, what is wrong with it and what to do.
 """
 
-import stat
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from ase_flatten.utils.atomic_files import write_json
 from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz, require_regular
 
 Record = TypeVar("Record")
 
@@ -42,7 +39,7 @@ def read_record(path: Path, kind: type[Record], *, what: str, remedy: str) -> Re
     Raises
     ------
     InputError
-        The file is missing, no regular file, too large, no JSON, or of another structure.
+        The file is missing, not a regular file, too large, no JSON, or of another structure.
     """
     try:
         return msgspec.json.decode(_read_bytes(path), type=kind)
@@ -76,33 +73,16 @@ def read_arrays(path: Path, names: Collection[str], *, what: str, remedy: str) -
     Raises
     ------
     InputError
-        The file is missing, no regular file, damaged, without an array of these names, or declares arrays
+        The file is missing, not a regular file, damaged, without an array of these names, or declares arrays
         larger than `MOST_BYTES_OF_ARRAYS`.
     """
     try:
-        _require_regular(path)
-        with open(path, "rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise ValueError("a bare array")
-            with archive:
-                declared = sum(member.file_size for member in archive.zip.infolist())
-                if declared > MOST_BYTES_OF_ARRAYS:
-                    raise ValueError(f"arrays of {declared / 2**30:.1f} GiB")
-                arrays = {name: archive[name] for name in archive.files}
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        LookupError,
-        SyntaxError,
-        MemoryError,
-        RuntimeError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # fmt: skip  (all seen on damaged files)
+        with open_npz(path) as archive:
+            declared = sum(member.file_size for member in archive.zip.infolist())
+            if declared > MOST_BYTES_OF_ARRAYS:
+                raise ValueError(f"arrays of {declared / 2**30:.1f} GiB")
+            arrays = {name: archive[name] for name in archive.files}
+    except NPZ_ERRORS as error:
         raise _refusal(path, what, remedy, error) from error
     missing = [name for name in names if name not in arrays]
     if missing:
@@ -111,17 +91,11 @@ def read_arrays(path: Path, names: Collection[str], *, what: str, remedy: str) -
 
 
 def _read_bytes(path: Path) -> bytes:
-    _require_regular(path)
+    require_regular(path)
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{size / 2**20:.0f} MiB")
     return path.read_bytes()
-
-
-def _require_regular(path: Path) -> None:
-    """Refuse pipes and devices, which may never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("no regular file")
 
 
 def _refusal(path: Path, what: str, remedy: str, error: BaseException) -> InputError:

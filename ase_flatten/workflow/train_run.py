@@ -27,6 +27,7 @@ from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, quick_models_of, set_aside
 from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz, write_text
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
@@ -115,34 +116,37 @@ def train(
         a folder that cannot be written.
     """
     run = Run(Path(folder))
-    settings = _without_guard_if_begun_so(run, settings)
-    unfinished = run.folder / "unfinished"
-    made_by = family(settings.family)
-    _ = settings.schedule.rule.selector  # an unknown one is refused before anything is written
-    if settings.subset is None:
-        settings = replace(settings, subset=made_by.expensive)
-    trainer = made_by.trainer(**settings.trainer)
-    if settings.default_draws is None:
-        costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
-        settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
-    content = _checked(run, dataset, settings, made_by, trainer, resume, source)
-    quarantine = _first_quarantine(run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress))
-    write_json(run.folder / "run.json", content)
-    if isinstance(trainer, Trainer):  # a plugin's need not be
-        trainer = trainer.within(Workplace(unfinished, progress))
-    data = _prepared(run, dataset, settings, progress)
-    if quarantine is not None and not (run.folder / "quarantine.json").exists():
-        write_json(run.folder / "quarantine.json", quarantine.to_json())
-    training = _Training(run, data, settings, made_by, trainer, progress)
-    _grow(training, on_step)
-    _train_default_models(training)
-    _settle(training)
-    _write_quarantined(run, dataset)
-    draws = _other_default_draws(training)
-    models = _sizes(run, settings.schedule)
-    evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
-    shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
-    return Run(run.folder)
+    with lock_folder(run.folder):
+        settings = _without_guard_if_begun_so(run, settings)
+        unfinished = run.folder / "unfinished"
+        made_by = family(settings.family)
+        _ = settings.schedule.rule.selector  # an unknown one is refused before anything is written
+        if settings.subset is None:
+            settings = replace(settings, subset=made_by.expensive)
+        trainer = made_by.trainer(**settings.trainer)
+        if settings.default_draws is None:
+            costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
+            settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
+        content = _checked(run, dataset, settings, made_by, trainer, resume, source)
+        quarantine = _first_quarantine(
+            run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress)
+        )
+        write_json(run.folder / "run.json", content)
+        if isinstance(trainer, Trainer):  # a plugin's need not be
+            trainer = trainer.within(Workplace(unfinished, progress))
+        data = _prepared(run, dataset, settings, progress)
+        if quarantine is not None and not (run.folder / "quarantine.json").exists():
+            write_json(run.folder / "quarantine.json", quarantine.to_json())
+        training = _Training(run, data, settings, made_by, trainer, progress)
+        _grow(training, on_step)
+        _train_default_models(training)
+        _settle(training)
+        _write_quarantined(run, dataset)
+        draws = _other_default_draws(training)
+        models = _sizes(run, settings.schedule)
+        evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
+        shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
+        return Run(run.folder)
 
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:

@@ -1,8 +1,12 @@
 """Data sets on disk: what is read, what is refused and why, and writes that are whole or not at all."""
 
 import errno
+import gzip
 import os
+import re
+import sqlite3
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -474,3 +478,152 @@ def test_output_units():
     assert output_units("kcal/mol").scale * KCAL_PER_MOL == pytest.approx(1)
     with pytest.raises(InputError, match="got 'stone'"):
         output_units("stone")
+
+
+# Damaged and hostile files
+
+
+@pytest.mark.parametrize("key", ["e_unit", "r_unit", "name", "theory"])
+def test_an_empty_array_in_place_of_text(tmp_path, water, key):
+    np.savez(tmp_path / "a.npz", **sgdml_arrays(water) | {key: np.array([], dtype=str)})
+    assert f"expected a text as {key} in" in refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("numbers", [np.zeros((0, 3), int), np.zeros((3, 0), int), np.zeros(0, int), np.array(8)])
+def test_atomic_numbers_of_no_size(tmp_path, water, numbers):
+    np.savez(tmp_path / "a.npz", **sgdml_arrays(water) | {"z": numbers})
+    refusal(tmp_path / "a.npz")
+
+
+def test_text_where_numbers_belong(tmp_path, water):
+    for key in "zREF":
+        array = np.full(sgdml_arrays(water)[key].shape, "x\x1b\n")
+        np.savez(tmp_path / "a.npz", **sgdml_arrays(water) | {key: array})
+        assert refusal(tmp_path / "a.npz").isprintable()
+
+
+def test_a_damaged_lzma_member(tmp_path, water):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        for key, array in sgdml_arrays(water).items():
+            with archive.open(f"{key}.npy", "w") as stream:
+                np.save(stream, array)
+        start = archive.getinfo("R.npy").header_offset + 45
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[start : start + 60] = b"\xff" * 60
+    (tmp_path / "a.npz").write_bytes(content)
+    assert "could not read" in refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("value", [7, True, np.array([1.0, 2.0]), "x" * 5000, "a\x1b[31mb"])
+def test_a_unit_that_is_no_name(tmp_path, water, value):
+    ase_write(tmp_path / "a.xyz", labelled(water, energy_unit=value, length_unit="Ang"), format="extxyz")
+    message = refusal(tmp_path / "a.xyz")
+    assert "must be one of eV" in message and len(message) < 500 and message.isprintable()
+
+
+def test_a_file_that_may_not_be_opened(tmp_path, water, monkeypatch):
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    write_dataset(tmp_path / "a.npz", water)
+    write_dataset(tmp_path / "a.xyz", water)
+    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    for name in ("a.npz", "a.xyz"):
+        assert "Permission denied" in refusal(tmp_path / name)
+
+
+def test_files_that_are_not_read_at_all(tmp_path):
+    with pytest.raises(InputError, match="File name too long; check the path"):
+        read_dataset(tmp_path / ("x" * 5000 + ".xyz"))
+    os.mkfifo(tmp_path / "a.npz")
+    (tmp_path / "b.xyz").symlink_to("/dev/zero")
+    (tmp_path / "c.db").mkdir()
+    for name in ("a.npz", "b.xyz", "c.db"):
+        assert "not a regular file" in refusal(tmp_path / name)
+
+
+def test_an_archive_of_far_more_than_its_size(tmp_path, water, monkeypatch):
+    monkeypatch.setattr("ase_flatten.utils.npz_files.SMALL_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "a.npz", **sgdml_arrays(water) | {"R": np.zeros((1 << 17, 3, 3))})
+    assert re.search(r"arrays of 0\.0 GiB in a file of 0\.0 MiB", refusal(tmp_path / "a.npz"))
+
+
+def test_shapes_are_compared_before_arrays_are_read(tmp_path, water, monkeypatch):
+    np.savez(tmp_path / "a.npz", **sgdml_arrays(water) | {"R": np.zeros((N_FRAMES, 4, 3))})
+    with monkeypatch.context() as patch:
+        patch.setattr("numpy.lib.npyio.NpzFile.__getitem__", None)
+        assert "positions must have the shape (n_frames, 3, 3), found (5, 4, 3)" in refusal(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for key, array in sgdml_arrays(water).items():
+            with archive.open(f"{key}.npy", "w") as stream:
+                if key == "F":
+                    header = {"descr": "<f8", "fortran_order": False, "shape": (10**9, 3, 3)}
+                    np.lib.format.write_array_header_2_0(stream, header)
+                else:
+                    np.save(stream, array)
+    assert "F of the shape (1000000000, 3, 3) and the type float64 in 0 bytes" in refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("count", ["2147483648", "-1", "0", "x", "9" * 6000])
+def test_an_atom_count_that_the_file_cannot_hold(tmp_path, count):
+    (tmp_path / "a.xyz").write_text(f"{count}\nProperties=species:S:1:pos:R:3\nO 0 0 0\n")
+    refusal(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    "columns", ["pos:R:1099511627776", 'pos:R:3:x:I:1_000_000_000"', "pos:R:-1", "pos:R:" + "9" * 5000]
+)
+def test_columns_that_the_file_does_not_hold(tmp_path, columns):
+    (tmp_path / "a.xyz").write_text(f"1\nProperties=species:S:1:{columns} energy=1\nO 0 0 0\n")
+    refusal(tmp_path / "a.xyz")
+
+
+def test_a_comment_that_looks_like_a_declaration(tmp_path, water):
+    frames = labelled(water, energy_unit="eV", length_unit="Ang", note="a:R:1000000:x:S:many")
+    ase_write(tmp_path / "a.xyz", frames, format="extxyz")
+    assert same(read_dataset(tmp_path / "a.xyz"), water, 1e-7)
+
+
+def test_compressed_extended_xyz(tmp_path, water, monkeypatch):
+    ase_write(tmp_path / "a.xyz.gz", labelled(water, energy_unit="eV", length_unit="Ang"), format="extxyz")
+    assert same(read_dataset(tmp_path / "a.xyz.gz"), water, 1e-7)
+    monkeypatch.setattr("ase_flatten.data.trajectory_files.SMALL_BYTES", 0)
+    with gzip.open(tmp_path / "b.xyz.gz", "wb") as stream:
+        stream.write(bytes(1 << 22))
+    assert re.search("more than 0 MiB in a file of 0.0 MiB", refusal(tmp_path / "b.xyz.gz"))
+
+
+def test_forces_of_another_shape(tmp_path, water):
+    frames = labelled(water)
+    frames[2].calc.results["forces"] = np.zeros((3, 2))
+    ase_write(tmp_path / "a.traj", frames)
+    assert "could not read frame 2" in refusal(tmp_path / "a.traj")
+
+
+def test_a_database_with_a_view_that_never_ends(tmp_path, water):
+    with connect(tmp_path / "a.db") as database:
+        for atoms in labelled(water):
+            database.write(atoms)
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.executescript(f"ALTER TABLE systems RENAME TO s; CREATE VIEW systems AS {numbers} s.* FROM n, s;")
+    assert "no table of systems, or views in its place" in refusal(tmp_path / "a.db")
+
+
+def test_a_database_that_takes_far_longer_than_its_size(tmp_path, water, monkeypatch):
+    with connect(tmp_path / "a.db") as database:
+        for atoms in labelled(water):
+            database.write(atoms)
+    before = (tmp_path / "a.db").read_bytes()
+    monkeypatch.setattr("ase_flatten.data.trajectory_files._SQLITE_STEPS", -len(before))
+    monkeypatch.setattr("ase_flatten.data.trajectory_files._STEPS_BETWEEN_LOOKS", 10)
+    assert "interrupted" in refusal(tmp_path / "a.db")
+    assert (tmp_path / "a.db").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db"]
+
+
+def test_a_file_that_is_no_database_is_not_made_one(tmp_path):
+    (tmp_path / "a.db").touch()
+    assert "no table of systems" in refusal(tmp_path / "a.db")
+    assert (tmp_path / "a.db").stat().st_size == 0

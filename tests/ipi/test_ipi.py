@@ -1,5 +1,6 @@
 """The engine ipi, the socket driver and the driver for i-PI's own client, with a real `i-pi`."""
 
+import math
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.calculators.morse import MorsePotential
 from ase.data import atomic_masses
-from conftest import ipi_of, remove_private
+from conftest import ipi_of
 
 from ase_flatten.data.known_molecule import KnownMolecule
 from ase_flatten.geometry.pair_distances import pair_distances
@@ -223,7 +224,7 @@ def test_an_i_pi_that_dies_is_told_with_its_last_words(made):
     engine, starts, alive = made()
     engine.begin(starts)
     children()[-1].kill()
-    with pytest.raises(BackendError, match=r"found it ended with status -9 \(the end of its log: .*@"):
+    with pytest.raises(BackendError, match=r"found that it ended with status -9 \(the end of its log: .*@"):
         for _ in range(3):
             engine.advance(10, alive)
 
@@ -242,11 +243,10 @@ def test_i_pi_ends_when_its_harness_is_killed_before_it_is_attached():
     try:
         inner, folder = ipi_of(harness.pid)
     finally:
-        harness.kill()
+        harness.terminate()
         harness.wait()
     _, alive = psutil.wait_procs([inner], timeout=20)
-    assert not alive and not (folder / "flatten").is_socket()
-    remove_private(folder)
+    assert not alive and not folder.exists()
 
 
 @needs_ipi
@@ -258,11 +258,10 @@ def test_i_pi_ends_when_its_harness_is_killed(tmp_path):
         assert folder.is_dir() and len(inner) == 1
         harness.send_signal(signal.SIGKILL)
         _, alive = psutil.wait_procs(inner, timeout=20)
-        assert not alive
+        assert not alive and not folder.exists()
     finally:
         harness.kill()
         harness.communicate()
-        remove_private(folder)
 
 
 def run_for_ever():
@@ -351,6 +350,7 @@ def test_batches_are_one_call_of_the_model():
         (words("INIT") + ints(0, 2**31 - 1), "at most 65536 bytes, found 2147483647"),
         (words("INIT") + ints(0, -1), "found -1"),
         (words("INIT") + ints(0, 22) + b"a:1, batch_size:999999", "batch size from 1 to 4096, found '999999'"),
+        (words("INIT") + ints(0, 6011) + b"batch_size:" + b"9" * 6000, r"from 1 to 4096, found '9{29}\.\.\.; lower it"),
         (words("POSDATA") + bytes(144) + ints(2**31 - 1), "expected 2 atoms, as the model has, found 2147483647"),
         (words("POSDATA") + bytes(100), "expected the rest of a message"),
     ],
@@ -367,12 +367,15 @@ def test_a_server_that_leaves_is_noticed():
 
 def test_a_server_that_never_comes_is_waited_for_as_long_as_stated(tmp_path):
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"found nobody for 0.2 s \(No such file"):
+    with pytest.raises(InputError, match=r"found no server for 0.2 s \(No such file"):
         connect(unix_address("nobody", f"{tmp_path}/"), wait_s=0.2)
     assert time.monotonic() - start < 2
+    for seconds in (math.nan, math.inf, -1):
+        with pytest.raises(InputError, match="the time to wait for i-PI must be 0 s or longer"):
+            connect(("127.0.0.1", 1), wait_s=seconds)
     with pytest.raises(InputError, match="no such address"):
         connect(("127.0.0.1", 99999), wait_s=0.1)
-    with pytest.raises(InputError, match="take a shorter one"):
+    with pytest.raises(InputError, match="choose a shorter one"):
         unix_address("x" * 200)
 
 
@@ -464,14 +467,16 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
         code, text = said("--port", port, *structure)
         assert code == 2 and "found b'HELLO, WORLD'" in text
         code, text = said("--port", port, "-q", *structure)
-        assert code == 1 and "found it gone" in text
+        assert code == 1 and "found it disconnected" in text
         thread.join()
         visits = [words("EXIT"), b"", words("NONSENSE")]
         thread = threading.Thread(target=receive)
         thread.start()
         code, text = said("--port", port, "--reconnect", *structure)
-        assert code == 2 and "i-PI has ended" in text and "gone away" in text and "NONSENSE" in text
+        assert code == 2 and "i-PI has ended" in text and "disconnected without EXIT" in text and "NONSENSE" in text
         thread.join()
+        code, text = said("--port", port, "--wait", "0.2", *structure)
+        assert code == 2 and "found its server silent for 0.2 s" in text
 
 
 def test_models_answer_and_say_what_they_cannot(finished_run, tmp_path):

@@ -373,7 +373,7 @@ def unfinished(tmp_path, monkeypatch):
 
 def test_other_settings_over_an_unfinished_run_are_refused(unfinished):
     output, settings = unfinished
-    with pytest.raises(InputError, match="which has temperature_K 400, not 300; give the same settings, or delete"):
+    with pytest.raises(InputError, match="which has temperature_K 400, not 300; use the same settings, or delete"):
         sample("H2O", output, **{**settings, "temperature_K": 300})
     with pytest.raises(InputError, match="structure"):
         sample("CO2", output, **settings)

@@ -1,8 +1,13 @@
 import io
+import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from ase_flatten.utils import console
@@ -96,3 +101,27 @@ def test_a_command_of_a_script_ends_with_its_status(screen):
             console.run_command(command, error)
         assert stopped.value.code == status
     assert text.getvalue().startswith("ase-flatten: expected one, found two\n")
+
+
+@pytest.mark.parametrize("module", ["ase_flatten.cli", "ase_flatten.md", "ase_flatten.ipi"])
+def test_ctrl_c_while_a_command_is_imported_is_one_line(tmp_path, module):
+    for name in ("numpy", "typer", "ase"):
+        (tmp_path / f"{name}.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    package = str(Path(console.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
+    done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "ase-flatten: stopped before anything was done\n")
+
+
+def test_a_path_that_the_system_refuses_is_one_line(screen):
+    text = screen(False)
+
+    def command(error):
+        raise error
+
+    with pytest.raises(typer.Exit) as refused:
+        console.user_errors(command)(PermissionError(13, "Permission denied", "/secret/run"))
+    assert refused.value.exit_code == 2
+    assert text.getvalue() == "ase-flatten: cannot open /secret/run: Permission denied; check the path\n"
+    with pytest.raises(OSError, match="Input/output"):
+        console.user_errors(command)(OSError(5, "Input/output error"))

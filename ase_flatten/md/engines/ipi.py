@@ -1,7 +1,7 @@
-"""An `i-pi` process integrates, and this process serves it with forces through a Unix socket.
+"""Engine that lets an `i-pi` process integrate and serves it with forces through a Unix socket.
 
-One process has all replicas, each a system of its own with momenta from its own child of the seed; i-PI draws
-the noise of all from one generator. See `ase_flatten.md.engines.ipi_process` for how the two keep in step.
+One i-PI process has all replicas, each a system of its own with momenta from its own child of the seed; it draws
+the noise of all from one generator. See `ase_flatten.md.engines.ipi_process` for how the two processes keep in step.
 """
 
 import math
@@ -49,23 +49,23 @@ class IPIEngine:
         self._process: IPIProcess | None = None
 
     def begin(self, positions: FloatArray, momenta: FloatArray | None = None) -> Frame:
-        """Draw momenta unless they are given, and start i-PI."""
+        """Draw momenta unless they are given, and start i-PI; return the first frame."""
         if momenta is None:
             rngs = [np.random.default_rng(child) for child in self._starts]
             momenta = thermal_momenta(self._numbers, self._protocol.temperature_K, rngs)
         return self._start(-self._protocol.equilibration_steps, positions, momenta)
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Take up i-PI's checkpoint, its generator's state with it, and go over the steps since then once more."""
+        """Resume from the checkpoint of i-PI, with the state of its generator, and repeat the steps since then."""
         checkpoint, since = str(state["checkpoint"]), int(state["since"])
         self._launch(int(state["step"]) - since, lambda folder, stride: next_input(folder, checkpoint, stride=stride))
         if since:
             self.advance(since, np.ones(self._protocol.n_replicas, dtype=bool))
 
     def advance(self, n_steps: int, alive: np.ndarray) -> Frame:
-        """Let i-PI make steps; a replica that has failed goes on without forces.
+        """Let i-PI make steps; a replica that has failed continues without forces.
 
-        At step zero the thermostat is changed, for which i-PI begins anew.
+        At step zero the thermostat changes, and i-PI is started again.
         """
         until_zero = max(0, -self._step)
         if 0 < until_zero < n_steps:
@@ -83,19 +83,19 @@ class IPIEngine:
         return frame
 
     def state(self) -> State:
-        """Return the step, i-PI's last checkpoint, and how many steps it lies before."""
+        """Return the step, the last checkpoint of i-PI, and the number of steps between the two."""
         assert self._process is not None, "begin or resume comes first"
         checkpoint, since = self._process.checkpoint()
         return {"step": self._step, "checkpoint": checkpoint, "since": since}
 
     def close(self) -> None:
-        """End i-PI, the thread that serves it, and the folder where it ran."""
+        """End i-PI and the thread that serves it, and remove the folder where it ran."""
         if self._process is not None:
             self._process.close()
             self._process = None
 
     def _start(self, first: int, positions: FloatArray, momenta: FloatArray) -> Frame:
-        """Begin dynamics at a step; give the frame before the next one."""
+        """Start dynamics at a step; return its frame."""
         thermostat = "langevin" if first < 0 else self._protocol.thermostat
 
         def write(folder: Path, stride: int) -> str:

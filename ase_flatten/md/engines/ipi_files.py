@@ -1,4 +1,4 @@
-"""What i-PI reads and writes: its input made of ``md/ipi.xml``, and its outputs in ASE's units."""
+"""Files of i-PI: its input, made from ``md/ipi.xml``, and its outputs in the units of ASE."""
 
 import os
 import xml.etree.ElementTree as ET
@@ -15,23 +15,23 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 ADDRESS = "flatten"
-"""The template's name of the socket."""
+"""Name of the socket in the template."""
 
 _ELECTRON = units._me / units._amu
-"""i-PI's unit of mass, amu."""
+"""Unit of mass in i-PI, amu."""
 
 _VELOCITY = units.Bohr / units.AUT
 _FORCE = units.Hartree / units.Bohr
 CHECKPOINT_STEPS = 1000
-"""About how often i-PI writes a checkpoint, which takes it longer than many steps."""
+"""Steps between two checkpoints of i-PI, about; writing one takes longer than many steps."""
 
 _NO_END = "1000000000000"
-"""Steps after which i-PI would end by itself."""
+"""Number of steps after which i-PI would end by itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Hold what i-PI wrote about one moment.
+    """Outputs of i-PI at one step.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def first_input(
     stride: int,
     seed: int,
 ) -> str:
-    """Write the input of dynamics that begin with (n_replicas, n_atoms, 3) positions and momenta.
+    """Return the input of dynamics that start from (n_replicas, n_atoms, 3) positions and momenta.
 
-    All numbers are given in atomic units: i-PI's own factors have eight digits.
+    All numbers are in atomic units: the conversion factors of i-PI have eight digits only.
     """
     root = ET.fromstring((files("ase_flatten.md") / "protocols" / "ipi.xml").read_text(encoding="utf-8"))
     _set(root, "prng/seed", seed)
@@ -82,7 +82,7 @@ def first_input(
         system = deepcopy(template)
         system.set("prefix", _prefix(replica))
         system.append(_beads(numbers, positions[replica], momenta[replica]))
-        # Wide enough, and never used: molecules have no cell.
+        # Large enough, and never used: molecules have no cell.
         ET.SubElement(system, "cell", shape="(3, 3)").text = _list(1e4 * np.eye(3))
         root.append(system)
     return _for_folder(root, folder, stride)
@@ -94,7 +94,7 @@ def checkpoint_step(checkpoint: str) -> int:
 
 
 def next_input(folder: Path, checkpoint: str, *, stride: int) -> str:
-    """Write the input of dynamics that go on from a checkpoint, their steps counted from zero again."""
+    """Return the input of dynamics that continue from a checkpoint, with steps counted from zero again."""
     root = ET.fromstring(checkpoint)
     for step in root.findall("step"):
         root.remove(step)
@@ -102,12 +102,12 @@ def next_input(folder: Path, checkpoint: str, *, stride: int) -> str:
 
 
 class OutputReader:
-    """Read the last frame that i-PI wrote of each replica.
+    """Reader of the last frame that i-PI wrote of each replica.
 
     Parameters
     ----------
     folder : Path
-        Where i-PI runs; it has written the first frame, and nothing since.
+        Where i-PI runs; it has written the first frame only.
     numbers : (n_atoms,) int array
     n_replicas : int
     """
@@ -119,11 +119,11 @@ class OutputReader:
             [folder / f"{_prefix(replica)}_md.{what}_0.bin" for replica in range(n_replicas)]
             for what in ("positions", "velocities", "forces")
         ]
-        # All frames of a file are equally long.
+        # All frames of a file have the same length.
         self._length = {path: path.stat().st_size for paths in self._arrays for path in paths}
 
     def read(self) -> Outputs:
-        """Read, and free the room of all that was written so far: long runs would fill the disk."""
+        """Read, and free the space of all that was written so far: long runs would fill the disk."""
         rows = np.array([_last_line(path) for path in self._energies])
         positions, velocities, forces = (np.array([self._last(path) for path in paths]) for paths in self._arrays)
         for path in (*self._energies, *self._length):
@@ -135,7 +135,7 @@ class OutputReader:
         )  # fmt: skip
 
     def _last(self, path: Path) -> FloatArray:
-        """Return the numbers of the last frame: they follow the cell and their count."""
+        """Return the numbers of the last frame, which follow the cell and their count."""
         n_numbers = 3 * len(self._numbers)
         with path.open("rb") as stream:
             stream.seek(-self._length[path] + 8 * 9, os.SEEK_END)
@@ -145,13 +145,13 @@ class OutputReader:
 
 
 def _for_folder(root: ET.Element, folder: Path, stride: int) -> str:
-    """Set what every input of the harness has."""
+    """Set what is common to all inputs, and return the text."""
     root.set("sockets_prefix", f"{folder}/")
     root.set("safe_stride", _NO_END)
     for output in _at(root, "output"):
         output.set("stride", str(stride if output.tag != "checkpoint" else stride * max(1, CHECKPOINT_STEPS // stride)))
     _set(root, "total_steps", _NO_END)
-    # Then i-PI ends itself when this process is killed.
+    # i-PI then ends when this process is killed.
     exit_on_disconnect = root.find("ffsocket/exit_on_disconnect")
     if exit_on_disconnect is None:
         exit_on_disconnect = ET.SubElement(_at(root, "ffsocket"), "exit_on_disconnect")
@@ -198,5 +198,5 @@ def _last_line(path: Path) -> list[float]:
     """Return step, potential, kinetic and conserved energy, Hartree."""
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 200))
-        # What was freed reads as zeros.
+        # Freed space reads as zeros.
         return [float(word) for word in stream.read().strip(b"\0").splitlines()[-1].split()]

@@ -1,8 +1,8 @@
-"""An `i-pi` process with a thread that serves it forces, in step with who wants its frames.
+"""An `i-pi` process, and a thread that serves it with forces, in step with the caller.
 
-i-PI asks for the forces of one replica after the other, always in the same order. Those of the step after a
-frame are withheld until that step is wanted: so its outputs and its checkpoint are those of the frame, and
-nothing runs ahead.
+i-PI asks for the forces of one replica after the other, always in the same order. The forces of the step after a
+frame are withheld until that step is wanted. The outputs and the checkpoint of i-PI are therefore those of the
+frame, and i-PI never runs ahead.
 """
 
 import os
@@ -27,17 +27,17 @@ from ase_flatten.utils.exceptions import BackendError, not_installed
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 START_SECONDS = 120.0
-"""How long i-PI may take to open its socket."""
+"""Longest time that i-PI may take to open its socket, s."""
 
 _CHILD = Path(__file__).with_name("ipi_child.py")
-"""Run with -P: the modules beside it would stand before others of the same names."""
+"""Run with -P: the modules beside it would otherwise hide others of the same names."""
 
 _LOOK_SECONDS = 0.2
 _LOG_LINES = 3
 
 
 def ipi_command() -> list[str]:
-    """Find the command that runs i-PI.
+    """Return the command that runs i-PI.
 
     Raises
     ------
@@ -52,22 +52,22 @@ def ipi_command() -> list[str]:
 
 
 class IPIProcess:
-    """Run i-PI in a private folder up to its first frame, and from frame to frame.
+    """An i-PI process in a private folder, run to its first frame and from frame to frame.
 
     Parameters
     ----------
     command : list of str
     write : callable
-        Gives i-PI's input for a folder.
+        Returns the input of i-PI for a folder.
     evaluate : callable
-        Gives energies, forces and problems of (n, n_atoms, 3) positions.
+        Returns energies, forces and problems of (n, n_atoms, 3) positions.
     numbers : (n_atoms,) int array
     n_replicas : int
 
     Raises
     ------
     BackendError
-        From any method: i-PI has ended; with the last lines of its log.
+        From any method: i-PI has ended. The message holds the last lines of its log.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class IPIProcess:
             while not Path(address).is_socket():
                 self._check_alive()
                 if time.monotonic() > deadline:
-                    raise self._failure(f"no socket of it for {START_SECONDS:g} s")
+                    raise self._failure(f"no socket after {START_SECONDS:g} s")
                 time.sleep(0.01)
             self._connection = connect(address, wait_s=START_SECONDS)
             self._thread = threading.Thread(target=self._serve, args=(self._connection, len(numbers)), daemon=True)
@@ -112,13 +112,13 @@ class IPIProcess:
             raise
 
     def advance(self, n_steps: int, alive: np.ndarray) -> None:
-        """Make steps, without a look at the model for replicas that are not alive."""
+        """Make steps; the model is not evaluated for replicas that are not alive."""
         self._turns.allow(n_steps, alive)
         self._wait()
         self._outputs = self._reader.read()
 
     def frame(self) -> tuple[Outputs, dict[int, str]]:
-        """Return the last frame, and what went wrong with which replica since the one before."""
+        """Return the last frame, and the problems of each replica since the one before."""
         served, problems = self._turns.last()
         assert (self._outputs.step == self._turns.allowed).all(), "i-PI wrote no frame of this step"
         same = np.isclose(self._outputs.positions, served, rtol=1e-12, atol=1e-12, equal_nan=True)
@@ -126,12 +126,12 @@ class IPIProcess:
         return self._outputs, problems
 
     def checkpoint(self) -> tuple[str, int]:
-        """Give i-PI's last checkpoint, and how many steps it lies before the last frame."""
+        """Return the last checkpoint of i-PI, and the number of steps from it to the last frame."""
         checkpoint = (self._folder / "md.checkpoint").read_text(encoding="utf-8")
         return checkpoint, self._turns.allowed - checkpoint_step(checkpoint)
 
     def close(self) -> None:
-        """End process and thread, and remove the folder; what they knew is in the last checkpoint."""
+        """End the process and the thread, and remove the folder; the state is in the last checkpoint."""
         self._turns.stop()
         if self._process is not None:
             self._process.kill()
@@ -155,7 +155,7 @@ class IPIProcess:
         self._turns.end(None)
 
     def _wait(self) -> None:
-        """Wait until all that was allowed is done and written."""
+        """Wait until all allowed steps are done and written."""
         while not self._turns.wait(_LOOK_SECONDS):
             self._check_alive()
         self._check_alive()
@@ -168,25 +168,25 @@ class IPIProcess:
             try:
                 self._process.wait(_LOOK_SECONDS * 10)
             except subprocess.TimeoutExpired:
-                raise self._failure("it silent") from None
+                raise self._failure("that it does not respond") from None
         if self._process.poll() is not None:
-            raise self._failure(f"it ended with status {self._process.returncode}")
+            raise self._failure(f"that it ended with status {self._process.returncode}")
 
     def _failure(self, found: str) -> BackendError:
         lines = (self._folder / "log").read_text(encoding="utf-8", errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()][-_LOG_LINES:]
         return BackendError(
             f"expected i-pi to integrate, found {found} (the end of its log: {' / '.join(said) or 'nothing'}); "
-            "mend what it complains of, or go on from the last checkpoint with the same command"
+            "correct what it reports, or run the same command again to resume from the last checkpoint"
         )
 
 
 class _StoppedError(Exception):
-    """The run is over, whatever i-PI still asks for."""
+    """The run is over; requests of i-PI are no longer answered."""
 
 
 class _Turns:
-    """Answer i-PI's questions in the order of the replicas, up to the step that is allowed."""
+    """Answers to i-PI, in the order of the replicas and up to the allowed step."""
 
     def __init__(self, evaluate: Evaluate, n_replicas: int) -> None:
         self._evaluate, self._n_replicas = evaluate, n_replicas
@@ -201,7 +201,7 @@ class _Turns:
         self.error: BaseException | None = None
 
     def answer(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Evaluate one configuration when its step is wanted; nothing pulls at a replica that has failed."""
+        """Evaluate one configuration when its step is wanted; return zero forces for a replica that has failed."""
         step, replica = divmod(self._asked, self._n_replicas)
         with self._condition:
             while step > self.allowed and not self._stopped:
@@ -225,7 +225,7 @@ class _Turns:
         return np.zeros(1), np.zeros_like(positions)
 
     def allow(self, n_steps: int, alive: np.ndarray) -> None:
-        """Let i-PI go on."""
+        """Let i-PI make more steps."""
         with self._condition:
             self._alive &= alive
             self.allowed += n_steps
@@ -233,24 +233,24 @@ class _Turns:
             self._condition.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until i-PI asks for more than is allowed, or is gone, or for some time; say whether it is done."""
+        """Wait until i-PI has made all allowed steps or has ended, at most for a time; return whether it has."""
         with self._condition:
             self._condition.wait_for(lambda: self._done or self.ended, seconds)
             return self._done or self.ended
 
     def last(self) -> tuple[FloatArray, dict[int, str]]:
-        """Return the positions that were last evaluated, and the problems since the last time."""
+        """Return the positions that were evaluated last, and the problems since the last call."""
         problems, self._problems = self._problems, {}
         return np.array(self._positions), problems
 
     def end(self, error: BaseException | None) -> None:
-        """Say that i-PI is no longer served."""
+        """Record that i-PI is no longer served."""
         with self._condition:
             self.ended, self.error = True, error
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Answer nothing any more."""
+        """Stop answering."""
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
@@ -259,7 +259,7 @@ class _Turns:
 def _private_folder() -> Path:
     """Make a folder that only this user can enter, its path short enough for a Unix socket.
 
-    In memory where it can be: i-PI waits for the disk after each of its outputs.
+    It is in memory where that is possible: i-PI waits for the disk after each output.
     """
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK)
