@@ -47,7 +47,7 @@ class FlattenedCalculator(Calculator):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         saved = load_model(path)
-        found = saved.card.get("family", "sgdml")
+        found = saved.card.family
         if self.family is not None and found != self.family:
             raise InputError(f"expected a model of the family {self.family} in {path}, found {found}")
         self.model = saved.model

@@ -44,7 +44,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """Hold one measure of both models: kcal/(mol Å), or kcal/mol for energies.
+    """One measure of both models, in eV/Å, or in eV for energies.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.claims import BETTER, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
 from ase_flatten.evaluation.held_out import SCHEMES
 
@@ -107,8 +107,8 @@ def formats(claims: Claims, units: OutputUnits) -> tuple[Format, Format]:
 
 
 def format_of(smallest: float, units: OutputUnits) -> Format:
-    """Return a writer of numbers in kcal/mol with three digits of the smallest of them."""
-    scale = units.scale * KCAL_PER_MOL
+    """Return a writer of errors in eV with three digits of the smallest of them, in the units of output."""
+    scale = units.scale
     decimals = int(np.clip(2 - np.floor(np.log10(smallest * scale)), 0, 6)) if smallest > 0 else 2
 
     def write(value: float | None) -> str:

@@ -18,7 +18,7 @@ from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.dynamics import discard_rest, run_md
 from ase_flatten.md.engines.batched import BatchedEngine
 from ase_flatten.md.protocol import Protocol
-from ase_flatten.models.model_folder import CARD, load_model, read_card
+from ase_flatten.models.model_folder import CARD, card_digest, load_model
 from ase_flatten.models.reference_methods import reference_calculator
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
@@ -42,7 +42,7 @@ class Subject:
     models : dict
         Model folders, or specs of ASE calculators as in `reference_calculator`, by their names in tables.
     known : dict
-        What is known of the molecule, as `Run.reference`.
+        What is known of the molecule, as `Reference.arrays`.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -73,7 +73,7 @@ class Subject:
         InputError
             A run that is not finished.
         """
-        known = run.reference
+        known = run.reference.arrays
         models: dict[str, str | Path] = {}
         for name in ("default", "improved"):
             models[name] = run.folder / name
@@ -273,4 +273,4 @@ def _digest(model: str | Path) -> str:
     if isinstance(model, str):
         return model
     folder = model if (model / CARD).is_file() else model / "improved"
-    return str(read_card(folder))
+    return card_digest(folder)

@@ -14,7 +14,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.held_out import SCHEMES, Curve, Evaluation
 from ase_flatten.report.molecule_drawing import draw_structure, upright
@@ -109,14 +109,14 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
         shades = dict(zip(sizes, colormaps["viridis"](np.linspace(0.86, 0.1, len(sizes))), strict=True))
         for axes, scheme in zip(panels, SCHEMES, strict=True):
             for curve in shown[scheme]:
-                rmse = _sorted(curve) * _scale(units)
+                rmse = _sorted(curve) * units.scale
                 ranks = np.arange(1, len(rmse) + 1)
                 axes.plot(ranks, rmse, color=shades[curve.n_train], linewidth=2, label=f"{curve.n_train:,}")
             axes.set_title(f"{scheme} training", color=COLOURS[scheme], fontweight="bold")
             _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, by rising error")
         lines = {line.get_label(): line for axes in panels for line in axes.lines}
         handles: list[Any] = [lines[f"{size:,}"] for size in sizes]
-        drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * _scale(units)
+        drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * units.scale
         if len(drawn) > 1:
             label = f"{len(drawn)} draws\nof {sizes[-1]:,}"
             ranks = np.arange(1, drawn.shape[1] + 1)
@@ -127,7 +127,7 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
                 )
             )  # fmt: skip
         figure.legend(handles=handles, title="training\nframes", frameon=False, loc="outside right upper")
-        highest = max(drawn.max(), *(curve.worst * _scale(units) for curves in shown.values() for curve in curves))
+        highest = max(drawn.max(), *(curve.worst * units.scale for curves in shown.values() for curve in curves))
         panels[0].set_ylim(0, 1.06 * highest or 1.0)
         panels[0].set_ylabel(_force_label(units))
         return _save(figure, path_stem)
@@ -151,7 +151,7 @@ def plot_comparison(
         default = claims.group_rmse["default"]
         order = np.argsort(default, kind="stable")
         ranks = np.arange(1, len(order) + 1)
-        scale = _scale(units)
+        scale = units.scale
         handles: list[Any] = []
         for curve, width, shift in zip(evaluation.final, (0.86, 0.5), (-0.13, 0.13), strict=True):
             colour = COLOURS[curve.scheme]
@@ -202,13 +202,13 @@ def plot_learning_curve(
             for measure, (kind, marker, line) in kinds.items():
                 rmse = [curve.worst if measure == "worst_group" else curve.force_rmse for curve in curves]
                 axes.plot(
-                    sizes, np.array(rmse) * _scale(units), line, marker=marker, markersize=5, linewidth=1.8,
+                    sizes, np.array(rmse) * units.scale, line, marker=marker, markersize=5, linewidth=1.8,
                     color=COLOURS[scheme], markeredgecolor="white", markeredgewidth=0.6, label=f"{scheme}, {kind}",
                 )  # fmt: skip
                 estimate = claims.of[measure].default if scheme == "default" else claims.of[measure].improved
-                low, high = estimate.low * _scale(units), estimate.high * _scale(units)
+                low, high = estimate.low * units.scale, estimate.high * units.scale
                 axes.vlines(final * shift, low, high, color=COLOURS[scheme], linewidth=1.3)
-        others = np.concatenate([claims.of[measure].draws[1:] for measure in kinds]) * _scale(units)
+        others = np.concatenate([claims.of[measure].draws[1:] for measure in kinds]) * units.scale
         if len(others):
             axes.plot(
                 np.full(len(others), final), others, "x", markersize=5, color=COLOURS["default"],
@@ -226,11 +226,6 @@ def plot_learning_curve(
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
         figure.legend(frameon=False, loc="outside upper center", ncols=2)
         return _save(figure, path_stem)
-
-
-def _scale(units: OutputUnits) -> float:
-    """Return what the numbers of an evaluation, in kcal/mol, are multiplied with."""
-    return units.scale * KCAL_PER_MOL
 
 
 def _force_label(units: OutputUnits) -> str:

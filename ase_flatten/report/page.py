@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.conclusions import Format, conclude, format_of, table
 from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import N_WORST, SCHEMES, Curve, Evaluation
@@ -59,9 +59,9 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
     page = environment.get_template("report.html").render(
         name=run.folder.resolve().name,
         info=run.info,
-        settings=_flat(run.info["settings"]),
-        trainer=_flat(run.info["trainer"]),
-        versions=_flat(run.info["versions"]),
+        settings=_flat(run.info.settings),
+        trainer=_flat(run.info.trainer),
+        versions=_flat(run.info.versions),
         units=units,
         few=N_LEAST,
         n_frames=n_train,
@@ -100,8 +100,9 @@ def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
     sentences = conclude(run.claims, run.evaluation.final[0].n_train, units, seed=run.settings.seed)
     for scheme in SCHEMES:
         folder = run.folder / scheme
-        card = read_card(folder) if (folder / CARD).is_file() else {}
-        if (note := convergence_note(card.get("hyper_parameters", {}))) is not None:
+        if not (folder / CARD).exists():
+            continue
+        if (note := convergence_note(read_card(folder).hyper_parameters)) is not None:
             sentences.append(f"The {scheme} model is {note}.")
     return sentences + quarantine_sentences(run, units)
 
@@ -121,12 +122,11 @@ def _default_errors(evaluation: Evaluation) -> ClusterErrors:
     """Return the default model's held-out errors in eV; mean absolute errors were not kept."""
     curve = evaluation.final[0]
     unknown = np.full(len(evaluation.populations), np.nan)
-    force, energy = curve.cluster_force_rmse * KCAL_PER_MOL, curve.cluster_energy_rmse * KCAL_PER_MOL
     return ClusterErrors(
-        rmse=force, mae=unknown, energy_rmse=energy, energy_mae=unknown,
+        rmse=curve.cluster_force_rmse, mae=unknown, energy_rmse=curve.cluster_energy_rmse, energy_mae=unknown,
         counts=evaluation.n_heldout, populations=evaluation.populations,
-        overall_rmse=curve.force_rmse * KCAL_PER_MOL, overall_mae=np.nan,
-        overall_energy_rmse=curve.energy_rmse * KCAL_PER_MOL, overall_energy_mae=np.nan,
+        overall_rmse=curve.force_rmse, overall_mae=np.nan,
+        overall_energy_rmse=curve.energy_rmse, overall_energy_mae=np.nan,
     )  # fmt: skip
 
 
@@ -168,14 +168,15 @@ def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
     groups, reference = run.claims.groups, run.reference
     evaluation, populations = run.evaluation.grouped(groups), run.evaluation.populations
     force, _ = _formats(evaluation, units)
-    lowest = upright(Atoms(reference["numbers"], reference["lowest_positions"]))
+    numbers = reference.molecule.numbers
+    lowest = upright(Atoms(numbers, reference.lowest_positions))
     pictures = [_picture(lowest, "lowest energy", "the frame of lowest energy, for comparison")]
     for group in _default_errors(evaluation).ascending[::-1][:N_WORST]:
         cluster = max(groups.members[group], key=lambda cluster: populations[cluster])
-        energy = (reference["energies"][cluster] - reference["lowest_energy"]) * units.scale
+        energy = (reference.energies[cluster] - reference.molecule.lowest_energy) * units.scale
         rmse = [force(curve.cluster_force_rmse[group]) for curve in evaluation.final]
         words = f"{rmse[0]} → {rmse[1]} {units.force}; {energy:.3g} {units.energy} above the lowest frame"
-        atoms = superposed(Atoms(reference["numbers"], reference["positions"][cluster]), lowest)
+        atoms = superposed(Atoms(numbers, reference.positions[cluster]), lowest)
         pictures.append(_picture(atoms, groups.name(group), words))
     return pictures
 
@@ -189,16 +190,14 @@ def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
     """Build a row a step; its errors, in eV/Å, are over the frames left in the pool."""
     rows = []
     for line in run.history:
-        rmse = [value for value in line["cluster_rmse"] if value is not None]
         rows.append(
             {
-                "step": line["step"],
-                "n_train": len(line["train_frames"]),
-                "n_added": len(line["added_frames"]),
-                "bad_clusters": line["bad_clusters"],
-                "rmse": [f"{value * units.scale:#.3g}".rstrip(".") for value in (line["overall_rmse"], max(rmse))],
-                "seconds": line["seconds"],
-                "total": sum(line["seconds"].values()),
+                "step": line.step,
+                "n_train": len(line.train_frames),
+                "n_added": len(line.added_frames),
+                "bad_clusters": line.bad_clusters,
+                "rmse": [f"{value * units.scale:#.3g}".rstrip(".") for value in (line.overall_rmse, line.worst_rmse)],
+                "total": sum(line.seconds.values()),
             }
         )
     return rows

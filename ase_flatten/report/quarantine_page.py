@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from ase.io import read
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.held_out import SCHEMES
 from ase_flatten.report.molecule_drawing import structure_png, turned_vectors, upright
 from ase_flatten.selection.quarantine import BEFORE_TRAINING
-from ase_flatten.utils.atomic_files import reading_npz
 from ase_flatten.workflow.run_folder import Run
 
 N_DRAWN = 12
@@ -22,8 +21,8 @@ LABEL, MODEL = "#c1121f", "#1f78b4"
 
 def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
     """Say how many frames are in quarantine, what they do to the held-out errors, and which raised an alarm."""
-    quarantine, n_frames = run.quarantine, run.info["dataset"]["n_frames"]
-    trained = np.asarray(run.history[-1]["train_frames"], dtype=np.int64)
+    quarantine, n_frames = run.quarantine, run.info.dataset.n_frames
+    trained = np.array(run.history[-1].train_frames, dtype=np.int64)
     inside, sentences = np.setdiff1d(quarantine.frames, trained), []
     if len(inside):
         one = len(inside) == 1
@@ -53,14 +52,14 @@ def _heldout(run: Run, units: OutputUnits) -> str:
     inside = run.quarantine.frames
     if not len(inside):
         return ""
-    with reading_npz(run.folder / "heldout_errors.npz", "held-out errors") as arrays:
-        sound = ~np.isin(arrays["frames"], inside)
-        if sound.all():
-            return ""
-        rmse = [
-            [float(np.sqrt(np.mean(values**2))) * units.scale * KCAL_PER_MOL for values in (all_, all_[sound])]
-            for all_ in (arrays[f"force_rmse_{scheme}"] for scheme in SCHEMES)
-        ]
+    errors = run.heldout_errors
+    sound = ~np.isin(errors.frames, inside)
+    if sound.all():
+        return ""
+    rmse = [
+        [float(np.sqrt(np.mean(values**2))) * units.scale for values in (every, every[sound])]
+        for every in (errors.force_rmse[scheme] for scheme in SCHEMES)
+    ]
     (default, default_sound), (improved, improved_sound) = rmse
     return (
         f"{np.sum(~sound)} of the {len(sound):,} held-out frames are in quarantine and count in all errors; without "

@@ -24,10 +24,11 @@ from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, f
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
 from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, set_aside
-from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz, write_text
+from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
+from ase_flatten.workflow.history import HistoryLine, write_history
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
 
 N_DEFAULT_DRAWS = 4
@@ -100,7 +101,7 @@ def train(
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
     """Go on with runs of before there was a quarantine as they were begun."""
-    if (run.folder / "run.json").exists() and "quarantine" not in run.info["settings"]:
+    if (run.folder / "run.json").exists() and "quarantine" not in run.info.settings:
         return replace(settings, quarantine="off")
     return settings
 
@@ -148,7 +149,7 @@ def _checked(
                 f"expected a new folder, found a run in {run.folder}; continue it with --resume or choose another --out"
             )
         _hold_against(run, content)
-        content["versions"] = {**run.info["versions"], "resumed_with": content["versions"]}
+        content["versions"] = {**run.info.versions, "resumed_with": content["versions"]}
     elif run.folder.is_dir() and not is_empty(run.folder):
         raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
     return content
@@ -156,12 +157,12 @@ def _checked(
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
     """Refuse to go on with other data or other settings, but for more steps and any number of default draws."""
-    if run.info["dataset"]["digest"] != content["dataset"]["digest"]:
+    if run.info.dataset.digest != content["dataset"]["digest"]:
         raise InputError(
-            f"expected the data that {run.folder} was begun with ({run.info['dataset']['source']}), "
+            f"expected the data that {run.folder} was begun with ({run.info.dataset.source}), "
             "found others; give that data set or choose another --out"
         )
-    old, new = run.info["settings"], content["settings"]
+    old, new = run.info.settings, content["settings"]
     for name in sorted(old.keys() - {"default_draws"}):
         before, after = old[name], new[name]
         if name == "schedule":
@@ -211,8 +212,8 @@ def _grow(
     done = None
     if history:
         last = history[-1]
-        frames = np.asarray(last["train_frames"], dtype=np.int64)
-        done = last["step"], frames, load_model(run.step_folder(last["step"])).model
+        frames = np.array(last.train_frames, dtype=np.int64)
+        done = last.step, frames, load_model(run.step_folder(last.step)).model
     steps = flatten(
         dataset, trainer, run.clustering, run.splits, descriptors, settings.schedule,
         seed=settings.seed, subset=settings.subset_rule if settings.subset else None,
@@ -223,25 +224,9 @@ def _grow(
         save_model(run.step_folder(step.number), step.model, made_by, dataset, step.train_frames)
         if settings.quarantine != "off":
             write_json(run.folder / "quarantine.json", step.quarantine.to_json())
-        history.append(_history_entry(step))
-        lines = (json.dumps(entry, default=_plain, allow_nan=False) + "\n" for entry in history)
-        write_text(run.folder / "history.jsonl", "".join(lines))
+        history.append(HistoryLine.of_step(step))
+        write_history(run.folder / "history.jsonl", history)
         on_step(step)
-
-
-def _history_entry(step: Step) -> dict[str, Any]:
-    return {
-        "step": step.number,
-        "train_frames": step.train_frames.tolist(),
-        "added_frames": step.added_frames.tolist(),
-        "cluster_rmse": [float(rmse) if np.isfinite(rmse) else None for rmse in step.errors.rmse],
-        "overall_rmse": step.errors.overall_rmse,
-        "n_predicted": int(step.errors.counts.sum()),
-        "bad_clusters": step.bad_clusters.tolist(),
-        "hyper_parameters": dict(step.model.hyper_parameters),
-        **step.quarantine.changes(step.number),
-        "seconds": step.seconds,
-    }
 
 
 def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
@@ -330,8 +315,8 @@ def _is_draw_of(folder: Path, default: Path) -> bool:
     if not (folder / "model.json").exists():
         return False
     card, wanted = read_card(folder), read_card(default)
-    return len(card["training_frames"]) == len(wanted["training_frames"]) and (
-        card["hyper_parameters"] == wanted["hyper_parameters"]
+    return len(card.training_frames) == len(wanted.training_frames) and (
+        card.hyper_parameters == wanted.hyper_parameters
     )
 
 
@@ -349,8 +334,4 @@ def _write_quarantined(run: Run, dataset: Dataset) -> None:
 
 
 def _size(folder: Path) -> int:
-    return len(read_card(folder)["training_frames"])
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value.tolist()
+    return len(read_card(folder).training_frames)

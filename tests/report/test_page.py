@@ -13,6 +13,7 @@ from PIL import Image
 
 from ase_flatten.data.units import output_units
 from ase_flatten.evaluation.held_out import Curve
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.report.page import verdict_sentences, write_report
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.atomic_files import write_json, write_npz, write_text
@@ -43,13 +44,21 @@ def write_run(
     """Write the files of a run that the report reads; the errors of default draws are multiples of the default ones."""
     atoms = molecule("CH3CH2OH")
     n_clusters = len(final[0].cluster_force_rmse)
+    n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
+    populations = [5 * number + 2 for number in n_heldout]
     write_json(
         folder / "run.json",
         {
             "format": 1,
             "settings": asdict(RunSettings(schedule=Schedule(n_steps=1, n_initial=20, step_size=10), seed=17)),
             "trainer": {"sigma": None, "regularisation": 1e-10},
-            "dataset": {"source": source, "digest": "d1ge57", "formula": "C2H6O", "n_frames": 1234, "theory": "PBE"},
+            "dataset": {
+                "source": source,
+                "digest": "d1ge57",
+                "formula": "C2H6O",
+                "n_frames": sum(populations),
+                "theory": "PBE",
+            },
             "versions": {"ase-flatten": "0.1.0", "resumed_with": {"ase-flatten": "0.2.0"}},
         },
     )
@@ -59,6 +68,7 @@ def write_run(
         {
             "numbers": atoms.numbers,
             "lowest_energy": -10.0,
+            "mean_pair_distances": pair_distances(atoms.positions[None])[0],
             "lowest_positions": atoms.positions,
             "energies": np.linspace(-9.9, -9, n_clusters),
             "positions": atoms.positions + shifts,
@@ -78,7 +88,8 @@ def write_run(
     ]
     write_text(folder / "history.jsonl", "".join(json.dumps(step) + "\n" for step in steps))
     if finished:
-        initial = [curve(scheme, 20, 2.5, [3.0] * (n_clusters - 1) + [None]) for scheme in ("default", "improved")]
+        rmse = [3.0 if number else None for number in n_heldout]
+        initial = [curve(scheme, 20, 2.5, rmse) for scheme in ("default", "improved")]
         curves = [
             {
                 name: [None if np.isnan(one) else one for one in value] if isinstance(value, np.ndarray) else value
@@ -86,9 +97,8 @@ def write_run(
             }
             for one in (*initial, *final)
         ]
-        n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
-        populations = [5 * number + 2 for number in n_heldout]
-        write_json(folder / "curves.json", {"populations": populations, "n_heldout": n_heldout, "curves": curves})
+        content = {"units": {}, "populations": populations, "n_heldout": n_heldout, "curves": curves}
+        write_json(folder / "curves.json", content)
         labels = np.repeat(np.arange(n_clusters), n_heldout)
         of_frame = np.random.default_rng(2).uniform(0.6, 1.4, len(labels))
         of_frame /= np.sqrt(np.bincount(labels, of_frame**2) / np.bincount(labels))[labels]
@@ -216,7 +226,7 @@ def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
     for words in (
         "6.00", "2.50", "1.75", "1.50", "0.800", "0.400",  # the final models
         *(f"{worst:.2f}" for worst in WORST), *(f"{w / o:.2f}" for w, o in zip(WORST, (1.75, 1.5), strict=True)),
-        "103 held-out frames", "d1ge57", "PBE", "1,234", "17", "resumed_with.ase-flatten",
+        "103 held-out frames", "d1ge57", "PBE", "527", "17", "resumed_with.ase-flatten",
         "chosen by validation", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
         "0.50 (0.07 to 0.93)", "1,234", "401 ± 3", "390 ± 21", "0.250 ± 0.062", "3.12", "7.50", "(log-rank p = 0.13)",
         "2.88",  # 0.125 eV/Å, the error in the pool
