@@ -1,7 +1,6 @@
 """The report of a run: its figures and one HTML page that needs nothing beside itself."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from ase_flatten.evaluation.conclusions import Format, conclude, format_of, tabl
 from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import N_WORST, SCHEMES, Curve, Evaluation
 from ase_flatten.md import verdict
-from ase_flatten.md.analysis.comparison import comparisons
 from ase_flatten.md.analysis.verdict import measured
 from ase_flatten.md.analysis.verdict import table as md_table
 from ase_flatten.models import convergence_note
@@ -24,6 +22,7 @@ from ase_flatten.report.molecule_drawing import scene, structure_png, superposed
 from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
 from ase_flatten.selection.cluster_errors import ClusterErrors
 from ase_flatten.utils.atomic_files import write_text
+from ase_flatten.utils.records import read_record, understood
 from ase_flatten.workflow.run_folder import Run
 
 MD_PICTURES = ("total_energy", "survival", "distances")
@@ -60,7 +59,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         name=run.folder.resolve().name,
         info=run.info,
         settings=_flat(run.info.settings),
-        trainer=_flat(run.info.trainer),
+        trainer=_trainer(run),
         versions=_flat(run.info.versions),
         units=units,
         few=N_LEAST,
@@ -78,6 +77,8 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         structures=structures,
         history=_history(run, units),
         quarantine=quarantine_section(run),
+        judged=run.settings.quarantine == "on",
+        sampled=bool(run.settings.subset),
         temperatures=_temperatures(run.folder),
     )
     path = run.folder / "report.html"
@@ -205,30 +206,42 @@ def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
 
 def _temperatures(folder: Path) -> list[dict[str, Any]]:
     """Read what molecular dynamics left at each temperature."""
-    found, read = [], comparisons(folder / "md")
+    found = []
     for at in folder.glob("md/*K"):
-        summaries = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(at.glob("*/summary.json"))]
+        words = {"what": "the results of molecular dynamics", "remedy": f"delete {at} and run it again"}
+        paths = sorted(at.glob("*/summary.json"))
+        summaries = [read_record(path, dict[str, Any], version=None, **words) for path in paths]
         if not summaries:
             continue
-        compared = read.get(summaries[0]["temperature_K"], {})
-        found.append(
-            {
-                "temperature_K": summaries[0]["temperature_K"],
-                "summaries": summaries,
-                "rows": [
-                    (summary, measured(summary["mean_total_energy"], summary["standard_error"], 2), cells[2:])
-                    for summary, cells in zip(summaries, md_table(summaries), strict=True)
-                ],
-                "verdict": verdict(summaries, read),
-                "pictures": {
-                    name: _data_uri((at / f"{name}.png").read_bytes())
-                    for name in MD_PICTURES
-                    if (at / f"{name}.png").exists()
-                },
-                "models": [(name, _in_words(model)) for name, model in compared.get("models", {}).items()],
-            }
-        )
+        path = at / "comparison.json"
+        compared = read_record(path, dict[str, Any], version=None, **words) if path.exists() else None
+        with understood(at, **words):
+            found.append(_temperature(at, summaries, compared))
     return sorted(found, key=lambda temperature: temperature["temperature_K"])
+
+
+def _temperature(at: Path, summaries: list[dict[str, Any]], compared: dict[str, Any] | None) -> dict[str, Any]:
+    """Write down what the page shows of one temperature."""
+    temperature_K = float(summaries[0]["temperature_K"])
+    return {
+        "temperature_K": temperature_K,
+        "rows": [
+            {
+                "model": str(summary["model"]),
+                "time_ps": f"{summary['n_steps'] * summary['timestep_fs'] / 1000:.4g}",
+                "equilibration_ps": measured(summary.get("equilibration_ps"), None, 2),
+                "total": measured(summary["mean_total_energy"], summary["standard_error"], 2),
+                "cells": cells[2:],
+                "reasons": list(map(str, summary["reasons"])),
+            }
+            for summary, cells in zip(summaries, md_table(summaries), strict=True)
+        ],
+        "verdict": verdict(summaries, {} if compared is None else {temperature_K: compared}),
+        "pictures": {
+            name: _data_uri((at / f"{name}.png").read_bytes()) for name in MD_PICTURES if (at / f"{name}.png").is_file()
+        },
+        "models": [(name, _in_words(model)) for name, model in (compared or {"models": {}})["models"].items()],
+    }
 
 
 def _in_words(model: dict[str, Any]) -> dict[str, str]:
@@ -245,6 +258,20 @@ def _in_words(model: dict[str, Any]) -> dict[str, str]:
     true = model["reference_errors"] or {"force_rmse": None, "energy_rmse": None}
     words["force"], words["energy"] = (measured(true[f"{what}_rmse"], None, 2) for what in ("force", "energy"))
     return words
+
+
+def _trainer(run: Run) -> dict[str, Any]:
+    """Return the settings of the trainer; of those that were not set, what the improved model was trained with."""
+    settings, folder = _flat(run.info.trainer), run.folder / "improved"
+    used = read_card(folder).hyper_parameters if (folder / CARD).exists() else {}
+    return {
+        name: value
+        if value is not None
+        else "not set"
+        if used.get(name) is None
+        else f"not set; {used[name]} in the improved model"
+        for name, value in settings.items()
+    }
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,16 +1,25 @@
 """What the report says and shows of frames in quarantine."""
 
 import base64
+import re
+from io import StringIO
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.io import read
 
 from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.held_out import SCHEMES
 from ase_flatten.report.molecule_drawing import structure_png, turned_vectors, upright
 from ase_flatten.selection.quarantine import BEFORE_TRAINING
+from ase_flatten.utils.records import understood
 from ase_flatten.workflow.run_folder import Run
+
+_COLUMNS = re.compile(r":[RILS]:([0-9]+)")
+"""The number of columns of each property in extended XYZ."""
 
 N_DRAWN = 12
 """Frames that are drawn."""
@@ -22,7 +31,7 @@ LABEL, MODEL = "#c1121f", "#1f78b4"
 def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
     """Say how many frames are in quarantine, what they do to the held-out errors, and which raised an alarm."""
     quarantine, n_frames = run.quarantine, run.info.dataset.n_frames
-    trained = np.array(run.history[-1].train_frames, dtype=np.int64)
+    trained = np.array([frame for line in run.history[-1:] for frame in line.train_frames], dtype=np.int64)
     inside, sentences = np.setdiff1d(quarantine.frames, trained), []
     if len(inside):
         one = len(inside) == 1
@@ -84,16 +93,32 @@ def _drawn(run: Run) -> list[dict[str, str]]:
     path = run.folder / "quarantine.extxyz"
     if not path.exists():
         return []
-    pictures = []
-    for atoms in read(path, index=f":{N_DRAWN}", format="extxyz"):
-        turned = upright(atoms)
-        forces = {LABEL: atoms.get_forces(), MODEL: atoms.arrays["model_forces"]}
-        image = structure_png(turned, {colour: turned_vectors(of, atoms, turned) for colour, of in forces.items()})
-        pictures.append(
-            {
-                "title": f"frame {atoms.info['frame']}",
-                "words": str(atoms.info["reason"]),
-                "image": f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}",
-            }
-        )
-    return pictures
+    with understood(path, what="frames in quarantine", remedy="write them again with: ase-flatten train --resume"):
+        frames = _read_frames(path, len(run.reference.molecule.numbers))
+        return [_picture(atoms) for atoms in frames]
+
+
+def _read_frames(path: Path, n_atoms: int) -> list[Atoms]:
+    """Read the frames that are drawn, once their sizes are what `write_frames` made them."""
+    if not path.is_file():
+        raise ValueError("not a regular file")
+    with path.open(encoding="utf-8") as stream:
+        lines = list(islice(stream, N_DRAWN * (n_atoms + 2)))
+    for count, comment in zip(lines[:: n_atoms + 2], lines[1 :: n_atoms + 2], strict=True):
+        if count.strip() != str(n_atoms) or any(int(size) > 3 for size in _COLUMNS.findall(comment)):
+            raise ValueError(f"frames that are not of {n_atoms} atoms")
+    try:
+        return list(read(StringIO("".join(lines)), index=":", format="extxyz"))
+    except Exception as error:  # ASE's readers raise whatever their parsers do
+        raise ValueError(str(error)) from error
+
+
+def _picture(atoms: Atoms) -> dict[str, str]:
+    turned = upright(atoms)
+    forces = {LABEL: atoms.get_forces(), MODEL: atoms.arrays["model_forces"]}
+    image = structure_png(turned, {colour: turned_vectors(of, atoms, turned) for colour, of in forces.items()})
+    return {
+        "title": f"frame {atoms.info['frame']}",
+        "words": str(atoms.info["reason"]),
+        "image": f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}",
+    }

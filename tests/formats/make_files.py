@@ -2,7 +2,7 @@
 
     python tests/formats/make_files.py FOLDER
 
-Only the command line and packages of others are used, so that any version can make its own. The files in ``before/``
+Only the command line and `load_calculator` are used, so that any version can make its own. The files in ``before/``
 are of commit efc5191, the last one with all modules side by side, with figures and reports left out.
 """
 
@@ -62,6 +62,17 @@ def sample_until_killed(output: Path) -> None:
     process.wait()
 
 
+def predict(folder: Path) -> None:
+    """Write what the models say of the first three frames, energies in eV and forces in eV/Å."""
+    from ase_flatten import load_calculator
+
+    positions, found = np.load(folder / "water.npz")["R"][:3], {}
+    for name in ("run", "schnet", "gap"):
+        prediction = load_calculator(folder / name).predict(positions)
+        found |= {f"{name}_energies": prediction.energies, f"{name}_forces": prediction.forces}
+    np.savez(folder / "predictions.npz", **found)
+
+
 def main(folder: Path) -> None:
     """Make all files."""
     folder.mkdir(parents=True)
@@ -77,6 +88,7 @@ def main(folder: Path) -> None:
         command(cli, "train", data, "--model", family, *SMALL_RUN, *chosen, "--out", folder / "whole")
         (folder / "whole" / "improved").rename(folder / family)
         shutil.rmtree(folder / "whole")
+    predict(folder)
     command(cli, "sample", "H2O", *SAMPLE, "-o", folder / "sampled.npz")
     sample_until_killed(folder / "stopped.npz")
     for pattern in ("*.png", "*.pdf", "report.html"):

@@ -47,7 +47,7 @@ def test_files_that_never_end_are_not_begun(tmp_path):
     (tmp_path / "b.json").symlink_to("/dev/zero")
     for name in ("a.json", "b.json"):
         for read in (lambda path: read_record(path, Count, **WORDS), lambda path: read_arrays(path, (), **WORDS)):
-            with pytest.raises(InputError, match="no regular file"):
+            with pytest.raises(InputError, match="not a regular file"):
                 read(tmp_path / name)
 
 
