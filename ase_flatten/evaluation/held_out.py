@@ -1,4 +1,4 @@
-"""Default against improved on frames that neither has seen."""
+"""Errors of the default and the improved model on frames that neither has seen."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 SCHEMES = ("default", "improved")
 N_WORST = 3
-"""Clusters whose held-out frames are written out."""
+"""Number of clusters whose held-out frames are written to a file."""
 
 _ERRORS = "errors.csv"
 CURVES = "curves.json"
@@ -68,11 +68,11 @@ class Evaluation:
     Parameters
     ----------
     curves : tuple of Curve
-        By rising size, for each scheme.
+        Of all sizes and both schemes.
     populations, n_heldout : (n_clusters,) int arrays
-        Frames of each cluster: all, and the held-out ones.
+        Number of frames of each cluster: all, and held-out ones.
     default_draws : tuple of Curve
-        Default models of the final size on other training sets, drawn by the same scheme; none where not trained.
+        Default models of the final size on other training sets, drawn by the same scheme; may be empty.
     """
 
     curves: tuple[Curve, ...]
@@ -81,16 +81,16 @@ class Evaluation:
     default_draws: tuple[Curve, ...] = ()
 
     def of(self, scheme: str) -> list[Curve]:
-        """Return the curves of one scheme by rising size."""
+        """Return the curves of one scheme, by increasing size."""
         return sorted((curve for curve in self.curves if curve.scheme == scheme), key=lambda curve: curve.n_train)
 
     @property
     def final(self) -> tuple[Curve, Curve]:
-        """The default and the improved model in the end."""
+        """The final default and the final improved model."""
         return self.of("default")[-1], self.of("improved")[-1]
 
     def grouped(self, groups: Groups) -> "Evaluation":
-        """Return the errors on groups of clusters, in place of those on clusters."""
+        """Return the errors on groups of clusters instead of single clusters."""
         of_cluster = groups.of_cluster
 
         def of_groups(curve: Curve) -> Curve:
@@ -134,13 +134,13 @@ class HeldoutErrors:
     Parameters
     ----------
     frames : (n_heldout,) int array
-        Frames of the data set, in rising order.
+        Frames of the data set, in ascending order.
     labels : (n_heldout,) int array
         The broad cluster of each.
     force_rmse, energy_error : mapping of scheme to (n_heldout,) array, eV/Å and eV
         Force RMSE of each frame, per component, and predicted minus reference energy.
     draws_force_rmse, draws_energy_error : (n_draws, n_heldout) arrays, eV/Å and eV
-        The same of default models on other training sets; no rows where none were trained.
+        The same for default models on other training sets; no rows if none were trained.
     """
 
     frames: IntArray
@@ -212,7 +212,7 @@ def evaluate(
     default_draws: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Measure models on the held-out frames and write errors.csv and the frames of the worst clusters.
+    """Compute the errors of models on the held-out frames; write them, and the frames of the worst clusters.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def _read_curve(saved: _SavedCurve) -> Curve:
 
 
 def _check(evaluation: Evaluation, n_clusters: int) -> None:
-    """Raise ValueError unless the errors belong to the clusters and hold what comparisons need."""
+    """Raise ValueError unless the errors fit the clusters and suffice for a comparison."""
     populations, n_heldout = evaluation.populations, evaluation.n_heldout
     if len(populations) != n_clusters or len(n_heldout) != n_clusters:
         raise ValueError(f"{len(populations)} populations and {len(n_heldout)} counts of {n_clusters} clusters")

@@ -218,6 +218,8 @@ def plot_learning_curve(
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         low, high = axes.get_ylim()
+        if high < 1.02 * low:  # errors that are all equal but for rounding leave no room for an axis
+            axes.set_ylim(low := low / 1.1, high := high * 1.1)
         subs = (1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 4, 6, 8)
         axes.yaxis.set_major_locator(LogLocator(subs=subs) if high > 2.5 * low else MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:g}")

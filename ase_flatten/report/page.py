@@ -1,12 +1,13 @@
 """The report of a run: its figures and one HTML page that needs nothing beside itself."""
 
 import base64
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.conclusions import Format, conclude, format_of, table
@@ -54,8 +55,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         "comparison": plot_comparison(grouped, claims, figures / "comparison", units=units),
         "learning_curve": plot_learning_curve(grouped, claims, figures / "learning_curve", units=units),
     }  # fmt: skip
-    environment = Environment(loader=PackageLoader("ase_flatten.report"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("report.html").render(
+    page = _template().render(
         name=run.folder.resolve().name,
         info=run.info,
         settings=_flat(run.info.settings),
@@ -84,6 +84,12 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
     path = run.folder / "report.html"
     write_text(path, page)
     return path
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(loader=PackageLoader("ase_flatten.report"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html")
 
 
 def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
