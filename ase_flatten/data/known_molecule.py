@@ -1,4 +1,4 @@
-"""What the data tell about a molecule: its distances, its bonds and the distribution of its potential energy."""
+"""What the data reveal about a molecule: distances, bonds and the distribution of the potential energy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ from ase_flatten.utils.records import read_arrays, understood
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 LEAST_FRAMES = 100
-"""Of fewer frames the moments of the energy are not taken: twenty blocks need a few frames each."""
+"""Least number of frames for moments of the energy: each of twenty blocks needs a few frames."""
 
 _N_BLOCKS = 20
 
@@ -35,18 +35,18 @@ class KnownMolecule:
     shortest_pair_distances, longest_pair_distances : (n_pairs,) arrays, Å, or None
         Over all frames.
     bond_graphs : (n_graphs, n_pairs) bool array, or None
-        The sets of bonds that occur, each once, without those that contain another one; see `bonds.bond_graphs`.
+        Minimal sets of bonds that occur; see `ase_flatten.geometry.bonds.bond_graphs`.
     bond_graph_counts : (n_graphs,) int array, or None
-        Frames of each graph, those of a graph that contains it among them.
+        Number of frames of each graph, including those of graphs that contain it.
     longest_bonds : (n_pairs,) array, Å, or None
-        The longest distance of each pair while it is bonded; 0 where it never is.
+        Longest distance of each pair while it is bonded; 0 if it never is.
     n_fragments : int, or None
-        The most fragments of a frame, by `bonds.count_fragments`.
+        Largest number of fragments in a frame, by `count_fragments`.
     mean_energy, mean_energy_error : float, eV, or None
-        Of the potential energy, and its standard error by averages of twenty blocks in the order of the file.
+        Mean potential energy and its standard error, from averages of twenty blocks in file order.
     energy_variance, energy_variance_error : float, eV², or None
     temperature_K, temperature_error_K : float, K, or None
-        That the configurations have, by `data_temperature`.
+        Temperature of the configurations, by `data_temperature`.
     """
 
     numbers: IntArray
@@ -68,7 +68,7 @@ class KnownMolecule:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "KnownMolecule":
-        """Return what arrays with the names of the fields hold; missing ones are None."""
+        """Make the object from arrays with the names of its fields; missing ones are None."""
         known = {field.name: arrays[field.name] for field in fields(cls) if field.name in arrays}
         known.setdefault("highest_energy", np.max(arrays.get("energies", arrays["lowest_energy"])))
         return cls(**{name: value if np.ndim(value) else np.asarray(value).item() for name, value in known.items()})
@@ -85,7 +85,7 @@ class KnownMolecule:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """What is known, by name, for an npz file."""
+        """The fields that are known, by name, for an npz file."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in every.items() if value is not None}
 
@@ -205,9 +205,9 @@ def data_temperature(dataset: Dataset, distances: FloatArray) -> tuple[float, fl
 
     For any smooth vector field B of the positions, kT ⟨∇·B⟩ = -⟨F·B⟩ in the canonical distribution (Jepps et al.,
     https://doi.org/10.1103/PhysRevE.62.4757). Here B moves each pair along its line by its deviation from the mean
-    distance, in units of the variance. Unlike that of the plain virial, the variance of F·B is not
-    dominated by the pull of stiff bonds. Data whose thermostat also acted on a
-    rotation and translation that were removed come out as hot as their vibrations are.
+    distance, in units of the variance. Unlike for the plain virial, the variance of F·B is not dominated by
+    the forces of stiff bonds. For data whose rotation and translation were removed although the thermostat acted on
+    them, the result is the temperature of the vibrations.
     """
     i, j = np.tril_indices(dataset.n_atoms, -1)
     mean, variance = distances.mean(axis=0), distances.var(axis=0)
@@ -256,6 +256,6 @@ def _moments(dataset: Dataset, distances: FloatArray) -> dict[str, Any]:
 
 
 def _block_error(series: FloatArray) -> float:
-    """Estimate the standard error of the mean of a series in time order by twenty block averages."""
+    """Estimate the standard error of the mean of a time series from twenty block averages."""
     means = np.array([block.mean() for block in np.array_split(series, _N_BLOCKS)])
     return float(means.std(ddof=1) / np.sqrt(_N_BLOCKS))

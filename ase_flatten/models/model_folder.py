@@ -1,4 +1,4 @@
-"""Model folders: a family's native file, model.json beside it, and the training geometries."""
+"""Model folders: the native file of a family, model.json, and the training geometries."""
 
 import platform
 from collections.abc import Mapping
@@ -42,9 +42,9 @@ class ModelCard:
     training_frames : list of int
         The frames of its data set that the model was trained on.
     dataset_digest : str
-        What tells this data set from others.
+        Digest that identifies this data set.
     hyper_parameters : mapping
-        The settings that the model was trained with.
+        Hyper-parameters of the model.
     versions : mapping
         Versions of the packages that it was trained with.
     """
@@ -67,9 +67,9 @@ class SavedModel:
     ----------
     model : Model
     card : ModelCard
-        Of a bare native file it holds the family and the species only.
+        For a bare native file, only the family and the species.
     training_positions : (n_train, n_atoms, 3) array, Å
-        The geometries that the model was trained on; none for a bare native file.
+        Geometries that the model was trained on; empty for a bare native file.
     """
 
     model: Model
@@ -128,7 +128,7 @@ def load_model(path: str | Path) -> SavedModel:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read model.json; raise InputError where it is damaged or of a later format."""
+    """Read model.json; raise InputError if it is damaged or of a later format."""
     path, words = folder / CARD, {"what": "the card of a model", "remedy": _DAMAGED}
     card = read_record(path, ModelCard, version=FORMAT, **words)
     with understood(path, **words):
@@ -138,16 +138,15 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def card_digest(folder: Path) -> str:
-    """Return a text that tells the model of a folder from others: what its card holds."""
+    """Return a text that identifies the model of a folder: the content of its card."""
     return str(read_record(folder / CARD, dict[str, Any], what="the card of a model", remedy=_DAMAGED))
 
 
 def _load_native(folder: Path, card: ModelCard) -> Model:
-    made_by = family(card.family)
     try:
-        return made_by.load(folder)
-    except InputError:
-        raise
+        return family(card.family).load(folder)
+    except InputError as error:
+        raise InputError(f"cannot load the model in {folder}: {error}") from error
     except Exception as error:  # the packages behind a family raise whatever their parsers do
         raise refusal(folder, f"a model of the family {card.family}", _DAMAGED, error) from error
 

@@ -1,4 +1,4 @@
-"""The report of a run: its figures and one HTML page that needs nothing beside itself."""
+"""The report of a run: its figures and one self-contained HTML page."""
 
 import base64
 from functools import cache
@@ -10,6 +10,7 @@ from ase import Atoms
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ase_flatten.data.units import OutputUnits
+from ase_flatten.evaluation.claims import BETTER
 from ase_flatten.evaluation.conclusions import Format, conclude, format_of, table
 from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import N_WORST, SCHEMES, Curve, Evaluation
@@ -40,16 +41,16 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
     Raises
     ------
     InputError
-        The run is not finished, or its folder cannot be written.
+        The run is not finished, a file is damaged, or the folder cannot be written.
     """
     evaluation, structures, n_train = run.evaluation, _worst_structures(run, units), run.evaluation.final[0].n_train
-    claims, figures = run.claims, run.folder / "figures"
+    claims, figures, temperatures = run.claims, run.folder / "figures", _temperatures(run.folder)
     grouped = evaluation.grouped(claims.groups)
     pictures = {
         "outliers": plot_outliers(
             _default_errors(grouped), figures / "outliers", units=units, structure=structures[1]["atoms"],
             worst=f"worst group ({claims.groups.name(claims.worst('default'))})",
-            axis="groups of clusters, by rising error",
+            axis="groups of clusters, in ascending order of error",
         ),
         "error_curves": plot_error_curves(grouped, figures / "error_curves", units=units),
         "comparison": plot_comparison(grouped, claims, figures / "comparison", units=units),
@@ -67,7 +68,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         n_heldout=int(evaluation.n_heldout.sum()),
         n_clusters=len(evaluation.populations),
         n_empty=int(np.sum(evaluation.n_heldout == 0)),
-        verdict=_error_sentences(run, units),
+        verdict=_error_sentences(run, units, temperatures),
         measures=table(claims, units),
         n_draws=claims.n_draws,
         n_groups=len(claims.groups.members),
@@ -79,7 +80,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         quarantine=quarantine_section(run),
         judged=run.settings.quarantine == "on",
         sampled=bool(run.settings.subset),
-        temperatures=_temperatures(run.folder),
+        temperatures=temperatures,
     )
     path = run.folder / "report.html"
     write_text(path, page)
@@ -93,17 +94,18 @@ def _template() -> Template:
 
 
 def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
-    """Say in words what came of a run; the first sentence stands alone, those on molecular dynamics come last.
+    """Return the conclusions of a run; the first sentence stands alone, those on molecular dynamics come last.
 
     Raises
     ------
     InputError
         The run is not finished.
     """
-    return _error_sentences(run, units) + [temperature["verdict"] for temperature in _temperatures(run.folder)]
+    temperatures = _temperatures(run.folder)
+    return _error_sentences(run, units, temperatures) + [temperature["verdict"] for temperature in temperatures]
 
 
-def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
+def _error_sentences(run: Run, units: OutputUnits, temperatures: list[dict[str, Any]]) -> list[str]:
     sentences = conclude(run.claims, run.evaluation.final[0].n_train, units, seed=run.settings.seed)
     for scheme in SCHEMES:
         folder = run.folder / scheme
@@ -111,7 +113,10 @@ def _error_sentences(run: Run, units: OutputUnits) -> list[str]:
             continue
         if (note := convergence_note(read_card(folder).hyper_parameters)) is not None:
             sentences.append(f"The {scheme} model is {note}.")
-    return sentences + quarantine_sentences(run, units)
+    sentences += quarantine_sentences(run, units)
+    if run.claims.of["worst_group"].verdict == BETTER and not temperatures:
+        sentences.append(f"Next, compare both models in molecular dynamics with: python -m ase_flatten.md {run.folder}")
+    return sentences
 
 
 def _flatness(curve: Curve) -> float:
@@ -119,14 +124,14 @@ def _flatness(curve: Curve) -> float:
 
 
 def _formats(evaluation: Evaluation, units: OutputUnits) -> tuple[Format, Format]:
-    """Return writers of forces and of energies: three digits of the smallest overall error, as many for all others."""
+    """Return formatters of forces and of energies, with three digits of the smallest overall error."""
     forces = min(curve.force_rmse for curve in evaluation.curves)
     energies = min(curve.energy_rmse for curve in evaluation.curves)
     return format_of(forces, units), format_of(energies, units)
 
 
 def _default_errors(evaluation: Evaluation) -> ClusterErrors:
-    """Return the default model's held-out errors in eV; mean absolute errors were not kept."""
+    """Return the held-out errors of the default model; mean absolute errors were not saved."""
     curve = evaluation.final[0]
     unknown = np.full(len(evaluation.populations), np.nan)
     return ClusterErrors(
@@ -138,7 +143,7 @@ def _default_errors(evaluation: Evaluation) -> ClusterErrors:
 
 
 def _sizes(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
-    """Build a row a size: its number of frames, and for each scheme overall, worst, flatness and energy."""
+    """Return one row for each size, with the errors of each scheme."""
     force, energy = _formats(evaluation, units)
     rows: dict[int, dict[str, Any]] = {}
     for scheme in SCHEMES:
@@ -153,7 +158,7 @@ def _sizes(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
 
 
 def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]]:
-    """Build a row a cluster, the default model's worst one first and those without held-out frames last."""
+    """Return one row for each cluster, worst of the default model first, without held-out frames last."""
     default, improved = evaluation.final
     force, energy = _formats(evaluation, units)
     order = np.argsort(-default.cluster_force_rmse, kind="stable")
@@ -171,13 +176,13 @@ def _clusters(evaluation: Evaluation, units: OutputUnits) -> list[dict[str, Any]
 
 
 def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
-    """Draw the largest cluster of each of the default model's worst groups; the frame of lowest energy comes first."""
+    """Draw the frame of lowest energy, and the largest cluster of each of the default model's worst groups."""
     groups, reference = run.claims.groups, run.reference
     evaluation, populations = run.evaluation.grouped(groups), run.evaluation.populations
     force, _ = _formats(evaluation, units)
     numbers = reference.molecule.numbers
     lowest = upright(Atoms(numbers, reference.lowest_positions))
-    pictures = [_picture(lowest, "lowest energy", "the frame of lowest energy, for comparison")]
+    pictures = [_picture(lowest, "lowest energy", "frame of lowest energy, for comparison")]
     for group in _default_errors(evaluation).ascending[::-1][:N_WORST]:
         cluster = max(groups.members[group], key=lambda cluster: populations[cluster])
         energy = (reference.energies[cluster] - reference.molecule.lowest_energy) * units.scale
@@ -194,7 +199,7 @@ def _picture(atoms: Atoms, title: str, words: str) -> dict[str, Any]:
 
 
 def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
-    """Build a row a step; its errors, in eV/Å, are over the frames left in the pool."""
+    """Return one row for each step; its errors are over the frames left in the pool."""
     rows = []
     for line in run.history:
         rows.append(
@@ -211,7 +216,7 @@ def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
 
 
 def _temperatures(folder: Path) -> list[dict[str, Any]]:
-    """Read what molecular dynamics left at each temperature."""
+    """Read the results of molecular dynamics at each temperature."""
     found = []
     for at in folder.glob("md/*K"):
         words = {"what": "the results of molecular dynamics", "remedy": f"delete {at} and run it again"}
@@ -227,7 +232,7 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
 
 
 def _temperature(at: Path, summaries: list[dict[str, Any]], compared: dict[str, Any] | None) -> dict[str, Any]:
-    """Write down what the page shows of one temperature."""
+    """Return what the page shows of one temperature."""
     temperature_K = float(summaries[0]["temperature_K"])
     return {
         "temperature_K": temperature_K,
@@ -251,7 +256,7 @@ def _temperature(at: Path, summaries: list[dict[str, Any]], compared: dict[str, 
 
 
 def _in_words(model: dict[str, Any]) -> dict[str, str]:
-    """Write down what the comparison tells of a model."""
+    """Return the cells of a model in the comparison."""
     words = {
         "survival": f"{model['survival']:.2f} ({model['survival_low']:.2f} to {model['survival_high']:.2f})",
         "samples": "–" if model["n_effective"] is None else f"{model['n_effective']:,.0f}",
@@ -267,7 +272,7 @@ def _in_words(model: dict[str, Any]) -> dict[str, str]:
 
 
 def _trainer(run: Run) -> dict[str, Any]:
-    """Return the settings of the trainer; of those that were not set, what the improved model was trained with."""
+    """Return the settings of the trainer, and the values in the improved model of those that were not set."""
     settings, folder = _flat(run.info.trainer), run.folder / "improved"
     used = read_card(folder).hyper_parameters if (folder / CARD).exists() else {}
     return {
@@ -281,7 +286,7 @@ def _trainer(run: Run) -> dict[str, Any]:
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name nested settings by their path."""
+    """Return nested settings by their path."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}

@@ -1,4 +1,4 @@
-"""What the report says and shows of frames in quarantine."""
+"""Frames in quarantine in the report."""
 
 import base64
 import re
@@ -22,23 +22,23 @@ _COLUMNS = re.compile(r":[RILS]:([0-9]+)")
 """The number of columns of each property in extended XYZ."""
 
 N_DRAWN = 12
-"""Frames that are drawn."""
+"""Number of frames that are drawn."""
 
 LABEL, MODEL = "#c1121f", "#1f78b4"
-"""Colours of the label's and of the model's forces."""
+"""Colours of the forces of the label and of the model."""
 
 
 def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
-    """Say how many frames are in quarantine, what they do to the held-out errors, and which raised an alarm."""
+    """Return how many frames are in quarantine, their effect on the held-out errors, and which raised an alarm."""
     quarantine, n_frames = run.quarantine, run.info.dataset.n_frames
     trained = np.array([frame for line in run.history[-1:] for frame in line.train_frames], dtype=np.int64)
     inside, sentences = np.setdiff1d(quarantine.frames, trained), []
     if len(inside):
         one = len(inside) == 1
         why = (
-            f"{'its label contradicts' if one else 'their labels contradict'} near frames and the models"
+            f"{'its label contradicts' if one else 'their labels contradict'} similar frames and the models"
             if run.settings.quarantine == "on"
-            else "as the list that was given says"
+            else f"{'it was' if one else 'they were'} set aside by the user"
         )
         sentences.append(
             f"{len(inside)} of {n_frames:,} frames {'is' if one else 'are'} in quarantine: {why}; "
@@ -50,14 +50,14 @@ def quarantine_sentences(run: Run, units: OutputUnits) -> list[str]:
     if len(alarmed):
         shown = ", ".join(map(str, alarmed[:10])) + (", ..." if len(alarmed) > 10 else "")
         sentences.append(
-            f"The labels of {len(alarmed)} of the improved model's training frames may be wrong ({shown}): they "
-            "contradict what it learnt from the others; look at them, and compute them again where in doubt."
+            f"The labels of {len(alarmed)} training frames of the improved model may be wrong ({shown}): they "
+            "contradict what it learned from the others; inspect them, and recompute those in doubt."
         )
     return sentences
 
 
 def _heldout(run: Run, units: OutputUnits) -> str:
-    """Compare the final held-out errors with those without the frames in quarantine."""
+    """Compare the held-out errors with and without the frames in quarantine."""
     inside = run.quarantine.frames
     if not len(inside):
         return ""
@@ -71,14 +71,14 @@ def _heldout(run: Run, units: OutputUnits) -> str:
     ]
     (default, default_sound), (improved, improved_sound) = rmse
     return (
-        f"{np.sum(~sound)} of the {len(sound):,} held-out frames are in quarantine and count in all errors; without "
-        f"them the force RMSE is {default_sound:.3g} instead of {default:.3g} {units.force} with the default model, "
-        f"and {improved_sound:.3g} instead of {improved:.3g} with the improved one."
+        f"{np.sum(~sound)} of the {len(sound):,} held-out frames are in quarantine but count in all errors; without "
+        f"them the force RMSE is {default_sound:.3g} instead of {default:.3g} {units.force} for the default model, "
+        f"and {improved_sound:.3g} instead of {improved:.3g} for the improved one."
     )
 
 
 def quarantine_section(run: Run) -> dict[str, Any]:
-    """Return what the page shows: a row for each frame that was ever set aside, the alarms, and pictures."""
+    """Return what the page shows: one row for each frame that was ever set aside, the alarms, and pictures."""
     content = run.quarantine.to_json()
     return {"rows": [_row(entry) for entry in content["frames"]], "alarms": content["alarms"], "pictures": _drawn(run)}
 
@@ -99,7 +99,7 @@ def _drawn(run: Run) -> list[dict[str, str]]:
 
 
 def _read_frames(path: Path, n_atoms: int) -> list[Atoms]:
-    """Read the frames that are drawn, once their sizes are what `write_frames` made them."""
+    """Read the frames to draw, after checking that their sizes are those that `write_frames` writes."""
     if not path.is_file():
         raise ValueError("not a regular file")
     with path.open(encoding="utf-8") as stream:

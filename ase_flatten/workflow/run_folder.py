@@ -1,4 +1,4 @@
-"""The run folder: what a run was asked to do, and what it has found."""
+"""The run folder: the settings of a run and its results."""
 
 import tomllib
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ FORMAT = 1
 CLUSTERS = "clusters.npz"
 
 MAX_DRAWS = 1000
-"""Default training sets that may be drawn."""
+"""Largest number of default training sets."""
 
 _RESTORE = "restore the file from a copy, or train into a new folder"
 
@@ -45,22 +45,22 @@ class RunSettings:
     family : str
         Name of the model family.
     trainer : mapping
-        Settings of the family's trainer.
+        Settings of the trainer of the family.
     schedule : Schedule
     seed : int
     holdout : float
-        Share of the frames held out.
+        Share of the frames that are held out.
     subset : bool, optional
-        Whether each step estimates the errors of the clusters on subsets; where it is not
-        given, the family decides by whether it is expensive, and run.json holds its decision.
+        Whether each step estimates the errors of the clusters on subsets; by default, this is so for families that
+        are expensive, and run.json records the decision.
     subset_rule : SubsetRule
     default_draws : int, optional
-        Default training sets of the final size, to tell what another draw would change; where it is
-        not given, four, or one where training or prediction takes long. It may change on resuming.
+        Number of default training sets of the final size, to assess how much depends on the draw; by default four,
+        or one if training or prediction takes long. It may change on resuming.
     n_geometry, n_energy, n_ward, assignment
         See `ase_flatten.clustering.clusters.cluster`.
     quarantine : {"on", "off"} or tuple of int
-        Whether labels are judged, and frames with contradicted ones set aside; or the frames to set aside.
+        Whether labels are judged and frames with contradicted labels set aside; or the frames to set aside.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class RunSettings:
         Raises
         ------
         InputError
-            A setting that a run does not have, or a value that it cannot take.
+            A setting that a run does not have, or an invalid value.
         """
         try:
             settings = msgspec.convert(upgrade_settings(content), cls)
@@ -109,12 +109,12 @@ class RunSettings:
 
 
 def read_protocol(path: Path) -> RunSettings:
-    """Read the settings of a run from a TOML file, laid out as run.json has them; what is left out keeps its default.
+    """Read the settings of a run from a TOML file with the layout of run.json; missing settings keep their defaults.
 
     Raises
     ------
     InputError
-        No such file, no TOML, a setting that a run does not have, or a value that it cannot take.
+        No such file, not TOML, a setting that a run does not have, or an invalid value.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def read_protocol(path: Path) -> RunSettings:
 
 
 def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put changes into settings, table by table."""
+    """Apply changes to settings, table by table."""
     for name, value in changes.items():
         if name not in settings:
             raise InputError(f"{printable(name)!r} is not a setting of a run; {nearest(name, list(settings))}")
@@ -208,7 +208,7 @@ class Run:
     @cached_property
     def info(self) -> RunInfo:
         """The content of run.json."""
-        path, what = self.folder / "run.json", "what a run was asked to do"
+        path, what = self.folder / "run.json", "the settings of a run"
         if not path.exists():
             raise InputError(
                 f"expected a run folder, found no {path}; make one with: ase-flatten train DATASET --out RUN"
@@ -252,7 +252,7 @@ class Run:
 
     @property
     def quarantine(self) -> Quarantine:
-        """Frames with contradicted labels; none in runs without a guard."""
+        """Frames with contradicted labels; none in runs that do not judge labels."""
         path = self.folder / "quarantine.json"
         if not path.exists():
             return Quarantine()
@@ -264,9 +264,9 @@ class Run:
         return quarantine
 
     def trainable(self, step: int) -> Splits:
-        """Return the splits without the frames that could not be trained on after a step.
+        """Return the splits without the frames that were in quarantine after a step.
 
-        The held-out frames stay: a choice among them would favour a model.
+        Held-out frames are kept: leaving some of them out would favour a model.
         """
         quarantine, splits = self.quarantine, self.splits
         return Splits(
@@ -329,19 +329,19 @@ class Run:
         return path
 
     def step_folder(self, number: int, *, scheme: str = "improved") -> Path:
-        """Return the model folder of a step, or of the default model of its size."""
+        """Return the model folder of a step, or of the default model of the same size."""
         return self.folder / ("steps" if scheme == "improved" else "default_steps") / f"{number:04d}"
 
 
 def open_run(folder: Path | None) -> Run:
-    """Return the run of a folder, or the newest one; raise InputError where there is none."""
+    """Return the run in a folder, or the newest one; raise InputError if there is none."""
     run = Run(folder or newest_run())
     _ = run.info
     return run
 
 
 def newest_run(runs: Path = Path("runs")) -> Path:
-    """Find the run folder below `runs` that was begun last; raise InputError where there is none."""
+    """Return the run folder below `runs` that was started last; raise InputError if there is none."""
     found = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(
@@ -366,7 +366,7 @@ def write_clusters(path: Path, clustering: Clustering, descriptors: FloatArray) 
 
 
 def read_clusters(path: Path) -> Clustering:
-    """Read what `write_clusters` wrote; raise InputError for a file that is missing, damaged or something else."""
+    """Read clusters.npz; raise InputError if it is missing, damaged or something else."""
     words = {"what": "clusters", "remedy": "make them with: ase-flatten cluster DATASET"}
     shapes = {"labels": "int frames", "geometry": "int frames", "n_ward": "int"}
     arrays = read_arrays(path, list(shapes), shapes=shapes, **words)

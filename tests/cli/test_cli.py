@@ -300,7 +300,7 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[schedule]\nn_step = 3", "'n_step' is no setting of a run; did you mean n_steps?"),
+        ("[schedule]\nn_step = 3", "'n_step' is not a setting of a run; did you mean n_steps?"),
         ("schedule = 3", "found a value of another kind"),
         ("[schedule]\nn_steps = 'many'", "found a value of another kind"),
         ("[schedule", "could not read them"),
