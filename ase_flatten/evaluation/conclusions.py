@@ -54,8 +54,8 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"{_estimate(worst.improved, force)} {units.force}, ratio {_estimate(worst.ratio, '{:.2f}'.format)}; "
         f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)} "
         f"({overall.verdict}).",
-        f"The 99th percentile of the force RMSE per frame {_moved(tail, force)}, the RMSE of the worst tenth of the "
-        f"frames {_moved(claims.of['worst_tenth'], force)}, and the median {_moved(median, force)}.",
+        f"The 99th percentile of the force RMSE per frame {_moved(tail, force, units.force)}, the RMSE of the worst "
+        f"tenth of the frames {_moved(claims.of['worst_tenth'], force)}, and the median {_moved(median, force)}.",
     ]
     if {median.beyond_frames, tail.beyond_frames} == {BETTER, WORSE}:
         largest, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
@@ -67,8 +67,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"improved model ({uneven.verdict}; 0 would be equally accurate everywhere).",
         f"The energy RMSE over all frames {_moved(claims.of['energy'], energy, units.energy)}.",
         f"Both models were trained on {n_train:,} frames. Values in brackets are 95 % confidence intervals over "
-        f"{claims.n_frames:,} held-out frames that neither model has seen, in {len(claims.groups.members)} groups of "
-        f"at least {claims.groups.n_heldout.min()}{_blocks(claims)}.",
+        f"{claims.n_frames:,} held-out frames that neither model has seen, {_groups(claims)}{_blocks(claims)}.",
         _other_draws(worst, claims),
         f"Single seed ({seed}): variation between seeds was not assessed.",
     ]
@@ -141,6 +140,12 @@ def _where(claims: Claims) -> str:
     if places[0] == places[1]:
         return f"{named[0]} for both models"
     return f"{named[0]} for the default model and {named[1]} for the improved one"
+
+
+def _groups(claims: Claims) -> str:
+    if len(claims.groups.members) == 1:
+        return "in one group"
+    return f"in {len(claims.groups.members)} groups of at least {claims.groups.n_heldout.min()}"
 
 
 def _blocks(claims: Claims) -> str:

@@ -51,7 +51,7 @@ def plot_outliers(
     title: str = "",
     structure: Atoms | None = None,
     worst: str = "",
-    axis: str = "clusters, in ascending order of error",
+    axis: str = "clusters, sorted by error",
 ) -> list[Path]:
     """Draw the force RMSE of a model on each cluster (Figure 2).
 
@@ -114,9 +114,7 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
                 ranks = np.arange(1, len(rmse) + 1)
                 axes.plot(ranks, rmse, color=shades[curve.n_train], linewidth=2, label=f"{curve.n_train:,}")
             axes.set_title(f"{scheme} training", color=COLOURS[scheme], fontweight="bold")
-            _cluster_axis(
-                axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, in ascending order of error"
-            )
+            _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, sorted by error")
         lines = {line.get_label(): line for axes in panels for line in axes.lines}
         handles: list[Any] = [lines[f"{size:,}"] for size in sizes]
         drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * units.scale
@@ -177,7 +175,7 @@ def plot_comparison(
         highest = max(drawn.max(), *(ends.max() * scale for ends in claims.group_interval.values()))
         axes.set_ylim(0, 1.04 * float(highest) or 1.0)
         figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=2)
-        _cluster_axis(axes, len(order), "groups of clusters, in ascending order of the default model's error")
+        _cluster_axis(axes, len(order), "groups of clusters, sorted by the default model's error")
         axes.set_ylabel(_force_label(units))
         return _save(figure, path_stem)
 
@@ -258,7 +256,7 @@ def _figure(width: float, height: float, *, n_columns: int = 1) -> tuple[Figure,
     return figure, panels
 
 
-def _cluster_axis(axes: Axes, n_clusters: int, label: str = "clusters, in ascending order of error") -> None:
+def _cluster_axis(axes: Axes, n_clusters: int, label: str = "clusters, sorted by error") -> None:
     axes.set_xlabel(label)
     axes.set_xlim(0.3, n_clusters + 0.7)
     step = 10 if n_clusters > 12 else 1

@@ -50,7 +50,7 @@ def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
         "outliers": plot_outliers(
             _default_errors(grouped), figures / "outliers", units=units, structure=structures[1]["atoms"],
             worst=f"worst group ({claims.groups.name(claims.worst('default'))})",
-            axis="groups of clusters, in ascending order of error",
+            axis="groups of clusters, sorted by error",
         ),
         "error_curves": plot_error_curves(grouped, figures / "error_curves", units=units),
         "comparison": plot_comparison(grouped, claims, figures / "comparison", units=units),
