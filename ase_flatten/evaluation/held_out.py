@@ -18,6 +18,7 @@ from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
 from ase_flatten.utils.atomic_files import write_npz, write_text
+from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.records import read_arrays, read_record, understood, write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -224,10 +225,9 @@ def evaluate(
     last: dict[str, FrameErrors] = {}
     for scheme, by_size in models.items():
         for n_train, model_folder in sorted(by_size.items()):
-            model = load_model(model_folder).model
-            last[scheme] = frame_errors(model, dataset, splits.heldout, progress=progress)
+            last[scheme] = _errors_of(model_folder, dataset, splits, progress)
             curves.append(_curve(scheme, n_train, by_cluster(last[scheme], clustering)))
-    draws = [frame_errors(load_model(path).model, dataset, splits.heldout, progress=progress) for path in default_draws]
+    draws = [_errors_of(path, dataset, splits, progress) for path in default_draws]
     drawn = [_curve("default", max(models["default"]), by_cluster(errors, clustering)) for errors in draws]
     n_heldout = np.bincount(clustering.labels[splits.heldout], minlength=clustering.n_clusters)
     evaluation = Evaluation(tuple(curves), clustering.populations, n_heldout, tuple(drawn))
@@ -242,6 +242,14 @@ def evaluate(
     )
     write_record(folder / CURVES, saved)
     return evaluation
+
+
+def _errors_of(folder: Path, dataset: Dataset, splits: Splits, progress: Progress) -> FrameErrors:
+    model = load_model(folder).model
+    try:
+        return frame_errors(model, dataset, splits.heldout, progress=progress)
+    except InputError as error:
+        raise InputError(f"cannot evaluate the model in {folder}: {error}") from error
 
 
 def _curve(scheme: str, n_train: int, errors: ClusterErrors) -> Curve:

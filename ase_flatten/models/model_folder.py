@@ -143,6 +143,10 @@ def card_digest(folder: Path) -> str:
 
 
 def _load_native(folder: Path, card: ModelCard) -> Model:
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            reason = ValueError("a pipe or a device, which may never end")
+            raise refusal(path, f"a file of a model of the family {card.family}", _DAMAGED, reason)
     try:
         return family(card.family).load(folder)
     except InputError as error:

@@ -116,13 +116,20 @@ def change_an_array(path: Path, rng: np.random.Generator) -> str:
         arrays = {name: archive[name] for name in archive.files if name not in ("f_err", "e_err", "md5_test")}
     name = sorted(arrays)[rng.integers(len(arrays))]
     array = arrays[name]
+    number = array.dtype.kind in "if"
     changed = [
         lambda: array[None],
-        lambda: array.ravel()[:-1], lambda: array.astype(str), lambda: array.astype(float) * np.nan,
-        lambda: np.zeros(0), lambda: -1 - array if array.dtype.kind in "if" else array, lambda: np.array(7),
-        lambda: np.zeros_like(array), lambda: np.full_like(array, 2**40) if array.dtype.kind in "if" else array,
-        lambda: array.astype(np.float16), lambda: np.array([b"x"]),
-    ]  # fmt: skip
+        lambda: array.ravel()[:-1],
+        lambda: array.astype(str),
+        lambda: array * np.nan if number else array,
+        lambda: np.zeros(0),
+        lambda: -1 - array if number else array,
+        lambda: np.array(7),
+        lambda: np.zeros_like(array),
+        lambda: np.full_like(array, 2**40) if number else array,
+        lambda: array.astype(np.float16) if number else array,
+        lambda: np.array([b"x"]),
+    ]
     way = int(rng.integers(len(changed)))
     with np.errstate(all="ignore"):
         arrays[name] = changed[way]()

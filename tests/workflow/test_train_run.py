@@ -251,8 +251,10 @@ def test_what_is_missing_is_named(tmp_path, finished_run):
         _ = Run(tmp_path).info
     with pytest.raises(InputError, match="expected a finished run"):
         _ = Run(tmp_path).evaluation
-    with pytest.raises(InputError, match="could not read"):
-        _ = Run(tmp_path).splits
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "splits.npz").unlink()
+    with pytest.raises(InputError, match=r"splits\.npz, found no such file; restore the file from a copy"):
+        _ = Run(tmp_path / "run").splits
     (tmp_path / "run.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="update ase-flatten"):
         _ = Run(tmp_path).info
