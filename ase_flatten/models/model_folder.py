@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Family, Model, family
 from ase_flatten.utils.atomic_files import write_npz, writing_folder
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.records import read_arrays, read_record, refusal, understood, write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -150,7 +150,7 @@ def _load_native(folder: Path, card: ModelCard) -> Model:
     try:
         return family(card.family).load(folder)
     except InputError as error:
-        raise InputError(f"cannot load the model in {folder}: {error}") from error
+        raise InputError(f"cannot load the model in {folder}: {printable(error, most=600)}") from error
     except Exception as error:  # the packages behind a family raise whatever their parsers do
         raise refusal(folder, f"a model of the family {card.family}", _DAMAGED, error) from error
 
