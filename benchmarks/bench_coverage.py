@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from ase_flatten.data.io import read_dataset
-from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.claims import MEASURES, make_claims
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
@@ -55,7 +54,7 @@ def measured(run: Run, data: Path) -> tuple[Population, np.ndarray]:
     frames = np.setdiff1d(np.arange(dataset.n_frames), seen)
     errors = [frame_errors(model.model, dataset, frames) for model in models]
     columns = [*(one.force_rmse for one in errors), *(one.energy for one in errors)]
-    values = np.column_stack(columns) / KCAL_PER_MOL
+    values = np.column_stack(columns)
     of_frame = run.claims.groups.of_cluster[run.clustering.labels[frames]]
     sizes = run.claims.groups.n_heldout
     return [values[of_frame == group] for group in range(len(sizes))], sizes

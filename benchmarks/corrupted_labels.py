@@ -130,8 +130,8 @@ def counted(run: Run, bad: IntArray) -> dict[str, int]:
     """Count bad and sound frames in quarantine in the end, in the training set and among the alarms."""
     alarms = np.unique([alarm.frame for alarm in run.quarantine.alarms]).astype(np.int64)
     counts = {
-        "n_bad_trained": int(np.isin(run.history[-1]["train_frames"], bad).sum()),
-        "n_bad_trained_initially": int(np.isin(run.history[0]["train_frames"], bad).sum()),
+        "n_bad_trained": int(np.isin(run.history[-1].train_frames, bad).sum()),
+        "n_bad_trained_initially": int(np.isin(run.history[0].train_frames, bad).sum()),
     }
     for what, frames in (("quarantined", run.quarantine.frames), ("alarms", alarms)):
         counts[f"n_bad_{what}"] = int(np.isin(frames, bad).sum())

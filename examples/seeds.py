@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from ase_flatten.data.io import read_dataset
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.several_runs import OverRuns, mean_and_spread, over_runs
 from ase_flatten.selection.flattening import Schedule
@@ -65,9 +66,9 @@ def rows(name: str, runs: list[Claims]) -> list[list[str]]:
 def cells(found: OverRuns) -> list[str]:
     """Write default, range of draws, improved, ratio, in how many runs improved is the smaller one, and p."""
     return [
-        mean_and_spread(found.default),
-        f"{found.draws.min():.3f} to {found.draws.max():.3f} ({len(found.draws)})",
-        mean_and_spread(found.improved),
+        mean_and_spread(found.default / KCAL_PER_MOL),
+        f"{found.draws.min() / KCAL_PER_MOL:.3f} to {found.draws.max() / KCAL_PER_MOL:.3f} ({len(found.draws)})",
+        mean_and_spread(found.improved / KCAL_PER_MOL),
         mean_and_spread(found.ratios, 2),
         f"{found.n_better} of {len(found.default)}",
         "–" if found.p_value is None else f"{found.p_value:.2g}",

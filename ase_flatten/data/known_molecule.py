@@ -1,28 +1,31 @@
-"""What the data know of a molecule: its distances, its bonds and the distribution of its potential energy."""
+"""What the data reveal about a molecule: distances, bonds and the distribution of the potential energy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import units
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.bonds import bond_graphs, bonded_pairs, count_fragments
 from ase_flatten.geometry.distance_histograms import count_distances
 from ase_flatten.geometry.pair_distances import pair_distances
+from ase_flatten.utils.records import read_arrays, understood
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 LEAST_FRAMES = 100
-"""Of fewer frames the moments of the energy are not taken: twenty blocks need a few frames each."""
+"""Least number of frames for moments of the energy: each of twenty blocks needs a few frames."""
 
 _N_BLOCKS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class KnownMolecule:
-    """Hold what is known of a molecule; old run folders lack what may be None.
+    """What is known of a molecule; fields that may be None are missing from old run folders.
 
     Parameters
     ----------
@@ -32,18 +35,18 @@ class KnownMolecule:
     shortest_pair_distances, longest_pair_distances : (n_pairs,) arrays, Å, or None
         Over all frames.
     bond_graphs : (n_graphs, n_pairs) bool array, or None
-        The sets of bonds that occur, each once, without those that contain another one; see `bonds.bond_graphs`.
+        Minimal sets of bonds that occur; see `ase_flatten.geometry.bonds.bond_graphs`.
     bond_graph_counts : (n_graphs,) int array, or None
-        Frames of each graph, those of a graph that contains it among them.
+        Number of frames of each graph, including those of graphs that contain it.
     longest_bonds : (n_pairs,) array, Å, or None
-        The longest distance of each pair while it is bonded; 0 where it never is.
+        Longest distance of each pair while it is bonded; 0 if it never is.
     n_fragments : int, or None
-        The most fragments of a frame, by `bonds.count_fragments`.
+        Largest number of fragments in a frame, by `count_fragments`.
     mean_energy, mean_energy_error : float, eV, or None
-        Of the potential energy, and its standard error by averages of twenty blocks in the order of the file.
+        Mean potential energy and its standard error, from averages of twenty blocks in file order.
     energy_variance, energy_variance_error : float, eV², or None
     temperature_K, temperature_error_K : float, K, or None
-        That the configurations have, by `data_temperature`.
+        Temperature of the configurations, by `data_temperature`.
     """
 
     numbers: IntArray
@@ -65,47 +68,136 @@ class KnownMolecule:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "KnownMolecule":
-        """Take what `Run.reference` reads; entries that are missing are None."""
+        """Make the object from arrays with the names of its fields; missing ones are None."""
         known = {field.name: arrays[field.name] for field in fields(cls) if field.name in arrays}
         known.setdefault("highest_energy", np.max(arrays.get("energies", arrays["lowest_energy"])))
         return cls(**{name: value if np.ndim(value) else np.asarray(value).item() for name, value in known.items()})
 
     @classmethod
     def of_frames(cls, numbers: IntArray, positions: FloatArray, energies: FloatArray) -> "KnownMolecule":
-        """Take geometries that are no thermal sample: the moments of their energy say nothing."""
+        """Describe a molecule by geometries that are not a thermal sample, without the moments of their energy."""
         return cls(**_of_frames(numbers, pair_distances(positions), energies))
 
     @classmethod
     def of_dataset(cls, dataset: Dataset, distances: FloatArray) -> "KnownMolecule":
-        """Take a data set and its (n_frames, n_pairs) pair distances, Å."""
+        """Describe a molecule by a data set and its (n_frames, n_pairs) pair distances, Å."""
         return cls(**_of_frames(dataset.numbers, distances, dataset.energies), **_moments(dataset, distances))
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """What is known, by name, for an npz file."""
+        """The fields that are known, by name, for an npz file."""
         every = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in every.items() if value is not None}
 
 
-def reference_arrays(dataset: Dataset, distances: FloatArray, frames: IntArray) -> dict[str, Any]:
-    """Collect the content of reference.npz, as `Run.reference` describes it.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What later stages need of the data set of a run, the content of reference.npz.
 
     Parameters
     ----------
-    distances : (n_frames, n_pairs) array, Å
-    frames : (n_clusters,) int array
-        The representatives of the broad clusters.
+    molecule : KnownMolecule
+    lowest_positions : (n_atoms, 3) array, Å
+        The frame of lowest energy.
+    energies : (n_clusters,) array, eV
+        Of the representatives of the broad clusters.
+    positions : (n_clusters, n_atoms, 3) array, Å
+        Of the representatives.
+    frames : (n_clusters,) int array, or None
+        The frames of the data set that they are.
+    pair_distance_counts, bond_length_counts : (n_bins,) int arrays, or None
+        Histograms over all frames, see `ase_flatten.geometry.distance_histograms.count_distances`.
     """
-    bonded = bonded_pairs(dataset.numbers, distances.mean(axis=0))
-    return {
-        **KnownMolecule.of_dataset(dataset, distances).arrays,
-        "lowest_positions": dataset.positions[int(np.argmin(dataset.energies))],
-        "pair_distance_counts": count_distances(distances),
-        "bond_length_counts": count_distances(distances[:, bonded]),
-        "frames": frames,
-        "energies": dataset.energies[frames],
-        "positions": dataset.positions[frames],
-    }
+
+    molecule: KnownMolecule
+    lowest_positions: FloatArray
+    energies: FloatArray
+    positions: FloatArray
+    frames: IntArray | None = None
+    pair_distance_counts: IntArray | None = None
+    bond_length_counts: IntArray | None = None
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset, distances: FloatArray, frames: IntArray) -> "Reference":
+        """Collect what is needed of a data set.
+
+        Parameters
+        ----------
+        distances : (n_frames, n_pairs) array, Å
+        frames : (n_clusters,) int array
+            The representatives of the broad clusters.
+        """
+        bonded = bonded_pairs(dataset.numbers, distances.mean(axis=0))
+        return cls(
+            KnownMolecule.of_dataset(dataset, distances),
+            lowest_positions=dataset.positions[int(np.argmin(dataset.energies))],
+            energies=dataset.energies[frames],
+            positions=dataset.positions[frames],
+            frames=frames,
+            pair_distance_counts=count_distances(distances),
+            bond_length_counts=count_distances(distances[:, bonded]),
+        )
+
+    @classmethod
+    def read(cls, path: Path, *, remedy: str) -> "Reference":
+        """Read reference.npz.
+
+        Raises
+        ------
+        InputError
+            The file is missing or damaged; `remedy` says what to do.
+        """
+        what = "what a run keeps of its data set"
+        arrays = read_arrays(path, _NEEDED, what=what, remedy=remedy, shapes=_SHAPES)
+        with understood(path, what=what, remedy=remedy):
+            n_atoms, n_pairs = len(arrays["numbers"]), len(arrays["mean_pair_distances"])
+            if n_pairs != n_atoms * (n_atoms - 1) // 2 or not len(arrays["energies"]):
+                raise ValueError(f"{n_pairs} pair distances of {n_atoms} atoms, {len(arrays['energies'])} clusters")
+            if not np.isin(arrays["numbers"], np.arange(1, len(chemical_symbols))).all():
+                raise ValueError("numbers that are not atomic numbers")
+            others = {field.name: arrays.get(field.name) for field in fields(cls) if field.name != "molecule"}
+            return cls(KnownMolecule.of_arrays(arrays), **others)  # type: ignore[arg-type]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The arrays of reference.npz, by name."""
+        own = {name: getattr(self, name) for name in _OF_REFERENCE}
+        return {**self.molecule.arrays, **{name: value for name, value in own.items() if value is not None}}
+
+
+_OF_REFERENCE = (
+    "lowest_positions", "pair_distance_counts", "bond_length_counts", "frames", "energies", "positions",
+)  # fmt: skip
+_NEEDED = ("numbers", "lowest_energy", "mean_pair_distances", "lowest_positions", "energies", "positions")
+_SHAPES = {
+    "numbers": "int atoms",
+    "lowest_energy": "float",
+    "highest_energy": "float",
+    "mean_pair_distances": "float pairs",
+    "shortest_pair_distances": "float pairs",
+    "longest_pair_distances": "float pairs",
+    "bond_graphs": "bool graphs pairs",
+    "bond_graph_counts": "int graphs",
+    "longest_bonds": "float pairs",
+    "n_fragments": "int",
+    "mean_energy": "float",
+    "mean_energy_error": "float",
+    "energy_variance": "float",
+    "energy_variance_error": "float",
+    "temperature_K": "float",
+    "temperature_error_K": "float",
+    "lowest_positions": "float atoms 3",
+    "pair_distance_counts": "int bins",
+    "bond_length_counts": "int bins",
+    "frames": "int clusters",
+    "energies": "float clusters",
+    "positions": "float clusters atoms 3",
+}
+
+
+def reference_arrays(dataset: Dataset, distances: FloatArray, frames: IntArray) -> dict[str, Any]:
+    """Return the content of reference.npz; see `Reference.of_dataset`."""
+    return Reference.of_dataset(dataset, distances, frames).arrays
 
 
 def data_temperature(dataset: Dataset, distances: FloatArray) -> tuple[float, float]:
@@ -113,9 +205,9 @@ def data_temperature(dataset: Dataset, distances: FloatArray) -> tuple[float, fl
 
     For any smooth vector field B of the positions, kT ⟨∇·B⟩ = -⟨F·B⟩ in the canonical distribution (Jepps et al.,
     https://doi.org/10.1103/PhysRevE.62.4757). Here B moves each pair along its line by its deviation from the mean
-    distance, in units of the variance. Unlike that of the plain virial, the variance of F·B is not
-    dominated by the pull of stiff bonds. Data whose thermostat also acted on a
-    rotation and translation that were removed come out as hot as their vibrations are.
+    distance, in units of the variance. Unlike for the plain virial, the variance of F·B is not dominated by
+    the forces of stiff bonds. For data whose rotation and translation were removed although the thermostat acted on
+    them, the result is the temperature of the vibrations.
     """
     i, j = np.tril_indices(dataset.n_atoms, -1)
     mean, variance = distances.mean(axis=0), distances.var(axis=0)
@@ -164,6 +256,6 @@ def _moments(dataset: Dataset, distances: FloatArray) -> dict[str, Any]:
 
 
 def _block_error(series: FloatArray) -> float:
-    """Estimate the standard error of the mean of a series in time order by twenty block averages."""
+    """Estimate the standard error of the mean of a time series from twenty block averages."""
     means = np.array([block.mean() for block in np.array_split(series, _N_BLOCKS)])
     return float(means.std(ddof=1) / np.sqrt(_N_BLOCKS))

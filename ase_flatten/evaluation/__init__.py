@@ -1,1 +1,1 @@
-"""Errors on held-out frames, their intervals, and what may be claimed from them."""
+"""Errors on held-out frames, their confidence intervals, and the conclusions they allow."""

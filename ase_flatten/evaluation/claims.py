@@ -1,8 +1,8 @@
-"""Claims on a run's held-out errors, each with its uncertainty.
+"""Claims about the held-out errors of a run, each with its uncertainty.
 
-Two things are uncertain. Other held-out frames would give other errors: a bootstrap, paired over the frames of both
-models, gives intervals. Another default training set would give another default model: several draws of it show how
-far. A model is better, or worse, only where both say so.
+There are two sources of uncertainty. Other held-out frames would give other errors: a bootstrap, paired over the
+frames of both models, gives intervals. Another default training set would give another default model: several draws
+show how different. A model counts as better, or worse, only if it is so with respect to both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
 WORST_SHARE = 0.1
-"""The worst tenth of the frames."""
+"""Share of the frames that `worst_tenth` is about."""
 
 MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median", "overall", "unevenness", "energy")
-"""Errors of a model that claims are made on; see `Claims`."""
+"""Measures of error that claims are made about; see `Claims`."""
 
 JUDGED = ("worst_group", "quantile_99", "overall")
-"""Measures that the verdict is on, each by itself."""
+"""Measures whose verdicts stand in the summary of a run, each by itself."""
 
 BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
 
@@ -35,7 +35,7 @@ _TINY = np.finfo(float).tiny
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold a number with its 95 % interval."""
+    """A number with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -44,21 +44,21 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """Hold one measure of both models: kcal/(mol Å), or kcal/mol for energies.
+    """One measure of both models, in eV/Å, or in eV for energies.
 
     Parameters
     ----------
     measure : str
         One of `MEASURES`.
     default, improved : Estimate
-        With the intervals over held-out frames.
+        With intervals over held-out frames.
     ratio : Estimate
-        Improved over default, with the interval of the paired difference of logarithms.
+        Improved divided by default, with the interval of the paired difference of logarithms.
     draws : (n_draws,) array
-        The same measure of default models, `default` first, on training sets that were drawn anew.
+        The measure for default models on different training sets; the first one is `default`.
     p_draw : float or None
         Probability that another draw of the default training set gives a model at least as good as the
-        improved one; None with a single draw.
+        improved one; None for a single draw.
     """
 
     measure: str
@@ -70,14 +70,14 @@ class Claim:
 
     @property
     def beyond_frames(self) -> str:
-        """Compare with the noise of the held-out frames alone."""
+        """Verdict with respect to the noise of the held-out frames alone."""
         if self.ratio.high < 1:
             return BETTER
         return WORSE if self.ratio.low > 1 else WITHIN_NOISE
 
     @property
     def beyond_draws(self) -> str:
-        """Compare with the spread of the default draws alone: outside their range, and at most 5 % chance of it."""
+        """Verdict with respect to the default draws alone: outside their range, with a probability of at most 5 %."""
         if self.p_draw is None:
             return WITHIN_NOISE
         if self.p_draw <= 1 - CONFIDENCE and self.improved.value < self.draws.min():
@@ -86,7 +86,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Say "better", "worse" or "within noise" of the improved model."""
+        """Whether the improved model is "better", "worse" or "within noise"."""
         if self.p_draw is None or self.beyond_draws == self.beyond_frames:
             return self.beyond_frames
         return WITHIN_NOISE
@@ -94,26 +94,26 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """Hold what can be said of a run's held-out errors.
+    """What can be claimed about the held-out errors of a run.
 
     Parameters
     ----------
     of : mapping of measure to Claim
         ``worst_group``: the largest force RMSE of a group; ``worst_tenth``: the force RMSE over the tenth of the
         frames with the largest errors; ``quantile_99``, ``quantile_90``, ``median``: of the force RMSE of single
-        frames; ``overall``: the force RMSE over all frames; ``unevenness``: the area between the error curve and
-        flat, that is the mean distance of a group's RMSE from the overall one, weighted with the group's share of the
-        data set; ``energy``: the energy RMSE over all frames.
+        frames; ``overall``: the force RMSE over all frames; ``unevenness``: the mean absolute deviation of a
+        group's RMSE from the overall one, weighted by the group's share of the data set, which is the area between
+        the error curve and a flat one; ``energy``: the energy RMSE over all frames.
     groups : Groups
-        What the worst group is chosen from.
-    group_rmse : mapping of scheme to (n_groups,) array
+        The groups of clusters that errors are compared in.
+    group_rmse : mapping of scheme to (n_groups,) array, eV/Å
         Force RMSE of each group.
-    group_interval : mapping of scheme to (2, n_groups) array
-        Ends of the 95 % interval of each group by itself.
-    draws_group_rmse : (n_draws, n_groups) array
-        The same of each default draw, the default model first.
+    group_interval : mapping of scheme to (2, n_groups) array, eV/Å
+        Ends of the 95 % interval of each single group.
+    draws_group_rmse : (n_draws, n_groups) array, eV/Å
+        Force RMSE of each group for each default draw, the default model first.
     block_length : int
-        Frames that were resampled together; 1 where errors within groups are uncorrelated.
+        Frames that were resampled together; 1 if errors within groups are uncorrelated.
     n_frames : int
         Held-out frames.
     """
@@ -128,7 +128,7 @@ class Claims:
 
     @property
     def n_draws(self) -> int:
-        """Default training sets of the final size."""
+        """Number of default training sets of the final size."""
         return len(self.draws_group_rmse)
 
     def worst(self, scheme: str) -> int:
@@ -144,14 +144,14 @@ def make_claims(
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
 ) -> Claims:
-    """Compare the improved model with the default one, and with other draws of the default training set.
+    """Compare the improved model with the default one and with other draws of the default training set.
 
     Parameters
     ----------
     populations : (n_clusters,) int array
         All frames of each broad cluster.
     n_resamples : int
-        Resamples of the held-out frames.
+        Number of resamples of the held-out frames.
     """
     group_of_frame = groups.of_cluster[errors.labels]
     order = np.argsort(group_of_frame, kind="stable")
@@ -189,7 +189,7 @@ def make_claims(
 
 
 class _Measures:
-    """Compute all measures of one model on weighted frames.
+    """All measures of one model, for weighted frames.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ class _Measures:
         self.rising = np.argsort(force_mse, kind="stable")
 
     def __call__(self, weights: FloatArray) -> dict[str, FloatArray]:
-        """Take (n, n_frames) weights; give each measure, (n,), and the force RMSE of the groups, (n, n_groups)."""
+        """Return each measure, (n,), and the force RMSE of the groups, (n, n_groups), for (n, n_frames) weights."""
         total = weights.sum(axis=1)
         squares = np.add.reduceat(weights * self.force_mse, self.starts, axis=1)
         groups = np.sqrt(squares / np.add.reduceat(weights, self.starts, axis=1))
@@ -242,7 +242,7 @@ def _claim(
     n_heldout: IntArray,
     shares: FloatArray,
 ) -> Claim:
-    """Put the values of a measure and of its resamples together."""
+    """Combine the value of a measure, its resamples and its default draws."""
     default, improved = (float(values[scheme][measure][0]) for scheme in SCHEMES)
     of_groups = [[_log(of[scheme]["groups"]) for scheme in SCHEMES] for of in (values, samples)]
     logs, resampled = [one[0] for one in of_groups[0]], of_groups[1]
@@ -264,10 +264,10 @@ def _claim(
 
 
 def probability_of_draw(draws: FloatArray, value: float) -> float | None:
-    """Compute how probable it is that one more draw comes out at `value` or below.
+    """Compute the probability that one more draw has a value of at most `value`.
 
-    The logarithms of errors are taken to be normal, so that one more of them follows a t distribution about
-    their mean, with n - 1 degrees of freedom and the standard deviation times the root of 1 + 1/n.
+    The logarithms of errors are assumed to be normally distributed, so that one more of them follows a t
+    distribution about their mean with n - 1 degrees of freedom, scaled by the standard deviation times √(1 + 1/n).
 
     Returns
     -------
@@ -284,6 +284,6 @@ def probability_of_draw(draws: FloatArray, value: float) -> float | None:
 
 
 def _log(values: FloatArray) -> FloatArray:
-    """Take logarithms, of a perfect model's zeros too."""
+    """Compute logarithms; the zeros of a perfect model become the smallest positive number."""
     logs: FloatArray = np.log(np.maximum(values, _TINY))
     return logs

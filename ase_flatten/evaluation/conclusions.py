@@ -1,11 +1,11 @@
-"""What a run's claims mean, in words and as rows of a table."""
+"""The claims of a run as sentences and as rows of a table."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.claims import BETTER, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
 from ase_flatten.evaluation.held_out import SCHEMES
 
@@ -14,11 +14,11 @@ Format = Callable[[float | None], str]
 NAMES = {
     "worst_group": "force RMSE of the worst group",
     "worst_tenth": "force RMSE of the worst tenth of the frames",
-    "quantile_99": "99 % quantile of the force RMSE of single frames",
-    "quantile_90": "90 % quantile of the force RMSE of single frames",
-    "median": "median of the force RMSE of single frames",
+    "quantile_99": "99th percentile of the force RMSE per frame",
+    "quantile_90": "90th percentile of the force RMSE per frame",
+    "median": "median of the force RMSE per frame",
     "overall": "force RMSE of all frames",
-    "unevenness": "unevenness: area between error curve and flat",
+    "unevenness": "unevenness: mean deviation of a group from the overall force RMSE",
     "energy": "energy RMSE of all frames",
 }
 
@@ -29,11 +29,11 @@ _HEADLINES = {
 }
 
 _ENOUGH_DRAWS = 4
-"""With fewer default draws, their spread is so little known that hardly anything can lie beyond it."""
+"""With fewer default draws, their spread is too poorly known for anything to lie beyond it."""
 
 
 def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> list[str]:
-    """Say what was found and how sure it is; the first sentence stands alone, the last ones say what to do next.
+    """Return sentences on what was found and how certain it is; the first stands alone, the last say what to do next.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
     """
     force, energy = formats(claims, units)
     worst, tail = claims.of["worst_group"], claims.of["quantile_99"]
-    median, overall = claims.of["median"], claims.of["overall"]
+    median, overall, uneven = claims.of["median"], claims.of["overall"], claims.of["unevenness"]
     draws = ""
     if claims.n_draws > 1:
         low, high = force(worst.draws.min()), force(worst.draws.max())
@@ -52,32 +52,30 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
     sentences = [
         f"{_HEADLINES[worst.verdict]}: {NAMES['worst_group']} {force(worst.default.value)}{draws} → "
         f"{_estimate(worst.improved, force)} {units.force}, ratio {_estimate(worst.ratio, '{:.2f}'.format)}; "
-        f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)}, "
-        f"{overall.verdict}.",
-        f"The 99 % quantile of the force RMSE of single frames {_moved(tail, force)}, the RMSE of the worst tenth "
-        f"{_moved(claims.of['worst_tenth'], force)}, the median {_moved(median, force)}.",
+        f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)} "
+        f"({overall.verdict}).",
+        f"The 99th percentile of the force RMSE per frame {_moved(tail, force, units.force)}, the RMSE of the worst "
+        f"tenth of the frames {_moved(claims.of['worst_tenth'], force)}, and the median {_moved(median, force)}.",
     ]
     if {median.beyond_frames, tail.beyond_frames} == {BETTER, WORSE}:
         largest, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
-        sentences.append(f"The largest errors became {largest} while those of typical frames became {typical}.")
+        sentences.append(f"The largest errors became {largest}, while those of typical frames became {typical}.")
     sentences += [
         f"The worst group is {_where(claims)}.",
-        "On average over the data a group's force RMSE differs from the overall one by "
-        f"{force(claims.of['unevenness'].default.value)} with the default and "
-        f"{force(claims.of['unevenness'].improved.value)} {units.force} with the improved model "
-        f"({claims.of['unevenness'].verdict}; 0 would be equally right everywhere).",
-        f"The energy RMSE over all frames, in {units.energy}, {_moved(claims.of['energy'], energy)}.",
-        f"Both models were trained on {n_train:,} frames. Brackets are 95 % intervals over {claims.n_frames:,} "
-        f"held-out frames that neither has seen, in {len(claims.groups.members)} groups of at least "
-        f"{claims.groups.n_heldout.min()}{_blocks(claims)}.",
+        f"Averaged over the data set, the force RMSE of a group deviates from the overall one by "
+        f"{force(uneven.default.value)} for the default and {force(uneven.improved.value)} {units.force} for the "
+        f"improved model ({uneven.verdict}; 0 would be equally accurate everywhere).",
+        f"The energy RMSE over all frames {_moved(claims.of['energy'], energy, units.energy)}.",
+        f"Both models were trained on {n_train:,} frames. Values in brackets are 95 % confidence intervals over "
+        f"{claims.n_frames:,} held-out frames that neither model has seen, {_groups(claims)}{_blocks(claims)}.",
         _other_draws(worst, claims),
-        f"One run (seed {seed}): how much the result depends on the seed was not assessed.",
+        f"Single seed ({seed}): variation between seeds was not assessed.",
     ]
     return sentences + _advice(worst, claims)
 
 
 def table(claims: Claims, units: OutputUnits) -> list[dict[str, Any]]:
-    """Build a row a measure: name, unit, both models, their ratio and the verdict."""
+    """Return one row for each measure: name, unit, both models, their ratio and the verdict."""
     force, energy = formats(claims, units)
     rows = []
     for measure, claim in claims.of.items():
@@ -98,7 +96,7 @@ def table(claims: Claims, units: OutputUnits) -> list[dict[str, Any]]:
 
 
 def formats(claims: Claims, units: OutputUnits) -> tuple[Format, Format]:
-    """Return writers of forces and of energies: three digits of the smaller overall error, as many for all others."""
+    """Return formatters of forces and of energies, with three digits of the smaller overall error."""
     overall, energy = claims.of["overall"], claims.of["energy"]
     return (
         format_of(min(overall.default.value, overall.improved.value), units),
@@ -107,8 +105,8 @@ def formats(claims: Claims, units: OutputUnits) -> tuple[Format, Format]:
 
 
 def format_of(smallest: float, units: OutputUnits) -> Format:
-    """Return a writer of numbers in kcal/mol with three digits of the smallest of them."""
-    scale = units.scale * KCAL_PER_MOL
+    """Return a formatter of errors in eV, in the output units, with three digits of the smallest of them."""
+    scale = units.scale
     decimals = int(np.clip(2 - np.floor(np.log10(smallest * scale)), 0, 6)) if smallest > 0 else 2
 
     def write(value: float | None) -> str:
@@ -121,58 +119,69 @@ def _estimate(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
 
 
-def _moved(claim: Claim, write: Format) -> str:
-    """Write how a measure changed, and whether that is beyond noise."""
+def _moved(claim: Claim, write: Format, unit: str = "") -> str:
+    """Describe how a measure changed, and whether the change is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
     judged = claim.verdict
     if judged == WITHIN_NOISE != claim.beyond_frames:
         judged = (
             f"not beyond the spread of default draws: {write(claim.draws.min())} to {write(claim.draws.max())}, "
-            f"p = {_probability(claim.p_draw or 0.0)}"
+            f"p {_probability(claim.p_draw or 0.0, equal='= ')}"
         )
     if before == after:
-        return f"stayed at {after} ({judged})"
+        return f"stayed at {after}{unit and ' ' + unit} ({judged})"
     verb = "fell" if claim.improved.value < claim.default.value else "rose"
-    return f"{verb} from {before} to {after} ({judged})"
+    return f"{verb} from {before} to {after}{unit and ' ' + unit} ({judged})"
 
 
 def _where(claims: Claims) -> str:
     places = [claims.worst(scheme) for scheme in SCHEMES]
     named = [f"{claims.groups.name(place)} ({claims.groups.n_heldout[place]} held-out frames)" for place in places]
     if places[0] == places[1]:
-        return f"{named[0]} with both models"
-    return f"{named[0]} with the default model and {named[1]} with the improved one"
+        return f"{named[0]} for both models"
+    return f"{named[0]} for the default model and {named[1]} for the improved one"
+
+
+def _groups(claims: Claims) -> str:
+    if len(claims.groups.members) == 1:
+        return "in one group"
+    return f"in {len(claims.groups.members)} groups of at least {claims.groups.n_heldout.min()}"
 
 
 def _blocks(claims: Claims) -> str:
     if claims.block_length == 1:
         return ""
-    return f", resampled in blocks of {claims.block_length} since errors of successive frames are correlated"
+    return f", resampled in blocks of {claims.block_length} because errors of successive frames are correlated"
 
 
 def _other_draws(claim: Claim, claims: Claims) -> str:
     if claim.p_draw is None:
-        return "The variation over default training sets was not assessed: there is a single one (--default-draws 4)."
+        return (
+            "Variation between default training sets was not assessed, because only one was drawn; draw more with: "
+            f"--resume --default-draws {_ENOUGH_DRAWS}"
+        )
     return (
-        "Another default training set would give a worst group as good as the improved model's with probability "
+        "The probability that another default training set does as well in its worst group as the improved model is "
         f"{_probability(claim.p_draw)} (t distribution, {claims.n_draws} draws)."
     )
 
 
-def _probability(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _probability(value: float, *, equal: str = "") -> str:
+    return "< 0.001" if value < 0.001 else f"{equal}{value:.3f}"
 
 
 def _advice(claim: Claim, claims: Claims) -> list[str]:
-    """Say what would decide a claim that noise leaves open."""
+    """Return what to do about a claim that is within noise, or worse."""
+    if claim.verdict == WORSE:
+        return ["Use the default model, or let the training set grow further (--resume with a larger -n)."]
     if claim.verdict != WITHIN_NOISE:
         return []
     if claim.beyond_frames == WITHIN_NOISE:
         return [
-            "The interval of the ratio includes 1. To tell more, take more steps (-n with --resume), or begin a run "
-            "that holds more frames out (--holdout)."
+            "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
+            "run that holds out more frames (--holdout)."
         ]
-    more = f"draw more of them: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
+    more = f"draw more of them with: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:
-        return [f"From {claims.n_draws} default training sets their spread is hardly known; {more}."]
-    return [f"The difference is not beyond the spread of {claims.n_draws} default training sets. To tell more, {more}."]
+        return [f"The spread of {claims.n_draws} default training sets is poorly known; {more}"]
+    return [f"The difference is not beyond the spread of {claims.n_draws} default training sets. To decide, {more}"]

@@ -8,12 +8,12 @@ import numpy as np
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 N_LEAST = 20
-"""Held-out frames that a group has at least, unless there are fewer in all."""
+"""Least number of held-out frames in a group, unless there are fewer in total."""
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Hold broad clusters that are judged together.
+    """Broad clusters that are judged together.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Groups:
         return groups
 
     def name(self, group: int) -> str:
-        """Name a group by its clusters, such as "clusters 12-14"."""
+        """Return the name of a group, such as "clusters 12-14"."""
         clusters = self.members[group]
         runs: list[list[int]] = []
         for cluster in clusters:
@@ -53,17 +53,17 @@ def merge_clusters(
     """Merge broad clusters until each group has at least `n_least` held-out frames.
 
     Within a geometric cluster, neighbours in energy are merged, the smallest first. A geometric cluster
-    that has too few frames as a whole joins the group of nearest centre. Errors play no part, so that a
-    group's error is no larger or smaller for its having been chosen.
+    that has too few frames as a whole joins the group with the nearest centre. Errors play no role, so that the
+    choice of groups does not bias their errors.
 
     Parameters
     ----------
     n_heldout, populations : (n_clusters,) int arrays
-        Held-out frames and all frames of each cluster.
+        Number of held-out frames and of all frames in each cluster.
     geometry : (n_clusters,) int array
-        Geometric cluster that each belongs to; within one, clusters come by rising energy.
+        The geometric cluster of each broad cluster; within one, clusters are ordered by energy.
     centres : (n_clusters, n_pairs) array, Å
-        Pair distances that stand for each cluster.
+        Pair distances of the representative of each cluster.
     """
     groups: list[list[int]] = []
     for one in np.unique(geometry):

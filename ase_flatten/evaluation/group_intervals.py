@@ -1,9 +1,9 @@
-"""Intervals of errors that are taken across groups: the largest one, and how uneven they are.
+"""Confidence intervals of quantities taken across groups: the largest error, and how uneven the errors are.
 
-The largest of several estimates is too large on average, since it was chosen for its noise too, and so is their
-scatter; resampling adds the noise once more, so that percentiles of a bootstrap miss the truth. Here noise is added to
-estimates that are first drawn together by as much as they scatter from noise (DerSimonian and Laird 1986,
-doi:10.1016/0197-2456(86)90046-2), which tells by how much the noise raises what is taken across groups.
+The largest of several estimates is too large on average, since it is selected partly for its noise, and so is their
+scatter; resampling adds the noise once more, so that percentiles of a bootstrap miss the true value. Here noise is
+added to estimates that are first shrunk towards their mean by the part of their scatter that is noise (DerSimonian and
+Laird 1986, doi:10.1016/0197-2456(86)90046-2), which shows by how much noise raises a quantity taken across groups.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 def intervals_of_largest(
     estimates: Sequence[FloatArray], samples: Sequence[FloatArray], n_frames: IntArray, confidence: float
 ) -> list[FloatArray]:
-    """Compute intervals of the largest of each of two models' estimates, and of the difference of these two.
+    """Compute intervals of the largest estimate of each of two models, and of the difference of the two.
 
     Parameters
     ----------
     estimates : two (n_groups,) arrays
         Logarithms of each group's RMSE.
     samples : two (n_resamples, n_groups) arrays
-        The same of paired resamples.
+        The same for paired resamples.
     n_frames : (n_groups,) int array
-        Frames of each group: small ones get the wider tails of the t distribution.
+        Frames of each group; small groups get the wider tails of the t distribution.
     confidence : float
 
     Returns
     -------
     list of three (2,) arrays
-        Of the first, of the second, and of the second minus the first. Each holds its estimate.
+        For the first, the second, and the second minus the first. Each interval contains its estimate.
     """
     tail = (1 - confidence) / 2
     found, excess, raw_excess = [], [], []
@@ -55,15 +55,16 @@ def intervals_of_unevenness(
     shares: FloatArray,
     confidence: float,
 ) -> list[FloatArray]:
-    """Compute intervals of each of two models' unevenness, see `unevenness`, and of their ratio.
+    """Compute intervals of the `unevenness` of each of two models, and of their ratio.
 
-    Parameters are those of `intervals_of_largest`; `shares`, (n_groups,), are the groups' parts of the data set.
+    Parameters are those of `intervals_of_largest`; `shares`, (n_groups,), are the shares of the groups in the data
+    set.
 
     Returns
     -------
     list of three (2,) arrays
-        Of the first, of the second, and of the second divided by the first, which may end at infinity: where the
-        first model's groups differ by no more than noise.
+        For the first, the second, and the second divided by the first. The last one may end at infinity, if the
+        groups of the first model differ by no more than noise.
     """
     tail = (1 - confidence) / 2
     values, plausible = [], []
@@ -85,9 +86,10 @@ def intervals_of_unevenness(
 
 
 def unevenness(log_rmse: FloatArray, n_frames: IntArray, shares: FloatArray) -> FloatArray:
-    """Compute the area between the error curve and flat, for (..., n_groups) logarithms of the groups' RMSE.
+    """Compute the area between the error curve and a flat one, for (..., n_groups) logarithms of the groups' RMSE.
 
-    That is the mean distance of a group's RMSE from the overall one, weighted with the group's share of the data.
+    This is the mean absolute deviation of a group's RMSE from the overall one, weighted by the group's share of the
+    data set.
     """
     rmse = np.exp(log_rmse)
     overall = np.sqrt(rmse**2 @ n_frames / n_frames.sum())
@@ -98,20 +100,20 @@ def unevenness(log_rmse: FloatArray, n_frames: IntArray, shares: FloatArray) -> 
 def _centres_and_noise(
     estimates: FloatArray, samples: FloatArray, n_frames: IntArray, tail: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw estimates together, and give the noise of each: that of resamples, with tails as a group's size needs."""
+    """Return shrunk estimates and the noise of each, that of resamples with tails according to the group's size."""
     n = np.maximum(n_frames, 2)
     wider = np.sqrt(n / (n - 1)) * stats.t.ppf(1 - tail, n - 1) / stats.norm.ppf(1 - tail)
-    # Reflected: a small sample misses rare large errors more often than it holds too many.
-    return _drawn_together(estimates, samples.std(axis=0)), (estimates - samples) * wider
+    # Reflected: a small sample more often misses rare large errors than contains too many.
+    return _shrunk(estimates, samples.std(axis=0)), (estimates - samples) * wider
 
 
 def _holding(value: float, ends: Sequence[float] | FloatArray) -> FloatArray:
-    """Return the smallest interval that holds the value and the ends."""
+    """Return the smallest interval that contains the value and the ends."""
     return np.array([min(value, *ends), max(value, *ends)])
 
 
-def _drawn_together(estimates: FloatArray, errors: FloatArray) -> FloatArray:
-    """Shrink estimates towards their mean, each by the part of its variance that is noise."""
+def _shrunk(estimates: FloatArray, errors: FloatArray) -> FloatArray:
+    """Shrink estimates towards their mean, each by the share of its variance that is noise."""
     if len(estimates) < 2 or not errors.all():
         return estimates
     weights = errors**-2.0

@@ -1,12 +1,11 @@
-"""Default against improved on frames that neither has seen."""
+"""Errors of the default and the improved model on frames that neither has seen."""
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,32 +17,35 @@ from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
-from ase_flatten.utils.atomic_files import reading_npz, write_json, write_npz, write_text
+from ase_flatten.utils.atomic_files import write_npz, write_text
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.records import read_arrays, read_record, understood, write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 SCHEMES = ("default", "improved")
 N_WORST = 3
-"""Clusters whose held-out frames are written out."""
+"""Number of clusters whose held-out frames are written to a file."""
 
 _ERRORS = "errors.csv"
-_CURVES = "curves.json"
-_FRAMES = "heldout_errors.npz"
+CURVES = "curves.json"
+HELDOUT_ERRORS = "heldout_errors.npz"
 _DRAWS = "default_draws"
+_AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume"
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Hold the held-out errors of one model, in kcal/mol and kcal/(mol Å), per component.
+    """Held-out errors of one model.
 
     Parameters
     ----------
     scheme : {"default", "improved"}
     n_train : int
-    force_rmse, energy_rmse : float
-        Over all held-out frames.
-    cluster_force_rmse, cluster_energy_rmse : (n_clusters,) arrays
+        Its training frames.
+    force_rmse, energy_rmse : float, eV/Å and eV
+        Over all held-out frames, forces per component.
+    cluster_force_rmse, cluster_energy_rmse : (n_clusters,) arrays, eV/Å and eV
         NaN for a cluster without held-out frames.
     """
 
@@ -56,22 +58,22 @@ class Curve:
 
     @property
     def worst(self) -> float:
-        """Force RMSE of the worst cluster."""
+        """Force RMSE of the worst cluster, eV/Å."""
         return float(np.nanmax(self.cluster_force_rmse))
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Hold the held-out errors of all models that are compared.
+    """Held-out errors of all models that are compared.
 
     Parameters
     ----------
     curves : tuple of Curve
-        By rising size, for each scheme.
+        Of all sizes and both schemes.
     populations, n_heldout : (n_clusters,) int arrays
-        Frames of each cluster: all, and the held-out ones.
+        Number of frames of each cluster: all, and held-out ones.
     default_draws : tuple of Curve
-        Default models of the final size on other training sets, drawn by the same scheme; none where not trained.
+        Default models of the final size on other training sets, drawn by the same scheme; may be empty.
     """
 
     curves: tuple[Curve, ...]
@@ -80,16 +82,16 @@ class Evaluation:
     default_draws: tuple[Curve, ...] = ()
 
     def of(self, scheme: str) -> list[Curve]:
-        """Return the curves of one scheme by rising size."""
+        """Return the curves of one scheme, by increasing size."""
         return sorted((curve for curve in self.curves if curve.scheme == scheme), key=lambda curve: curve.n_train)
 
     @property
     def final(self) -> tuple[Curve, Curve]:
-        """The default and the improved model in the end."""
+        """The final default and the final improved model."""
         return self.of("default")[-1], self.of("improved")[-1]
 
     def grouped(self, groups: Groups) -> "Evaluation":
-        """Return the errors on groups of clusters, in place of those on clusters."""
+        """Return the errors on groups of clusters instead of single clusters."""
         of_cluster = groups.of_cluster
 
         def of_groups(curve: Curve) -> Curve:
@@ -111,32 +113,35 @@ class Evaluation:
         )
 
     @classmethod
-    def read(cls, folder: Path) -> "Evaluation":
-        """Read what `evaluate` wrote; raise InputError where it is not there yet."""
-        try:
-            content = json.loads((folder / _CURVES).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"expected a finished run, found no {_CURVES} in {folder}; finish it with: ase-flatten train --resume"
-            ) from error
-        curves, draws = (tuple(map(_read_curve, content.get(name, []))) for name in ("curves", "default_draws"))
-        return cls(curves, np.array(content["populations"]), np.array(content["n_heldout"]), draws)
+    def read(cls, path: Path, *, n_clusters: int) -> "Evaluation":
+        """Read curves.json, as `evaluate` wrote it; raise InputError where it is damaged."""
+        words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
+        saved = read_record(path, _SavedCurves, version=None, **words)
+        with understood(path, **words):
+            evaluation = cls(
+                tuple(map(_read_curve, saved.curves)),
+                np.array(saved.populations, dtype=np.int64),
+                np.array(saved.n_heldout, dtype=np.int64),
+                tuple(map(_read_curve, saved.default_draws)),
+            )
+            _check(evaluation, n_clusters)
+        return evaluation
 
 
 @dataclass(frozen=True, eq=False)
 class HeldoutErrors:
-    """Hold the final models' errors on each held-out frame, in kcal/mol and kcal/(mol Å).
+    """Errors of the final models on each held-out frame.
 
     Parameters
     ----------
     frames : (n_heldout,) int array
-        Frames of the data set, in rising order.
+        Frames of the data set, in ascending order.
     labels : (n_heldout,) int array
         The broad cluster of each.
-    force_rmse, energy_error : mapping of scheme to (n_heldout,) array
+    force_rmse, energy_error : mapping of scheme to (n_heldout,) array, eV/Å and eV
         Force RMSE of each frame, per component, and predicted minus reference energy.
-    draws_force_rmse, draws_energy_error : (n_draws, n_heldout) arrays
-        The same of default models on other training sets; no rows where none were trained.
+    draws_force_rmse, draws_energy_error : (n_draws, n_heldout) arrays, eV/Å and eV
+        The same for default models on other training sets; no rows if none were trained.
     """
 
     frames: IntArray
@@ -147,23 +152,55 @@ class HeldoutErrors:
     draws_energy_error: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
     @classmethod
-    def read(cls, folder: Path) -> "HeldoutErrors":
-        """Read what `evaluate` wrote; raise InputError where it is not there yet."""
-        path = folder / _FRAMES
-        if not path.exists():
-            raise InputError(
-                f"expected a finished run, found no {_FRAMES} in {folder}; finish it with: ase-flatten train --resume"
-            )
-        with reading_npz(path, "held-out errors") as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        draws = [arrays[name] for name in (f"force_rmse_{_DRAWS}", f"energy_error_{_DRAWS}") if name in arrays]
+    def read(cls, path: Path, *, n_clusters: int) -> "HeldoutErrors":
+        """Read heldout_errors.npz, as `evaluate` wrote it; raise InputError where it is damaged."""
+        words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
+        names = ("frames", "labels", *_OF_FRAMES)
+        shapes = {
+            "frames": "int heldout",
+            "labels": "int heldout",
+            **dict.fromkeys(_OF_FRAMES, "float heldout"),
+            **dict.fromkeys(_OF_DRAWS, "float draws heldout"),
+        }
+        arrays = read_arrays(path, names, shapes=shapes, **words)
+        with understood(path, **words):
+            labels = arrays["labels"]
+            if not len(labels) or labels.min() < 0 or labels.max() >= n_clusters:
+                raise ValueError(f"labels that are not of {n_clusters} clusters")
         return cls(
             arrays["frames"],
-            arrays["labels"],
-            {scheme: arrays[f"force_rmse_{scheme}"] for scheme in SCHEMES},
-            {scheme: arrays[f"energy_error_{scheme}"] for scheme in SCHEMES},
-            *draws,
+            labels,
+            {scheme: arrays[f"force_rmse_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
+            {scheme: arrays[f"energy_error_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
+            *(arrays[name] * KCAL_PER_MOL for name in _OF_DRAWS if name in arrays),
         )
+
+
+_OF_FRAMES = tuple(f"{kind}_{scheme}" for kind in ("force_rmse", "energy_error") for scheme in SCHEMES)
+_OF_DRAWS = (f"force_rmse_{_DRAWS}", f"energy_error_{_DRAWS}")
+
+
+@dataclass(frozen=True)
+class _SavedCurve:
+    """A `Curve` as curves.json holds it, in kcal/mol and kcal/(mol Å)."""
+
+    scheme: Literal["default", "improved"]
+    n_train: int
+    force_rmse: float
+    energy_rmse: float
+    cluster_force_rmse: list[float | None]
+    cluster_energy_rmse: list[float | None]
+
+
+@dataclass(frozen=True)
+class _SavedCurves:
+    """The content of curves.json."""
+
+    units: dict[str, str]
+    populations: list[int]
+    n_heldout: list[int]
+    curves: list[_SavedCurve]
+    default_draws: list[_SavedCurve] = field(default_factory=list)
 
 
 def evaluate(
@@ -176,7 +213,7 @@ def evaluate(
     default_draws: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Measure models on the held-out frames and write errors.csv and the frames of the worst clusters.
+    """Compute the errors of models on the held-out frames; write them, and the frames of the worst clusters.
 
     Parameters
     ----------
@@ -188,56 +225,84 @@ def evaluate(
     last: dict[str, FrameErrors] = {}
     for scheme, by_size in models.items():
         for n_train, model_folder in sorted(by_size.items()):
-            model = load_model(model_folder).model
-            last[scheme] = frame_errors(model, dataset, splits.heldout, progress=progress)
+            last[scheme] = _errors_of(model_folder, dataset, splits, progress)
             curves.append(_curve(scheme, n_train, by_cluster(last[scheme], clustering)))
-    draws = [frame_errors(load_model(path).model, dataset, splits.heldout, progress=progress) for path in default_draws]
+    draws = [_errors_of(path, dataset, splits, progress) for path in default_draws]
     drawn = [_curve("default", max(models["default"]), by_cluster(errors, clustering)) for errors in draws]
     n_heldout = np.bincount(clustering.labels[splits.heldout], minlength=clustering.n_clusters)
     evaluation = Evaluation(tuple(curves), clustering.populations, n_heldout, tuple(drawn))
     _write_frames(folder, dataset, clustering, last, draws)
     write_text(folder / _ERRORS, _table(evaluation))
-    write_json(
-        folder / _CURVES,
-        {
-            "units": {"energy": "kcal/mol", "forces": "kcal/(mol Å)"},
-            "populations": evaluation.populations,
-            "n_heldout": n_heldout,
-            "curves": [_written_curve(curve) for curve in curves],
-            _DRAWS: [_written_curve(curve) for curve in drawn],
-        },
+    saved = _SavedCurves(
+        units={"energy": "kcal/mol", "forces": "kcal/(mol Å)"},
+        populations=evaluation.populations.tolist(),
+        n_heldout=n_heldout.tolist(),
+        curves=list(map(_saved_curve, curves)),
+        default_draws=list(map(_saved_curve, drawn)),
     )
+    write_record(folder / CURVES, saved)
     return evaluation
 
 
+def _errors_of(folder: Path, dataset: Dataset, splits: Splits, progress: Progress) -> FrameErrors:
+    model = load_model(folder).model
+    try:
+        return frame_errors(model, dataset, splits.heldout, progress=progress)
+    except InputError as error:
+        raise InputError(f"cannot evaluate the model in {folder}: {error}") from error
+
+
 def _curve(scheme: str, n_train: int, errors: ClusterErrors) -> Curve:
-    return Curve(
-        scheme,
-        n_train,
-        errors.overall_rmse / KCAL_PER_MOL,
-        errors.overall_energy_rmse / KCAL_PER_MOL,
-        errors.rmse / KCAL_PER_MOL,
-        errors.energy_rmse / KCAL_PER_MOL,
+    return Curve(scheme, n_train, errors.overall_rmse, errors.overall_energy_rmse, errors.rmse, errors.energy_rmse)
+
+
+def _saved_curve(curve: Curve) -> _SavedCurve:
+    return _SavedCurve(
+        curve.scheme,  # type: ignore[arg-type]
+        curve.n_train,
+        curve.force_rmse / KCAL_PER_MOL,
+        curve.energy_rmse / KCAL_PER_MOL,
+        _listed(curve.cluster_force_rmse / KCAL_PER_MOL),
+        _listed(curve.cluster_energy_rmse / KCAL_PER_MOL),
     )
 
 
-def _written_curve(curve: Curve) -> dict[str, Any]:
-    return {name: _listed(value) if isinstance(value, np.ndarray) else value for name, value in vars(curve).items()}
-
-
-def _read_curve(content: Mapping[str, Any]) -> Curve:
+def _read_curve(saved: _SavedCurve) -> Curve:
     return Curve(
-        content["scheme"],
-        content["n_train"],
-        content["force_rmse"],
-        content["energy_rmse"],
-        _array(content["cluster_force_rmse"]),
-        _array(content["cluster_energy_rmse"]),
+        saved.scheme,
+        saved.n_train,
+        saved.force_rmse * KCAL_PER_MOL,
+        saved.energy_rmse * KCAL_PER_MOL,
+        _array(saved.cluster_force_rmse) * KCAL_PER_MOL,
+        _array(saved.cluster_energy_rmse) * KCAL_PER_MOL,
     )
+
+
+def _check(evaluation: Evaluation, n_clusters: int) -> None:
+    """Raise ValueError unless the errors fit the clusters and suffice for a comparison."""
+    populations, n_heldout = evaluation.populations, evaluation.n_heldout
+    if len(populations) != n_clusters or len(n_heldout) != n_clusters:
+        raise ValueError(f"{len(populations)} populations and {len(n_heldout)} counts of {n_clusters} clusters")
+    if populations.min() < 1 or populations.max() > 2**40 or np.any((n_heldout < 0) | (n_heldout > populations)):
+        raise ValueError("counts of frames that cannot be")
+    if not n_heldout.any() or any(not evaluation.of(scheme) for scheme in SCHEMES):
+        raise ValueError("no curve of one of the models, or no held-out frames")
+    for curve in (*evaluation.curves, *evaluation.default_draws):
+        if not 0 < curve.n_train < 2**40:
+            raise ValueError(f"a model of {curve.n_train} training frames")
+        for rmse in (curve.cluster_force_rmse, curve.cluster_energy_rmse):
+            if (
+                rmse.shape != (n_clusters,)
+                or not np.array_equal(np.isfinite(rmse), n_heldout > 0)
+                or np.nanmin(rmse) < 0
+            ):
+                raise ValueError(f"errors of the {curve.scheme} model that are not one for each cluster")
+        if not (curve.force_rmse >= 0 and curve.energy_rmse >= 0):
+            raise ValueError(f"errors of the {curve.scheme} model below 0")
 
 
 def _table(evaluation: Evaluation) -> str:
-    """Write errors.csv: a row a cluster, and a last one over all held-out frames."""
+    """Write errors.csv, in kcal/mol: one row for each cluster, and a last one over all held-out frames."""
     default, improved = evaluation.final
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -251,11 +316,21 @@ def _table(evaluation: Evaluation) -> str:
             improved.cluster_energy_rmse[cluster],
         )
         writer.writerow(
-            [cluster, population, n_heldout, *(f"{value:.6g}" if value == value else "" for value in values)]
+            [
+                cluster,
+                population,
+                n_heldout,
+                *(f"{value / KCAL_PER_MOL:.6g}" if value == value else "" for value in values),
+            ]
         )
     overall = (default.force_rmse, improved.force_rmse, default.energy_rmse, improved.energy_rmse)
     writer.writerow(
-        ["all", evaluation.populations.sum(), evaluation.n_heldout.sum(), *(f"{value:.6g}" for value in overall)]
+        [
+            "all",
+            evaluation.populations.sum(),
+            evaluation.n_heldout.sum(),
+            *(f"{value / KCAL_PER_MOL:.6g}" for value in overall),
+        ]
     )
     return text.getvalue()
 
@@ -267,7 +342,7 @@ def _write_frames(
     errors: Mapping[str, FrameErrors],
     draws: Sequence[FrameErrors],
 ) -> None:
-    """Write the errors of all held-out frames, and the frames of the default model's worst clusters."""
+    """Write the errors of all held-out frames, in kcal/mol, and the frames of the default model's worst clusters."""
     heldout = errors["default"].frames
     labels = clustering.labels[heldout]
     arrays = {f"force_rmse_{scheme}": errors[scheme].force_rmse / KCAL_PER_MOL for scheme in SCHEMES}
@@ -276,7 +351,7 @@ def _write_frames(
         f"force_rmse_{_DRAWS}": np.array([one.force_rmse / KCAL_PER_MOL for one in draws]),
         f"energy_error_{_DRAWS}": np.array([one.energy / KCAL_PER_MOL for one in draws]),
     }
-    write_npz(folder / _FRAMES, {"frames": heldout, "labels": labels, **arrays, **(drawn if draws else {})})
+    write_npz(folder / HELDOUT_ERRORS, {"frames": heldout, "labels": labels, **arrays, **(drawn if draws else {})})
     worst = by_cluster(errors["default"], clustering).ascending[::-1][:N_WORST]
     rows = np.flatnonzero(np.isin(labels, worst))
     rows = rows[np.argsort(-arrays["force_rmse_default"][rows], kind="stable")]

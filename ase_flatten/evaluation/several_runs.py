@@ -1,7 +1,7 @@
-"""Claims over several runs that differ in their seed: the spread over runs, and one p for a claim.
+"""Claims over several runs that differ in their seed: the spread over runs, and one p-value per claim.
 
-Frames of one run tell how well its two models are known; that improved training does the same again is told by runs.
-Each run is one observation here, however many frames it held out.
+The frames of one run show how well the errors of its two models are known; only several runs show whether improved
+training has the same effect again. Each run is one observation here, however many frames it held out.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from ase_flatten.utils.typing import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class OverRuns:
-    """Hold one measure of several runs.
+    """One measure of several runs.
 
     Parameters
     ----------
-    default, improved : (n_runs,) arrays
-        The measure of the final models of each run.
+    default, improved : (n_runs,) arrays, eV/Å, or eV for energies
+        The measure for the final models of each run.
     draws : (n_draws,) array
-        That of all default models of all runs.
+        The measure for all default models of all runs.
     p_value : float or None
-        Of a two-sided paired t test on the logarithms of the ratios improved/default: how often as large a mean
-        would come if improved training changed nothing. None for a single run. With two or three runs it is small
-        only where the ratios hardly differ: then their number of runs is what limits the claim.
+        Of a two-sided paired t test on the logarithms of the ratios improved/default: the probability of a mean at
+        least as large if improved training changed nothing. None for a single run. With two or three runs it is small
+        only if the ratios hardly differ; the number of runs then limits the claim.
     """
 
     default: FloatArray
@@ -37,21 +37,21 @@ class OverRuns:
 
     @property
     def ratios(self) -> FloatArray:
-        """Improved over default of each run, (n_runs,)."""
+        """Improved divided by default for each run, (n_runs,)."""
         ratios: FloatArray = self.improved / self.default
         return ratios
 
     @property
     def n_better(self) -> int:
-        """Runs whose improved model has the smaller error."""
+        """Number of runs whose improved model has the smaller error."""
         return int(np.sum(self.improved < self.default))
 
 
 def over_runs(runs: Sequence[Claims], measure: str) -> OverRuns:
-    """Gather one measure over runs on the same data, with the same settings but for the seed.
+    """Collect one measure over runs on the same data, with the same settings except for the seed.
 
-    Where a run has several default draws, its default value is their geometric mean, so that no run's ratio hangs on
-    a lucky or unlucky draw.
+    If a run has several default draws, its default value is their geometric mean, so that its ratio does not depend
+    on a lucky or unlucky draw.
 
     Parameters
     ----------
@@ -69,6 +69,6 @@ def over_runs(runs: Sequence[Claims], measure: str) -> OverRuns:
 
 
 def mean_and_spread(values: FloatArray, decimals: int = 3) -> str:
-    """Write the mean, and the standard deviation where there are several."""
+    """Format the mean, with the standard deviation if there are several values."""
     text = f"{np.mean(values):.{decimals}f}"
     return f"{text} ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else text

@@ -42,7 +42,7 @@ class Subject:
     models : dict
         Models and calculators as `resolve` reads them, by their names in tables.
     known : dict
-        As `Run.reference`.
+        What is known of the molecule, as `Reference.arrays`.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -73,7 +73,7 @@ class Subject:
         InputError
             A run that is not finished.
         """
-        known = run.reference
+        known = run.reference.arrays
         models: dict[str, str | Path] = {}
         for name in ("default", "improved"):
             models[name] = run.folder / name

@@ -1,8 +1,8 @@
-"""Model folders: a family's native file, model.json beside it, and the training geometries."""
+"""Model folders: the native file of a family, model.json, and the training geometries."""
 
-import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from ase.data import chemical_symbols
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Family, Model, family
-from ase_flatten.utils.atomic_files import reading_npz, write_json, write_npz, writing_folder
+from ase_flatten.utils.atomic_files import write_npz, writing_folder
 from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.records import read_arrays, read_record, refusal, understood, write_record
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 FORMAT = 1
@@ -24,52 +25,81 @@ NATIVE_FILES = {".npz": "sgdml", ".pt": "schnet", ".xml": "gap"}
 TRAINING = "training.npz"
 
 
+_DAMAGED = "train the model again, or restore the folder from a copy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What model.json says about a model.
+
+    Parameters
+    ----------
+    format : int
+        The version of the model folder.
+    family : str
+        The model family.
+    species : list of str
+        Chemical symbols, in the order of the atoms.
+    units : mapping
+        Units of `energy` and `length` in the family's native file.
+    training_frames : list of int
+        The frames of its data set that the model was trained on.
+    dataset_digest : str
+        Digest that identifies this data set.
+    hyper_parameters : mapping
+        Hyper-parameters of the model.
+    versions : mapping
+        Versions of the packages that it was trained with.
+    """
+
+    format: int = FORMAT
+    family: str
+    species: list[str]
+    units: Mapping[str, Any] = field(default_factory=dict)
+    training_frames: list[int]
+    dataset_digest: str = ""
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    """Hold a model with what its folder says of it.
+    """A model and what its folder says about it.
 
     Parameters
     ----------
     model : Model
-    card : dict
-        The content of model.json; of a bare native file, its family only.
+    card : ModelCard
+        For a bare native file, only the family and the species.
     training_positions : (n_train, n_atoms, 3) array, Å
-        The geometries that it was trained on; none for a bare native file.
+        Geometries that the model was trained on; empty for a bare native file.
     """
 
     model: Model
-    card: dict[str, Any]
+    card: ModelCard
     training_positions: FloatArray
-
-    @property
-    def family(self) -> str:
-        """The name of the model family."""
-        return str(self.card["family"])
 
     @property
     def train_frames(self) -> IntArray:
         """The frames of its data set that the model was trained on."""
-        return np.asarray(self.card.get("training_frames", []), dtype=np.int64)
+        return np.array(self.card.training_frames, dtype=np.int64)
 
 
 def save_model(folder: Path, model: Model, made_by: Family, dataset: Dataset, train_frames: IntArray) -> None:
     """Write a model folder, atomically."""
+    card = ModelCard(
+        family=made_by.name,
+        species=_species(model),
+        units=dict(made_by.units),
+        training_frames=train_frames.tolist(),
+        dataset_digest=dataset.digest,
+        hyper_parameters=dict(model.hyper_parameters),
+        versions=versions(made_by.distribution),
+    )
     with writing_folder(folder) as beside:
         model.save(beside)
         write_npz(beside / TRAINING, {"positions": dataset.positions[train_frames]})
-        write_json(
-            beside / CARD,
-            {
-                "format": FORMAT,
-                "family": made_by.name,
-                "species": [chemical_symbols[number] for number in model.numbers],
-                "units": dict(made_by.units),
-                "training_frames": train_frames,
-                "dataset_digest": dataset.digest,
-                "hyper_parameters": dict(model.hyper_parameters),
-                "versions": versions(made_by.distribution),
-            },
-        )
+        write_record(beside / CARD, card)
 
 
 def load_model(path: str | Path) -> SavedModel:
@@ -78,7 +108,7 @@ def load_model(path: str | Path) -> SavedModel:
     Raises
     ------
     InputError
-        Nothing there, no model, or one of a later format.
+        There is no model, or it is damaged or of a later format.
     """
     path = Path(path)
     if path.is_file():
@@ -90,29 +120,53 @@ def load_model(path: str | Path) -> SavedModel:
             )
         name = NATIVE_FILES[path.suffix]
         bare = family(name).load(path)
-        return SavedModel(bare, {"family": name}, np.empty((0, len(bare.numbers), 3)))
-    folder = next((folder for folder in (path, path / "improved") if (folder / CARD).is_file()), None)
+        card = ModelCard(family=name, species=_species(bare), training_frames=[])
+        return SavedModel(bare, card, np.empty((0, len(bare.numbers), 3)))
+    folder = next((folder for folder in (path, path / "improved") if (folder / CARD).exists()), None)
     if folder is None:
         raise InputError(f"expected a run folder or a model folder, found no {CARD} in {path}; check the path")
     card = read_card(folder)
-    model = family(card["family"]).load(folder)
-    species = [chemical_symbols[number] for number in model.numbers]
-    if species != card["species"]:
-        raise InputError(f"{folder / CARD} says {card['species']}, the model file holds {species}; train it again")
-    with reading_npz(folder / TRAINING, "the training geometries") as archive:
-        return SavedModel(model, card, archive["positions"])
+    model = _load_native(folder, card)
+    species = _species(model)
+    if species != card.species:
+        raise InputError(f"{folder / CARD} says {card.species}, the model file holds {species}; train it again")
+    positions = read_arrays(
+        folder / TRAINING, ["positions"], what="the training geometries of a model", remedy=_DAMAGED,
+        shapes={"positions": f"float frames {len(species)} 3"},
+    )["positions"]  # fmt: skip
+    return SavedModel(model, card, positions)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read model.json; raise InputError where it is damaged or of a later format."""
-    try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        readable = card["format"] <= FORMAT and {"family", "species", "training_frames"} <= set(card)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"expected a model card in {folder / CARD}, could not read it: {error}") from error
-    if not readable:
-        raise InputError(f"expected format {FORMAT} of {folder / CARD}, found {card['format']}; update ase-flatten")
+def read_card(folder: Path) -> ModelCard:
+    """Read model.json; raise InputError if it is damaged or of a later format."""
+    path, words = folder / CARD, {"what": "the card of a model", "remedy": _DAMAGED}
+    card = read_record(path, ModelCard, version=FORMAT, **words)
+    with understood(path, **words):
+        if any(not 0 <= frame < 2**62 for frame in card.training_frames):
+            raise ValueError("training_frames holds numbers that are not frames")
     return card
+
+
+def card_digest(folder: Path) -> str:
+    """Return a text that identifies the model of a folder: the content of its card."""
+    return str(read_record(folder / CARD, dict[str, Any], what="the card of a model", remedy=_DAMAGED))
+
+
+def _load_native(folder: Path, card: ModelCard) -> Model:
+    for path in folder.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            reason = ValueError("a pipe or a device, which may never end")
+            raise refusal(path, f"a file of a model of the family {card.family}", _DAMAGED, reason)
+    try:
+        return family(card.family).load(folder)
+    except InputError as error:
+        raise InputError(f"cannot load the model in {folder}: {printable(error, most=600)}") from error
+    except Exception as error:  # the packages behind a family raise whatever their parsers do
+        raise refusal(folder, f"a model of the family {card.family}", _DAMAGED, error) from error
+
+
+def _species(model: Model) -> list[str]:
+    return [chemical_symbols[number] for number in model.numbers]
 
 
 def versions(*distributions: str) -> dict[str, str]:

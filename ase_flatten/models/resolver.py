@@ -18,7 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from ase_flatten.models import Model, family
 from ase_flatten.models.ase_model import ASEModel
-from ase_flatten.models.model_folder import NATIVE_FILES, SavedModel, load_model
+from ase_flatten.models.model_folder import CARD, NATIVE_FILES, SavedModel, card_digest, load_model
 from ase_flatten.models.reference_methods import factory_calculator, tblite_calculator
 from ase_flatten.utils.exceptions import InputError, not_installed, printable
 from ase_flatten.utils.parallel import PerWorker
@@ -77,7 +77,7 @@ class NamedCalculator:
 
     def train_frames(self, dataset_digest: str) -> IntArray:
         """Return the frames of a data set that it was trained on, as far as they are known."""
-        known = self.saved is not None and self.saved.card.get("dataset_digest") == dataset_digest
+        known = self.saved is not None and self.saved.card.dataset_digest == dataset_digest
         return self.saved.train_frames if known and self.saved else np.empty(0, dtype=np.int64)
 
     @property
@@ -168,11 +168,13 @@ def forms() -> str:
 
 def _of_path(path: Path) -> NamedCalculator:
     saved = load_model(path)
-    digest = _file_digest(path) if path.is_file() else str(saved.card)
+    digest = (
+        _file_digest(path) if path.is_file() else card_digest(path if (path / CARD).exists() else path / "improved")
+    )
     name = path.stem if path.is_file() else path.name
     return NamedCalculator(
         str(path), path.resolve().name if name in ("", "..") else name, digest,
-        family(saved.family).expensive, family=saved.family, path=path, saved=saved,
+        family(saved.card.family).expensive, family=saved.card.family, path=path, saved=saved,
     )  # fmt: skip
 
 

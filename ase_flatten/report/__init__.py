@@ -1,1 +1,1 @@
-"""Figures and pages of a run."""
+"""Figures and the report of a run."""

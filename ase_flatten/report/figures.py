@@ -1,4 +1,4 @@
-"""Figures of a run, in the manner of the paper's Figures 2, 3 and 5: each as PNG and PDF."""
+"""Figures of a run, similar to Figures 2, 3 and 5 of the paper, as PNG and PDF."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
-from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
+from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.held_out import SCHEMES, Curve, Evaluation
 from ase_flatten.report.molecule_drawing import draw_structure, upright
@@ -39,7 +39,7 @@ _STYLE: Any = {
     "legend.fontsize": 9,
     "axes.edgecolor": INK,
     "axes.linewidth": 0.8,
-    "pdf.fonttype": 42,  # text stays text in an editor of drawings
+    "pdf.fonttype": 42,  # text remains editable
 }
 
 
@@ -51,21 +51,21 @@ def plot_outliers(
     title: str = "",
     structure: Atoms | None = None,
     worst: str = "",
-    axis: str = "clusters, by rising error",
+    axis: str = "clusters, sorted by error",
 ) -> list[Path]:
     """Draw the force RMSE of a model on each cluster (Figure 2).
 
     Parameters
     ----------
     path_stem : str or Path
-        The path of the files without their suffix.
+        Path of the files, without suffix.
     title : str
     structure : Atoms, optional
-        A configuration of the worst cluster, turned upright and drawn in a red box.
+        A configuration of the worst cluster, drawn upright in a red box.
     worst : str
-        What the worst cluster is called; its label by default.
+        Name of the worst cluster; its label by default.
     axis : str
-        What the bars stand for.
+        Label of the horizontal axis.
 
     Returns
     -------
@@ -98,9 +98,10 @@ def plot_outliers(
 
 
 def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
-    """Draw the force RMSE of growing models, each curve by rising error (Figure 3): default left, improved right.
+    """Draw the force RMSE for growing training sets, each curve in ascending order (Figure 3).
 
-    A band on the left shows between which values the curves of all default draws of the final size lie.
+    Default training is on the left, improved training on the right. A band on the left shows the range of the curves
+    of all default draws of the final size.
     """
     with rc_context(_STYLE):
         figure, panels = _figure(7.4, 3.2, n_columns=2)
@@ -109,14 +110,14 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
         shades = dict(zip(sizes, colormaps["viridis"](np.linspace(0.86, 0.1, len(sizes))), strict=True))
         for axes, scheme in zip(panels, SCHEMES, strict=True):
             for curve in shown[scheme]:
-                rmse = _sorted(curve) * _scale(units)
+                rmse = _sorted(curve) * units.scale
                 ranks = np.arange(1, len(rmse) + 1)
                 axes.plot(ranks, rmse, color=shades[curve.n_train], linewidth=2, label=f"{curve.n_train:,}")
             axes.set_title(f"{scheme} training", color=COLOURS[scheme], fontweight="bold")
-            _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, by rising error")
+            _cluster_axis(axes, int(np.sum(evaluation.n_heldout > 0)), "groups of clusters, sorted by error")
         lines = {line.get_label(): line for axes in panels for line in axes.lines}
         handles: list[Any] = [lines[f"{size:,}"] for size in sizes]
-        drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * _scale(units)
+        drawn = np.array([_sorted(curve) for curve in (evaluation.final[0], *evaluation.default_draws)]) * units.scale
         if len(drawn) > 1:
             label = f"{len(drawn)} draws\nof {sizes[-1]:,}"
             ranks = np.arange(1, drawn.shape[1] + 1)
@@ -127,7 +128,7 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
                 )
             )  # fmt: skip
         figure.legend(handles=handles, title="training\nframes", frameon=False, loc="outside right upper")
-        highest = max(drawn.max(), *(curve.worst * _scale(units) for curves in shown.values() for curve in curves))
+        highest = max(drawn.max(), *(curve.worst * units.scale for curves in shown.values() for curve in curves))
         panels[0].set_ylim(0, 1.06 * highest or 1.0)
         panels[0].set_ylabel(_force_label(units))
         return _save(figure, path_stem)
@@ -136,22 +137,22 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
 def plot_comparison(
     evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
 ) -> list[Path]:
-    """Draw the force RMSE of the two final models on each group (Figure 5), by the default one's rising error.
+    """Draw the force RMSE of the two final models on each group (Figure 5), in ascending order of the default one's.
 
-    The improved model's bars stand in front of the default one's, both with their 95 % intervals over held-out
-    frames. A band shows the range of all default draws.
+    The bars of the improved model are in front of those of the default one, both with 95 % confidence intervals over
+    held-out frames. A band shows the range of all default draws.
 
     Parameters
     ----------
     evaluation : Evaluation
-        On groups of clusters, see `Evaluation.grouped`.
+        On groups of clusters; see `Evaluation.grouped`.
     """
     with rc_context(_STYLE):
         figure, (axes,) = _figure(6.4, 3.7)
         default = claims.group_rmse["default"]
         order = np.argsort(default, kind="stable")
         ranks = np.arange(1, len(order) + 1)
-        scale = _scale(units)
+        scale = units.scale
         handles: list[Any] = []
         for curve, width, shift in zip(evaluation.final, (0.86, 0.5), (-0.13, 0.13), strict=True):
             colour = COLOURS[curve.scheme]
@@ -174,7 +175,7 @@ def plot_comparison(
         highest = max(drawn.max(), *(ends.max() * scale for ends in claims.group_interval.values()))
         axes.set_ylim(0, 1.04 * float(highest) or 1.0)
         figure.legend(handles=handles, frameon=False, loc="outside upper center", ncols=2)
-        _cluster_axis(axes, len(order), "groups of clusters, by rising error of the default model")
+        _cluster_axis(axes, len(order), "groups of clusters, sorted by the default model's error")
         axes.set_ylabel(_force_label(units))
         return _save(figure, path_stem)
 
@@ -182,14 +183,15 @@ def plot_comparison(
 def plot_learning_curve(
     evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
 ) -> list[Path]:
-    """Draw the force RMSE, overall and of the worst group, against the size of the training set, log-log.
+    """Draw the force RMSE, overall and of the worst group, as a function of the size of the training set.
 
-    Bars at the final size are 95 % intervals over held-out frames; a cross is another default draw.
+    Both axes are logarithmic. Vertical lines at the final size are 95 % confidence intervals over held-out frames;
+    a cross is another default draw.
 
     Parameters
     ----------
     evaluation : Evaluation
-        On groups of clusters, see `Evaluation.grouped`.
+        On groups of clusters; see `Evaluation.grouped`.
     """
     with rc_context(_STYLE):
         figure, (axes,) = _figure(4.8, 3.7)
@@ -202,13 +204,13 @@ def plot_learning_curve(
             for measure, (kind, marker, line) in kinds.items():
                 rmse = [curve.worst if measure == "worst_group" else curve.force_rmse for curve in curves]
                 axes.plot(
-                    sizes, np.array(rmse) * _scale(units), line, marker=marker, markersize=5, linewidth=1.8,
+                    sizes, np.array(rmse) * units.scale, line, marker=marker, markersize=5, linewidth=1.8,
                     color=COLOURS[scheme], markeredgecolor="white", markeredgewidth=0.6, label=f"{scheme}, {kind}",
                 )  # fmt: skip
                 estimate = claims.of[measure].default if scheme == "default" else claims.of[measure].improved
-                low, high = estimate.low * _scale(units), estimate.high * _scale(units)
+                low, high = estimate.low * units.scale, estimate.high * units.scale
                 axes.vlines(final * shift, low, high, color=COLOURS[scheme], linewidth=1.3)
-        others = np.concatenate([claims.of[measure].draws[1:] for measure in kinds]) * _scale(units)
+        others = np.concatenate([claims.of[measure].draws[1:] for measure in kinds]) * units.scale
         if len(others):
             axes.plot(
                 np.full(len(others), final), others, "x", markersize=5, color=COLOURS["default"],
@@ -218,6 +220,8 @@ def plot_learning_curve(
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         low, high = axes.get_ylim()
+        if high < 1.02 * low:  # errors that are equal except for rounding
+            axes.set_ylim(low := low / 1.1, high := high * 1.1)
         subs = (1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 4, 6, 8)
         axes.yaxis.set_major_locator(LogLocator(subs=subs) if high > 2.5 * low else MaxNLocator(5))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -226,11 +230,6 @@ def plot_learning_curve(
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
         figure.legend(frameon=False, loc="outside upper center", ncols=2)
         return _save(figure, path_stem)
-
-
-def _scale(units: OutputUnits) -> float:
-    """Return what the numbers of an evaluation, in kcal/mol, are multiplied with."""
-    return units.scale * KCAL_PER_MOL
 
 
 def _force_label(units: OutputUnits) -> str:
@@ -242,7 +241,7 @@ def _sorted(curve: Curve) -> np.ndarray:
 
 
 def _some(curves: Sequence[Curve]) -> list[Curve]:
-    """Choose all curves where they are few, else the first, the middle and the last."""
+    """Return all curves if they are few, else the first, the middle and the last one."""
     if len(curves) <= _MOST_CURVES:
         return list(curves)
     return [curves[0], curves[(len(curves) - 1) // 2], curves[-1]]
@@ -257,7 +256,7 @@ def _figure(width: float, height: float, *, n_columns: int = 1) -> tuple[Figure,
     return figure, panels
 
 
-def _cluster_axis(axes: Axes, n_clusters: int, label: str = "clusters, by rising error") -> None:
+def _cluster_axis(axes: Axes, n_clusters: int, label: str = "clusters, sorted by error") -> None:
     axes.set_xlabel(label)
     axes.set_xlim(0.3, n_clusters + 0.7)
     step = 10 if n_clusters > 12 else 1
@@ -265,7 +264,7 @@ def _cluster_axis(axes: Axes, n_clusters: int, label: str = "clusters, by rising
 
 
 def _populations(axes: Axes, ranks: np.ndarray, populations: np.ndarray) -> Axes:
-    """Draw the share of frames in each cluster, kept to the lower part of the picture."""
+    """Draw the share of frames in each cluster, in the lower part of the figure."""
     share = 100 * populations / populations.sum()
     twin = axes.twinx()
     twin.spines[["top", "left"]].set_visible(False)
@@ -285,7 +284,7 @@ def _three_digits(value: float) -> str:
 
 
 def _inset(axes: Axes, structure: Atoms, tip: tuple[float, float], label: str) -> None:
-    """Draw a molecule in a red box in the upper left, tied to the bar that it stands for."""
+    """Draw a molecule in a red box in the upper left, connected to its bar."""
     box = axes.inset_axes((0.05, 0.52, 0.5, 0.46), zorder=30)
     draw_structure(box, upright(structure))
     for spine in box.spines.values():
@@ -300,7 +299,7 @@ def _inset(axes: Axes, structure: Atoms, tip: tuple[float, float], label: str) -
 
 
 def _save(figure: Figure, path_stem: str | Path) -> list[Path]:
-    """Write both kinds; the same numbers give the same files."""
+    """Write PNG and PDF; the same numbers give the same files."""
     stem = Path(path_stem)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
     for path, metadata in zip(paths, ({}, {"CreationDate": None}), strict=True):

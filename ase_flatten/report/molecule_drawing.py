@@ -1,4 +1,4 @@
-"""Pictures of molecules: a flat one for print, and the numbers behind a turning one."""
+"""Pictures of molecules: a static one for print, and the data of an interactive one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ _STRETCHED_HYDROGEN = 1.45
 _CONTACT = 2.2
 
 _GEMINAL = 3
-"""Atoms this many bonds apart, as H and O in HO-C=O, are near without a hydrogen bond."""
+"""Atoms up to this many bonds apart, as H and O in HO-C=O, are close without a hydrogen bond."""
 
 _WIDTH = {"bond": 0.15, "stretched": 0.11, "contact": 0.06}
 _DASH = {"stretched": (0.17, 0.12), "contact": (0.07, 0.13)}
 _INSIDE = 0.9
-"""A bond begins at this part of an atom's radius, that it may not lie across the atom."""
+"""A bond begins at this fraction of an atom's radius, so that it does not cross the atom."""
 
 _LONGEST_ARROW = 1.0
 """Length of the longest force that is drawn, Å."""
@@ -48,13 +48,13 @@ _BOND = "#8a8a8a"
 
 @dataclass(frozen=True)
 class Bond:
-    """Join two atoms of a picture.
+    """Bond between two atoms of a picture.
 
     Parameters
     ----------
     first, second : int
     kind : {"bond", "stretched", "contact"}
-        A whole bond; one that is very long, very short, or half of a shared proton; a hydrogen bond.
+        An ordinary bond; an unusually long or short one, or half of a shared proton; a hydrogen bond.
     """
 
     first: int
@@ -63,10 +63,10 @@ class Bond:
 
 
 def find_bonds(atoms: Atoms) -> list[Bond]:
-    """Find what to draw between atoms, by their distances in sums of covalent radii.
+    """Find the bonds to draw, from distances relative to sums of covalent radii.
 
-    A hydrogen atom near two heavy atoms is a shared proton: both of its bonds are
-    stretched. So is what ties an atom that has come off to its nearest neighbour.
+    A hydrogen atom close to two heavy atoms is a shared proton, and both of its bonds are stretched. So is the bond
+    between a detached atom and its nearest neighbour.
     """
     numbers = atoms.numbers
     radii = covalent_radii[numbers]
@@ -94,14 +94,14 @@ def find_bonds(atoms: Atoms) -> list[Bond]:
 
 
 def upright(atoms: Atoms) -> Atoms:
-    """Turn a molecule so that its longest axis lies along x and its shortest along the line of sight, z.
+    """Rotate a molecule so that its longest axis lies along x and its shortest along the line of sight, z.
 
-    One that is not flat is tilted then, for atoms would hide behind others.
+    A molecule that is not flat is then tilted, so that atoms do not hide behind others.
     """
     positions = atoms.positions - atoms.positions.mean(axis=0)
     axes = np.linalg.svd(positions, full_matrices=True)[2]
     for axis in (0, 1):
-        axes[axis] *= np.copysign(1, axes[axis, axis])  # of the four ways, the one with the least to turn
+        axes[axis] *= np.copysign(1, axes[axis, axis])  # the smallest of the four possible rotations
     axes[2] *= np.sign(np.linalg.det(axes))  # a mirror image would be another molecule
     turned = Atoms(atoms.numbers, positions @ axes.T)
     if np.ptp(turned.positions[:, 2]) > _FLAT:
@@ -111,7 +111,7 @@ def upright(atoms: Atoms) -> Atoms:
 
 
 def superposed(atoms: Atoms, onto: Atoms) -> Atoms:
-    """Turn a molecule to lie as well as it can upon another configuration of it."""
+    """Superpose a molecule on another configuration of it."""
     turned = Atoms(atoms.numbers, atoms.positions)
     minimize_rotation_and_translation(onto, turned)
     turned.positions -= turned.positions.mean(axis=0)
@@ -119,7 +119,7 @@ def superposed(atoms: Atoms, onto: Atoms) -> Atoms:
 
 
 def draw_structure(axes: Axes, atoms: Atoms) -> None:
-    """Draw a molecule as it is seen along z, the far atoms paler than the near ones."""
+    """Draw a molecule as seen along z, with distant atoms paler than near ones."""
     positions, radii = atoms.positions, _drawn_radii(atoms)
     depth = positions[:, 2]
     nearness = 1 - (depth.max() - depth) / max(float(np.ptp(depth)), 1.0)
@@ -158,7 +158,7 @@ def draw_structure(axes: Axes, atoms: Atoms) -> None:
 
 
 def turned_vectors(vectors: FloatArray, before: Atoms, after: Atoms) -> FloatArray:
-    """Turn vectors on atoms, (n_atoms, 3), as the molecule was turned between two configurations."""
+    """Rotate vectors on atoms, (n_atoms, 3), as the molecule was rotated between two configurations."""
     old, new = (atoms.positions - atoms.positions.mean(axis=0) for atoms in (before, after))
     u, _, vt = np.linalg.svd(old.T @ new)
     u[:, 2] *= np.linalg.det(u @ vt)  # no mirror image
@@ -166,7 +166,7 @@ def turned_vectors(vectors: FloatArray, before: Atoms, after: Atoms) -> FloatArr
 
 
 def draw_forces(axes: Axes, atoms: Atoms, forces: Mapping[str, FloatArray]) -> None:
-    """Draw forces on atoms as arrows on one scale, the longest of them of a fixed length.
+    """Draw forces on atoms as arrows on a common scale; the longest one has a fixed length.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def draw_forces(axes: Axes, atoms: Atoms, forces: Mapping[str, FloatArray]) -> N
 
 
 def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) -> bytes:
-    """Draw a molecule alone, without a frame, and give the picture's bytes.
+    """Draw a molecule without a frame, and return the picture in PNG format.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) 
 
 
 def scene(atoms: Atoms) -> dict[str, Any]:
-    """Return what a viewer needs to draw a molecule: numbers and strings only, lengths in Å."""
+    """Return the data that the viewer needs to draw a molecule, as numbers and strings; lengths in Å."""
     return {
         "positions": np.round(atoms.positions, 3).tolist(),
         "radii": np.round(_drawn_radii(atoms), 3).tolist(),
@@ -228,7 +228,7 @@ def _fogged(colour: str, nearness: float) -> tuple[float, ...]:
 
 
 def _strips(start: FloatArray, end: FloatArray, kind: str) -> list[FloatArray]:
-    """Cut a line into its dashes, each with the four corners of its width."""
+    """Return the dashes of a line, each as the four corners of a rectangle."""
     length = float(np.linalg.norm(end - start))
     if length < 1e-6:
         return []

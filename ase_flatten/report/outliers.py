@@ -143,7 +143,7 @@ def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:
     for folder in (path, *path.resolve().parents[:_DEPTH_IN_RUN]):
         run = Run(folder)
         if (folder / "run.json").is_file() and (folder / CLUSTERS).is_file():
-            return Run(_shortest(folder)) if run.info["dataset"]["digest"] == dataset.digest else None
+            return Run(_shortest(folder)) if run.info.dataset.digest == dataset.digest else None
     return None
 
 
@@ -161,7 +161,7 @@ def _clusters_of(path: Path, dataset: Dataset) -> Clustering:
             f"expected clusters of the {dataset.n_frames} frames of this data set, found labels of "
             f"{len(found.labels)} in {file}; give a run on these data, or cluster them: ase-flatten cluster DATASET"
         )
-    if (file.parent / "run.json").is_file() and Run(file.parent).info["dataset"]["digest"] != dataset.digest:
+    if (file.parent / "run.json").is_file() and Run(file.parent).info.dataset.digest != dataset.digest:
         raise InputError(
             f"expected clusters of this data set, found those of a run on other data of the same size in {file}; "
             "give a run on these data, or cluster them: ase-flatten cluster DATASET"

@@ -5,12 +5,12 @@ Every judgement of a frame is a look, which belongs to a step. A frame is in qua
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 
 from ase_flatten.checking.labels import LabelJudgement, QuickModels, Thresholds, judge_labels, quick_training_size
@@ -20,6 +20,7 @@ from ase_flatten.models import Model
 from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.records import read_record, understood
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 FORMAT = 1
@@ -146,10 +147,41 @@ class Quarantine:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Quarantine":
-        """Rebuild what `to_json` made."""
-        looks = [Look(frame=entry["frame"], **look) for entry in content["frames"] for look in entry["looks"]]
+        """Rebuild what `to_json` made; raise ValueError where it is something else."""
+        saved = msgspec.convert(content, _Saved)
+        looks = [Look(frame=entry.frame, **asdict(look)) for entry in saved.frames for look in entry.looks]
         looks.sort(key=lambda look: look.step)
-        return cls(tuple(looks), tuple(Alarm(**alarm) for alarm in content["alarms"]))
+        return cls(tuple(looks), tuple(saved.alarms))
+
+
+@dataclass(frozen=True)
+class _SavedLook:
+    step: int
+    level: str
+    score: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class _SavedFrame:
+    frame: int
+    looks: list[_SavedLook]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The part of quarantine.json that the rest follows from."""
+
+    frames: list[_SavedFrame]
+    alarms: list[Alarm]
+
+
+def read_quarantine(path: Path, *, remedy: str) -> Quarantine:
+    """Read quarantine.json; raise InputError where it is missing, damaged or of a later format."""
+    what = "the quarantine of a run"
+    content = read_record(path, dict[str, Any], what=what, remedy=remedy, version=FORMAT)
+    with understood(path, what=what, remedy=remedy):
+        return Quarantine.from_json(content)
 
 
 def _entry(frame: int, looks: Sequence[Look]) -> dict[str, Any]:
@@ -391,9 +423,9 @@ def read_frame_list(path: Path) -> tuple[int, ...]:
         No such file, or none of these.
     """
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return tuple(Quarantine.from_json(json.loads(text)).frames.tolist())
+            return tuple(read_quarantine(path, remedy="give the quarantine.json of a run").frames.tolist())
+        text = path.read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lines and "frame" in (header := [name.strip() for name in lines[0].split(",")]):
             return tuple(sorted({int(row["frame"]) for row in csv.DictReader(lines[1:], fieldnames=header)}))

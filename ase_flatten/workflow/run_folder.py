@@ -1,7 +1,5 @@
-"""The run folder: what a run was asked to do, and what it has found."""
+"""The run folder: the settings of a run and its results."""
 
-import json
-import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,58 +7,64 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ase_flatten.clustering.clusters import N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
+from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.claims import Claims, make_claims
 from ase_flatten.evaluation.frame_groups import merge_clusters
-from ase_flatten.evaluation.held_out import Evaluation, HeldoutErrors
+from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, Evaluation, HeldoutErrors
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.selection.flattening import Schedule
-from ase_flatten.selection.frame_selection import SelectionRule
-from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine
+from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_quarantine
 from ase_flatten.selection.sampled_errors import SubsetRule
-from ase_flatten.utils.atomic_files import reading_npz, write_npz
-from ase_flatten.utils.exceptions import InputError, nearest
-from ase_flatten.utils.typing import IntArray
-
-log = logging.getLogger(__name__)
+from ase_flatten.utils.atomic_files import write_npz
+from ase_flatten.utils.exceptions import InputError, nearest, printable
+from ase_flatten.utils.records import read_arrays, read_record, understood
+from ase_flatten.workflow.history import HistoryLine, read_history
+from ase_flatten.workflow.upgrades import upgrade_settings
 
 FORMAT = 1
 CLUSTERS = "clusters.npz"
 
+MAX_DRAWS = 1000
+"""Largest number of default training sets."""
+
+_RESTORE = "restore the file from a copy, or train into a new folder"
+
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Hold everything that decides what a run computes, beside its data.
+    """Everything besides its data that decides what a run computes.
 
     Parameters
     ----------
     family : str
         Name of the model family.
     trainer : mapping
-        Settings of the family's trainer.
+        Settings of the trainer of the family.
     schedule : Schedule
     seed : int
     holdout : float
-        Share of the frames held out.
+        Share of the frames that are held out.
     subset : bool, optional
-        Whether each step estimates the errors of the clusters on subsets; where it is not
-        given, the family decides by whether it is expensive, and run.json holds its decision.
+        Whether each step estimates the errors of the clusters on subsets; by default, this is so for families that
+        are expensive, and run.json records the decision.
     subset_rule : SubsetRule
     default_draws : int, optional
-        Default training sets of the final size, to tell what another draw would change; where it is
-        not given, four, or one where training or prediction takes long. It may change on resuming.
+        Number of default training sets of the final size, to assess how much depends on the draw; by default four,
+        or one if training or prediction takes long. It may change on resuming.
     n_geometry, n_energy, n_ward, assignment
         See `ase_flatten.clustering.clusters.cluster`.
     quarantine : {"on", "off"} or tuple of int
-        Whether labels are judged, and frames with contradicted ones set aside; or the frames to set aside.
+        Whether labels are judged and frames with contradicted labels set aside; or the frames to set aside.
 
     Raises
     ------
     InputError
-        A quarantine that is none of these.
+        A quarantine that is none of these, a negative seed, or a number of default draws outside 1 to `MAX_DRAWS`.
     """
 
     family: str = "sgdml"
@@ -81,26 +85,35 @@ class RunSettings:
         if isinstance(self.quarantine, str) and self.quarantine not in ("on", "off"):
             raise InputError(f"quarantine must be on, off or a list of frames, got {self.quarantine!r}")
 
+        if self.seed < 0:
+            raise InputError(f"the seed must be 0 or a positive integer, got {self.seed}")
+        if self.default_draws is not None and not 1 <= self.default_draws <= MAX_DRAWS:
+            raise InputError(f"default_draws must be from 1 to {MAX_DRAWS}, got {self.default_draws}")
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "RunSettings":
-        """Rebuild settings from what `dataclasses.asdict` made of them; earlier runs had no quarantine."""
-        schedule = dict(content["schedule"])
-        schedule["rule"] = SelectionRule(**schedule["rule"])
-        subset_rule = SubsetRule(**content.get("subset_rule", {}))
-        quarantine = content.get("quarantine", "off")
-        if not isinstance(quarantine, str):
-            quarantine = tuple(quarantine)
-        changed = {"schedule": Schedule(**schedule), "subset_rule": subset_rule, "quarantine": quarantine}
-        return cls(**{**content, **changed})
+        """Rebuild settings from what `dataclasses.asdict` made of them, in this version or an earlier one.
+
+        Raises
+        ------
+        InputError
+            A setting that a run does not have, or an invalid value.
+        """
+        try:
+            settings = msgspec.convert(upgrade_settings(content), cls)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise InputError(printable(error)) from error
+        _update(asdict(settings), content)
+        return settings
 
 
 def read_protocol(path: Path) -> RunSettings:
-    """Read the settings of a run from a TOML file, laid out as run.json has them; what is left out keeps its default.
+    """Read the settings of a run from a TOML file with the layout of run.json; missing settings keep their defaults.
 
     Raises
     ------
     InputError
-        No such file, no TOML, a setting that a run does not have, or a value that it cannot take.
+        No such file, not TOML, a setting that a run does not have, or an invalid value.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -110,24 +123,74 @@ def read_protocol(path: Path) -> RunSettings:
     try:
         _update(settings, content)
         return RunSettings.from_json(settings)
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"expected settings of a run in {path}, found a value of another kind: {error}") from error
+    except InputError as error:
+        raise InputError(f"expected the settings of a run in {path}: {error}") from error
 
 
 def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put changes into settings, table by table."""
+    """Apply changes to settings, table by table."""
     for name, value in changes.items():
         if name not in settings:
-            raise InputError(f"{name!r} is no setting of a run; {nearest(name, list(settings))}")
+            raise InputError(f"{printable(name)!r} is not a setting of a run; {nearest(name, list(settings))}")
         if isinstance(settings[name], dict) and name != "trainer":
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name} must be a table of settings, got {printable(value)}")
             _update(settings[name], value)
         else:
             settings[name] = value
 
 
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What run.json says about the data set of a run.
+
+    Parameters
+    ----------
+    source : str
+        What the data set is called, such as the name of its file.
+    digest : str
+        What tells it from others.
+    formula : str
+        Of the molecule.
+    n_frames : int
+    theory : str
+        The level of theory of the labels; empty where it is not known.
+    """
+
+    source: str = ""
+    digest: str
+    formula: str = ""
+    n_frames: int
+    theory: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The content of run.json.
+
+    Parameters
+    ----------
+    format : int
+        The version of the run folder.
+    settings : mapping
+        The settings as they were written; `Run.settings` is what they mean.
+    trainer : mapping
+        All settings of the family's trainer.
+    dataset : DatasetInfo
+    versions : mapping
+        Versions of the packages that the run was begun with, and of those it was last resumed with.
+    """
+
+    format: int = FORMAT
+    settings: dict[str, Any]
+    trainer: dict[str, Any] = field(default_factory=dict)
+    dataset: DatasetInfo
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Run:
-    """Read a run folder.
+    """A run folder.
 
     Parameters
     ----------
@@ -136,52 +199,73 @@ class Run:
     Raises
     ------
     InputError
-        From any property whose file is missing or damaged.
+        From any property whose file is missing or damaged, or does not belong to the others.
     """
 
     folder: Path
 
     @cached_property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> RunInfo:
         """The content of run.json."""
-        info: dict[str, Any] = _read_json(self.folder / "run.json", "ase-flatten train DATASET --out RUN")
-        if info.get("format", FORMAT) > FORMAT:
+        path, what = self.folder / "run.json", "the settings of a run"
+        if not path.exists():
             raise InputError(
-                f"expected format {FORMAT} of {self.folder}, found {info['format']}; update ase-flatten to read it"
+                f"expected a run folder, found no {path}; make one with: ase-flatten train DATASET --out RUN"
             )
+        info = read_record(path, RunInfo, version=FORMAT, what=what, remedy=_RESTORE)
+        with understood(path, what=what, remedy=_RESTORE):
+            if not 0 < info.dataset.n_frames < 2**62:
+                raise ValueError(f"{info.dataset.n_frames} frames")
         return info
 
     @cached_property
     def settings(self) -> RunSettings:
         """The settings of the run."""
-        return RunSettings.from_json(self.info["settings"])
+        content = self.info.settings
+        with understood(self.folder / "run.json", what="the settings of a run", remedy=_RESTORE):
+            return RunSettings.from_json(content)
 
     @cached_property
     def clustering(self) -> Clustering:
         """The broad clusters."""
-        return read_clusters(self.folder / CLUSTERS)
+        path = self.folder / CLUSTERS
+        clustering = read_clusters(path)
+        n_frames = self.info.dataset.n_frames
+        with understood(path, what="the clusters of a run", remedy=_RESTORE):
+            if len(clustering.labels) != n_frames:
+                raise ValueError(f"labels of {len(clustering.labels)} frames, not {n_frames}")
+        return clustering
 
     @cached_property
     def splits(self) -> Splits:
         """Train pool, validation and held-out frames."""
-        arrays = _read_npz(self.folder / "splits.npz")
+        path, what, n_frames = self.folder / "splits.npz", "the splits of a run", self.info.dataset.n_frames
+        names = ("pool", "valid", "heldout")
+        shapes = {name: f"int {name}" for name in names}
+        arrays = read_arrays(path, names, what=what, remedy=_RESTORE, shapes=shapes)
+        with understood(path, what=what, remedy=_RESTORE):
+            for name in names:
+                if np.any((arrays[name] < 0) | (arrays[name] >= n_frames)):
+                    raise ValueError(f"{name} holds frames that the data set does not have")
         return Splits(arrays["pool"], arrays["valid"], arrays["heldout"])
 
     @property
     def quarantine(self) -> Quarantine:
-        """Frames with contradicted labels; none in runs without a guard."""
+        """Frames with contradicted labels; none in runs that do not judge labels."""
         path = self.folder / "quarantine.json"
         if not path.exists():
             return Quarantine()
-        try:
-            return Quarantine.from_json(_read_json(path, "ase-flatten train DATASET --out RUN"))
-        except (TypeError, KeyError) as error:
-            raise InputError(f"could not read {path}: {error}; the run folder is damaged") from error
+        quarantine = read_quarantine(path, remedy=_RESTORE)
+        with understood(path, what="the quarantine of a run", remedy=_RESTORE):
+            named = [*(look.frame for look in quarantine.looks), *(alarm.frame for alarm in quarantine.alarms)]
+            if not all(0 <= frame < self.info.dataset.n_frames for frame in named):
+                raise ValueError("frames that the data set does not have")
+        return quarantine
 
     def trainable(self, step: int) -> Splits:
-        """Return the splits without the frames that could not be trained on after a step.
+        """Return the splits without the frames that were in quarantine after a step.
 
-        The held-out frames stay: a choice among them would favour a model.
+        Held-out frames are kept: leaving some of them out would favour a model.
         """
         quarantine, splits = self.quarantine, self.splits
         return Splits(
@@ -191,58 +275,72 @@ class Run:
         )
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """The lines of history.jsonl, one a step; none before the first step is done."""
+    def history(self) -> list[HistoryLine]:
+        """The steps that are done; none before the first one."""
         path = self.folder / "history.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read_history(path, n_frames=self.info.dataset.n_frames, remedy=_RESTORE)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """Errors on the held-out frames."""
-        return Evaluation.read(self.folder)
+        path = self._of_finished_run(CURVES)
+        return Evaluation.read(path, n_clusters=self.clustering.n_clusters)
+
+    @cached_property
+    def heldout_errors(self) -> HeldoutErrors:
+        """Errors of the final models on each held-out frame."""
+        path = self._of_finished_run(HELDOUT_ERRORS)
+        return HeldoutErrors.read(path, n_clusters=self.clustering.n_clusters)
 
     @cached_property
     def claims(self) -> Claims:
-        """What can be said of the errors on the held-out frames; the same each time it is asked."""
+        """What can be said about the errors on the held-out frames; the same each time it is computed."""
         evaluation, clustering = self.evaluation, self.clustering
         first = np.unique(clustering.labels, return_index=True)[1]
         groups = merge_clusters(
             evaluation.n_heldout,
             clustering.geometry[first],
-            pair_distances(self.reference["positions"]),
+            pair_distances(self.reference.positions),
             evaluation.populations,
         )
         rng = np.random.default_rng([self.settings.seed, 0, 4])
-        return make_claims(HeldoutErrors.read(self.folder), groups, evaluation.populations, rng=rng)
+        return make_claims(self.heldout_errors, groups, evaluation.populations, rng=rng)
 
     @cached_property
-    def reference(self) -> dict[str, np.ndarray]:
-        """What later stages need of the data set.
+    def reference(self) -> Reference:
+        """What later stages need of the data set."""
+        path = self.folder / "reference.npz"
+        reference = Reference.read(path, remedy=_RESTORE)
+        with understood(path, what="what a run keeps of its data set", remedy=_RESTORE):
+            if len(reference.positions) != self.clustering.n_clusters:
+                raise ValueError(f"{len(reference.positions)} clusters, not {self.clustering.n_clusters}")
+        return reference
 
-        numbers (n_atoms,); lowest_energy in eV and lowest_positions (n_atoms, 3) in Å of the
-        frame of lowest energy; mean_pair_distances (n_pairs,) in Å; pair_distance_counts and
-        bond_length_counts, (n_bins,) by `count_distances` over all frames, which earlier runs lack;
-        energies (n_clusters,) in eV and positions (n_clusters, n_atoms, 3) in Å of the clusters'
-        representatives. The fields of `ase_flatten.data.known_molecule.KnownMolecule` are among them.
-        """
-        return _read_npz(self.folder / "reference.npz")
+    def _of_finished_run(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            raise InputError(
+                f"expected a finished run, found no {name} in {self.folder}; "
+                f"finish it with: ase-flatten train DATASET --out {self.folder} --resume"
+            )
+        return path
 
     def step_folder(self, number: int, *, scheme: str = "improved") -> Path:
-        """Return the model folder of a step, or of the default model of its size."""
+        """Return the model folder of a step, or of the default model of the same size."""
         return self.folder / ("steps" if scheme == "improved" else "default_steps") / f"{number:04d}"
 
 
 def open_run(folder: Path | None) -> Run:
-    """Return the run of a folder, or the newest one; raise InputError where there is none."""
+    """Return the run in a folder, or the newest one; raise InputError if there is none."""
     run = Run(folder or newest_run())
     _ = run.info
     return run
 
 
 def newest_run(runs: Path = Path("runs")) -> Path:
-    """Find the run folder below `runs` that was begun last; raise InputError where there is none."""
+    """Return the run folder below `runs` that was started last; raise InputError if there is none."""
     found = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(
@@ -267,20 +365,9 @@ def write_clusters(path: Path, clustering: Clustering, representatives: IntArray
 
 
 def read_clusters(path: Path) -> Clustering:
-    """Read what `write_clusters` wrote; raise InputError for a file that is missing, damaged or something else."""
-    with reading_npz(path, "clusters") as archive:
-        return Clustering(archive["labels"], archive["geometry"], int(archive["n_ward"]))
-
-
-def _read_json(path: Path, maker: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"expected a run folder, found no {path}; make one with: {maker}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"could not read {path}: {error}; the run folder is damaged") from error
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with reading_npz(path, "arrays of the run") as archive:
-        return {name: archive[name] for name in archive.files}
+    """Read clusters.npz; raise InputError if it is missing, damaged or something else."""
+    words = {"what": "clusters", "remedy": "make them with: ase-flatten cluster DATASET"}
+    shapes = {"labels": "int frames", "geometry": "int frames", "n_ward": "int"}
+    arrays = read_arrays(path, list(shapes), shapes=shapes, **words)
+    with understood(path, **words):
+        return Clustering(arrays["labels"], arrays["geometry"], int(arrays["n_ward"]))

@@ -25,11 +25,12 @@ from ase_flatten.models import Family, Model, Trainer, Workplace, family
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
 from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, quick_models_of, set_aside
-from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz, write_text
+from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import IntArray
+from ase_flatten.workflow.history import HistoryLine, write_history
 from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
 
 N_DEFAULT_DRAWS = 4
@@ -151,7 +152,7 @@ def train(
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
     """Continue runs from before there was a quarantine as they were begun."""
-    if (run.folder / "run.json").exists() and "quarantine" not in run.info["settings"]:
+    if (run.folder / "run.json").exists() and "quarantine" not in run.info.settings:
         return replace(settings, quarantine="off")
     return settings
 
@@ -198,7 +199,7 @@ def _checked(
                 f"expected a new folder, found a run in {run.folder}; continue it with --resume or choose another --out"
             )
         _hold_against(run, content)
-        content["versions"] = {**run.info["versions"], "resumed_with": content["versions"]}
+        content["versions"] = {**run.info.versions, "resumed_with": content["versions"]}
     elif run.folder.is_dir() and not is_empty(run.folder):
         raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
     return content
@@ -206,13 +207,13 @@ def _checked(
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
     """Refuse to continue with other data or other settings, but for more steps and any number of default draws."""
-    if run.info["dataset"]["digest"] != content["dataset"]["digest"]:
+    if run.info.dataset.digest != content["dataset"]["digest"]:
         raise InputError(
-            f"expected the data that {run.folder} was begun with ({run.info['dataset']['source']}), "
+            f"expected the data that {run.folder} was begun with ({run.info.dataset.source}), "
             "found others; give that data set or choose another --out"
         )
     begun, new = json.loads(json.dumps(asdict(run.settings))), content["settings"]
-    for name in sorted(run.info["settings"].keys() - {"default_draws"}):
+    for name in sorted(run.info.settings.keys() - {"default_draws"}):
         before, after = begun[name], new[name]
         if name == "schedule":
             if after["n_steps"] < before["n_steps"]:
@@ -257,8 +258,8 @@ def _grow(training: _Training, on_step: Callable[[Step], None]) -> None:
     done = None
     if history:
         last = history[-1]
-        frames = np.asarray(last["train_frames"], dtype=np.int64)
-        done = last["step"], frames, load_model(run.step_folder(last["step"])).model
+        frames = np.array(last.train_frames, dtype=np.int64)
+        done = last.step, frames, load_model(run.step_folder(last.step)).model
     steps = flatten(
         training.data, training.trainer, settings.schedule,
         seed=settings.seed, subset=settings.subset_rule if settings.subset else None,
@@ -269,25 +270,9 @@ def _grow(training: _Training, on_step: Callable[[Step], None]) -> None:
         training.save(run.step_folder(step.number), step.model, step.train_frames)
         if settings.quarantine != "off":
             write_json(run.folder / "quarantine.json", step.quarantine.to_json())
-        history.append(_history_entry(step))
-        lines = (json.dumps(entry, default=_plain, allow_nan=False) + "\n" for entry in history)
-        write_text(run.folder / "history.jsonl", "".join(lines))
+        history.append(HistoryLine.of_step(step))
+        write_history(run.folder / "history.jsonl", history)
         on_step(step)
-
-
-def _history_entry(step: Step) -> dict[str, Any]:
-    return {
-        "step": step.number,
-        "train_frames": step.train_frames.tolist(),
-        "added_frames": step.added_frames.tolist(),
-        "cluster_rmse": [float(rmse) if np.isfinite(rmse) else None for rmse in step.errors.rmse],
-        "overall_rmse": step.errors.overall_rmse,
-        "n_predicted": int(step.errors.counts.sum()),
-        "bad_clusters": step.bad_clusters.tolist(),
-        "hyper_parameters": dict(step.model.hyper_parameters),
-        **step.quarantine.changes(step.number),
-        "seconds": step.seconds,
-    }
 
 
 def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
@@ -363,8 +348,8 @@ def _is_draw_of(folder: Path, default: Path) -> bool:
     if not (folder / "model.json").exists():
         return False
     card, wanted = read_card(folder), read_card(default)
-    return len(card["training_frames"]) == len(wanted["training_frames"]) and (
-        card["hyper_parameters"] == wanted["hyper_parameters"]
+    return len(card.training_frames) == len(wanted.training_frames) and (
+        card.hyper_parameters == wanted.hyper_parameters
     )
 
 
@@ -382,8 +367,4 @@ def _write_quarantined(run: Run, dataset: Dataset) -> None:
 
 
 def _size(folder: Path) -> int:
-    return len(read_card(folder)["training_frames"])
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value.tolist()
+    return len(read_card(folder).training_frames)

@@ -325,9 +325,9 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[schedule]\nn_step = 3", "'n_step' is no setting of a run; did you mean n_steps?"),
-        ("schedule = 3", "found a value of another kind"),
-        ("[schedule]\nn_steps = 'many'", "found a value of another kind"),
+        ("[schedule]\nn_step = 3", "'n_step' is not a setting of a run; did you mean n_steps?"),
+        ("schedule = 3", "schedule must be a table of settings, got 3"),
+        ("[schedule]\nn_steps = 'many'", "Expected `int`, got `str` - at `$.schedule.n_steps`"),
         ("[schedule", "could not read them"),
     ],
 )

@@ -482,7 +482,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path):
 def test_models_answer_and_say_what_they_cannot(finished_run, tmp_path):
     answer, numbers = load_answer(str(finished_run.folder))
     assert numbers.tolist() == [8, 1, 1]
-    positions = finished_run.reference["positions"][:2]
+    positions = finished_run.reference.positions[:2]
     energies, forces = answer(positions)
     assert energies.shape == (2,) and forces.shape == (2, 3, 3)
     with pytest.raises(BackendError, match="expected finite energies and forces"):
@@ -502,7 +502,7 @@ def test_the_driver_for_i_pis_client_counts_the_atoms(finished_run):
 
     assert scan_pes_file(pes.__file__) == ("FlattenDriver", "ase_flatten")
     made = load_pes("custom", pes.__file__)(str(finished_run.folder))
-    positions = finished_run.reference["positions"][:2] / units.Bohr
+    positions = finished_run.reference.positions[:2] / units.Bohr
     one, (_, two) = made(np.eye(3), positions[0]), made([np.eye(3)] * 2, list(positions))
     np.testing.assert_allclose(one[1], made([np.eye(3)] * 2, list(positions))[0][1], atol=1e-12)
     assert two[0] != one[0] and not one[2].any() and one[3] == ""

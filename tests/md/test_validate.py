@@ -47,7 +47,7 @@ def test_both_models_and_the_reference_side_by_side(finished_run):
     assert set(compared["improved"]["distances"]) == {"data", "reference"}
     assert all(compared[model]["reference_errors"]["n_frames"] == 14 for model in ("default", "improved"))
     known = finished_run.reference
-    assert known["pair_distance_counts"].sum() == 416 * 3 and known["bond_length_counts"].sum() == 416 * 2
+    assert known.pair_distance_counts.sum() == 416 * 3 and known.bond_length_counts.sum() == 416 * 2
     # The same noise on nearly the same forces: the models stay close to the reference.
     means = [summary.mean_total_energy for summary in summaries[:3]]
     assert max(means) - min(means) < 0.5
@@ -193,11 +193,11 @@ def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypat
 
 def test_starts_from_the_minimum_and_the_worst_clusters(finished_run):
     lowest = Subject.of_run(finished_run, start="minimum").starts(3)
-    assert all(np.array_equal(atoms.positions, finished_run.reference["lowest_positions"]) for atoms in lowest)
+    assert all(np.array_equal(atoms.positions, finished_run.reference.lowest_positions) for atoms in lowest)
     worst = Subject.of_run(finished_run, start="worst").starts(1)[0]
     errors = finished_run.evaluation.final[0].cluster_force_rmse
     cluster = int(np.nanargmax(np.array(errors, dtype=float)))
-    assert np.array_equal(worst.positions, finished_run.reference["positions"][cluster])
+    assert np.array_equal(worst.positions, finished_run.reference.positions[cluster])
 
 
 def test_mistakes(command, tmp_path, monkeypatch, finished_run):

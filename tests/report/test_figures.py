@@ -67,10 +67,10 @@ def grouped(evaluation: Evaluation, claims: Claims) -> Evaluation:
 @pytest.fixture
 def errors(evaluation: Evaluation) -> ClusterErrors:
     default = evaluation.final[0]
-    rmse = default.cluster_force_rmse * KCAL_PER_MOL
+    rmse = default.cluster_force_rmse
     return ClusterErrors(
         rmse, rmse, rmse, rmse, evaluation.n_heldout, evaluation.populations,
-        default.force_rmse * KCAL_PER_MOL, 0.0, 0.0, 0.0,
+        default.force_rmse, 0.0, 0.0, 0.0,
     )  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_comparison_is_ordered_by_the_default_model(grouped: Evaluation, claims:
     assert len(default) == len(improved) == len(claims.groups.members)
     assert np.all(np.diff(default) >= 0)
     np.testing.assert_allclose(improved, 0.5 * default)
-    np.testing.assert_allclose(default.max(), grouped.final[0].worst * KCAL_PER_MOL)
+    np.testing.assert_allclose(default.max(), grouped.final[0].worst)
     handles = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert "95 % interval" in handles and "3 default draws" in handles
     band = axes.collections[-1].get_paths()[0].vertices[:, 1]
@@ -187,7 +187,9 @@ def test_error_curves_are_each_ordered(evaluation: Evaluation, drawn: list[Figur
     for axes, scheme in ((left, "default"), (right, "improved")):
         assert [line.get_label() for line in axes.lines] == ["200", "600", "1,000"]
         for line, of in zip(axes.lines, evaluation.of(scheme), strict=True):
-            np.testing.assert_allclose(line.get_ydata(), np.sort(of.cluster_force_rmse)[:-1])  # NaN comes last
+            np.testing.assert_allclose(
+                line.get_ydata(), np.sort(of.cluster_force_rmse)[:-1] / KCAL_PER_MOL
+            )  # NaN comes last
     for one, other in zip(left.lines, right.lines, strict=True):
         assert to_hex(one.get_color()) == to_hex(other.get_color())
 
@@ -207,8 +209,8 @@ def test_learning_curve_holds_both_errors(grouped: Evaluation, claims: Claims, d
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     for scheme in ("default", "improved"):
         of = grouped.of(scheme)
-        np.testing.assert_allclose(lines[f"{scheme}, worst group"], [one.worst * KCAL_PER_MOL for one in of])
-        np.testing.assert_allclose(lines[f"{scheme}, all frames"], [one.force_rmse * KCAL_PER_MOL for one in of])
+        np.testing.assert_allclose(lines[f"{scheme}, worst group"], [one.worst for one in of])
+        np.testing.assert_allclose(lines[f"{scheme}, all frames"], [one.force_rmse for one in of])
 
 
 def test_one_size_and_one_cluster(tmp_path: Path, rng: np.random.Generator) -> None:

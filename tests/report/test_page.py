@@ -13,6 +13,7 @@ from PIL import Image
 
 from ase_flatten.data.units import output_units
 from ase_flatten.evaluation.held_out import Curve
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.report.page import verdict_sentences, write_report
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.atomic_files import write_json, write_npz, write_text
@@ -43,13 +44,21 @@ def write_run(
     """Write the files of a run that the report reads; the errors of default draws are multiples of the default ones."""
     atoms = molecule("CH3CH2OH")
     n_clusters = len(final[0].cluster_force_rmse)
+    n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
+    populations = [5 * number + 2 for number in n_heldout]
     write_json(
         folder / "run.json",
         {
             "format": 1,
             "settings": asdict(RunSettings(schedule=Schedule(n_steps=1, n_initial=20, step_size=10), seed=17)),
             "trainer": {"sigma": None, "regularisation": 1e-10},
-            "dataset": {"source": source, "digest": "d1ge57", "formula": "C2H6O", "n_frames": 1234, "theory": "PBE"},
+            "dataset": {
+                "source": source,
+                "digest": "d1ge57",
+                "formula": "C2H6O",
+                "n_frames": sum(populations),
+                "theory": "PBE",
+            },
             "versions": {"ase-flatten": "0.1.0", "resumed_with": {"ase-flatten": "0.2.0"}},
         },
     )
@@ -59,6 +68,7 @@ def write_run(
         {
             "numbers": atoms.numbers,
             "lowest_energy": -10.0,
+            "mean_pair_distances": pair_distances(atoms.positions[None])[0],
             "lowest_positions": atoms.positions,
             "energies": np.linspace(-9.9, -9, n_clusters),
             "positions": atoms.positions + shifts,
@@ -78,7 +88,8 @@ def write_run(
     ]
     write_text(folder / "history.jsonl", "".join(json.dumps(step) + "\n" for step in steps))
     if finished:
-        initial = [curve(scheme, 20, 2.5, [3.0] * (n_clusters - 1) + [None]) for scheme in ("default", "improved")]
+        rmse = [3.0 if number else None for number in n_heldout]
+        initial = [curve(scheme, 20, 2.5, rmse) for scheme in ("default", "improved")]
         curves = [
             {
                 name: [None if np.isnan(one) else one for one in value] if isinstance(value, np.ndarray) else value
@@ -86,9 +97,8 @@ def write_run(
             }
             for one in (*initial, *final)
         ]
-        n_heldout = (N_HELDOUT + [0] * n_clusters)[:n_clusters]
-        populations = [5 * number + 2 for number in n_heldout]
-        write_json(folder / "curves.json", {"populations": populations, "n_heldout": n_heldout, "curves": curves})
+        content = {"units": {}, "populations": populations, "n_heldout": n_heldout, "curves": curves}
+        write_json(folder / "curves.json", content)
         labels = np.repeat(np.arange(n_clusters), n_heldout)
         of_frame = np.random.default_rng(2).uniform(0.6, 1.4, len(labels))
         of_frame /= np.sqrt(np.bincount(labels, of_frame**2) / np.bincount(labels))[labels]
@@ -216,8 +226,8 @@ def test_page_tells_the_numbers(page: Page, folder: Path) -> None:
     for words in (
         "6.00", "2.50", "1.75", "1.50", "0.800", "0.400",  # the final models
         *(f"{worst:.2f}" for worst in WORST), *(f"{w / o:.2f}" for w, o in zip(WORST, (1.75, 1.5), strict=True)),
-        "103 held-out frames", "d1ge57", "PBE", "1,234", "17", "resumed_with.ase-flatten",
-        "chosen by validation", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
+        "103 held-out frames", "d1ge57", "PBE", "527", "17", "resumed_with.ase-flatten",
+        "not set", "schedule.n_steps", "0.31", "15.25 ± 0.75", "+0.125 ± 0.250",
         "0.50 (0.07 to 0.93)", "1,234", "401 ± 3", "390 ± 21", "0.250 ± 0.062", "3.12", "7.50", "(log-rank p = 0.13)",
         "2.88",  # 0.125 eV/Å, the error in the pool
     ):  # fmt: skip
@@ -235,7 +245,7 @@ def test_page_holds_structures_to_turn(page: Page) -> None:
 
 
 def test_clusters_come_by_falling_error(page: Page) -> None:
-    table = page.text[page.text.index("6 clusters, the default") :]
+    table = page.text[page.text.index("6 clusters, in descending order") :]
     places = [table.index(f"{value:.2f}") for value in sorted(filter(None, DEFAULT), reverse=True)]
     assert places == sorted(places)
 
@@ -292,34 +302,36 @@ def test_verdict_is_beyond_the_noise_of_frames_and_of_draws(
     words = group_of_three(worst, draws, tmp_path)
     assert words[0].startswith(expected + "force RMSE of the worst group 4.0")
     assert ("default training sets) →" in words[0]) == bool(draws)
-    assert any("was not assessed: there is a single one" in one for one in words) == (not draws)
-    assert any("To tell more, " in one or "hardly known" in one for one in words) == ("No difference" in expected)
+    assert any("only one was drawn" in one for one in words) == (not draws)
+    assert any("To decide, " in one or "poorly known" in one for one in words) == ("No difference" in expected)
 
 
 def test_verdict_says_what_to_do_next(tmp_path: Path) -> None:
-    assert "holds more frames out (--holdout)" in group_of_three(1.0, (), tmp_path / "frames")[-1]
+    assert "holds out more frames (--holdout)" in group_of_three(1.0, (), tmp_path / "frames")[-1]
     assert "--resume --default-draws 4" in group_of_three(0.8, (0.9,), tmp_path / "few")[-1]
     assert "--resume --default-draws 8" in group_of_three(0.6, (0.5, 0.8, 1.2), tmp_path / "spread")[-1]
+    assert group_of_three(0.6, (), tmp_path / "better")[-1].endswith(f"python -m ase_flatten.md {tmp_path}/better/run")
+    assert group_of_three(1.6, (), tmp_path / "worse")[-1].startswith("Use the default model")
 
 
 def test_verdict_says_both_when_the_tail_falls_and_the_median_rises(tmp_path: Path) -> None:
     final = curve("default", 30, 2.0, [1.0, 1.0, 6.0]), curve("improved", 30, 1.5, [1.3, 1.3, 2.0])
     words = " ".join(verdict_sentences(write_run(tmp_path / "both", final)))
-    assert "The largest errors became smaller while those of typical frames became larger." in words
+    assert "The largest errors became smaller, while those of typical frames became larger." in words
     assert "the median rose from 1." in words and "(worse)" in words
 
 
 def test_verdict_names_groups_and_their_frames(folder: Path, tmp_path: Path) -> None:
     words = verdict_sentences(Run(folder))
-    assert "The worst group is clusters 2-5 (33 held-out frames) with both models." in words
-    assert "The energy RMSE over all frames, in kcal/mol, fell from 0.800 to 0.400 (better)." in words
+    assert "The worst group is clusters 2-5 (33 held-out frames) for both models." in words
+    assert "The energy RMSE over all frames fell from 0.800 to 0.400 kcal/mol (better)." in words
     assert any("30 frames" in one and "103 held-out frames" in one for one in words)
-    assert any("One run (seed 17)" in one for one in words)
+    assert any("Single seed (17)" in one for one in words)
     final = curve("default", 30, 2.0, [1.0, 6.0, 2.0]), curve("improved", 30, 1.5, [3.0, 1.5, 2.0])
     words = verdict_sentences(write_run(tmp_path, final))
     assert (
-        "The worst group is cluster 1 (30 held-out frames) with the default model and "
-        "cluster 0 (40 held-out frames) with the improved one." in words
+        "The worst group is cluster 1 (30 held-out frames) for the default model and "
+        "cluster 0 (40 held-out frames) for the improved one." in words
     )
 
 

@@ -192,7 +192,7 @@ def test_runs_of_before_there_was_a_quarantine_go_on_without(water, tmp_path):
     grown_run = train(water, run.folder, WATER_SETTINGS, resume=True)
     whole = train(water, tmp_path / "whole", replace(WATER_SETTINGS, quarantine="off"))
     assert not (run.folder / "quarantine.json").exists() and grown_run.settings.quarantine == "off"
-    assert grown_run.history[-1]["train_frames"] == whole.history[-1]["train_frames"]
+    assert grown_run.history[-1].train_frames == whole.history[-1].train_frames
     assert quarantine_sentences(Run(run.folder), output_units("kcal/mol")) == []
 
 

@@ -218,14 +218,14 @@ def test_a_run_on_subsets_says_so_and_is_not_continued_otherwise(water, tmp_path
     settings = replace(WATER_SETTINGS, subset=True, subset_rule=SubsetRule(n_first=4), default_draws=1)
     settings = replace(settings, schedule=replace(settings.schedule, n_steps=1))
     run = train(water, tmp_path / "run", settings)
-    assert run.settings == settings and run.info["settings"]["subset"] is True
-    assert all(line["n_predicted"] < 0.8 * len(run.splits.pool) for line in run.history)
+    assert run.settings == settings and run.info.settings["subset"] is True
+    assert all(line.n_predicted < 0.8 * len(run.splits.pool) for line in run.history)
     with pytest.raises(InputError, match="was begun with subset True, now False"):
         train(water, tmp_path / "run", replace(settings, subset=False), resume=True)
     grown = replace(settings, schedule=WATER_SETTINGS.schedule)
     at_once = train(water, tmp_path / "other", grown)
     history = [
-        [{name: value for name, value in line.items() if name != "seconds"} for line in one.history]
+        [{name: value for name, value in vars(line).items() if name != "seconds"} for line in one.history]
         for one in (train(water, tmp_path / "run", grown, resume=True), at_once)
     ]
     assert history[0] == history[1]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ase_flatten.utils.exceptions import InputError, printable
-from ase_flatten.utils.records import read_arrays, read_lines, read_record, write_record
+from ase_flatten.utils.records import read_arrays, read_lines, read_record, understood, write_lines, write_record
 
 WORDS = {"what": "a count", "remedy": "count again"}
 
@@ -76,6 +76,51 @@ def test_damaged_arrays_are_refused(tmp_path):
             read_arrays(tmp_path / "b.npz", ["x"], **WORDS)
         except InputError as error:
             assert str(error).endswith("; count again")
+
+
+def test_lines_are_written_as_they_are_read(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [Count("x", [1], 0.5), {"name": "y", "frames": np.arange(2)}])
+    assert (tmp_path / "a.jsonl").read_text().splitlines()[1] == '{"name": "y", "frames": [0, 1]}'
+    assert read_lines(tmp_path / "a.jsonl", Count, **WORDS) == [Count("x", [1], 0.5), Count("y", [0, 1])]
+
+
+def test_a_later_version_is_refused_whatever_it_holds(tmp_path):
+    (tmp_path / "a.json").write_text('{"format": 3, "name": {}}')
+    with pytest.raises(InputError, match=r"expected format 2 of .*a\.json, found 3; update ase-flatten to read it"):
+        read_record(tmp_path / "a.json", Count, **WORDS, version=2)
+    (tmp_path / "a.json").write_text('{"format": "x"}')
+    with pytest.raises(InputError, match=r"Expected `int`, got `str`.*; count again"):
+        read_record(tmp_path / "a.json", Count, **WORDS, version=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("x", np.zeros((2, 3)), None),
+        ("x", np.zeros((3, 3)), "x is an array of float64, .3, 3., not of float frames 3"),
+        ("x", np.zeros((2, 4)), "not of float frames 3"),
+        ("x", np.zeros(2), "not of float frames 3"),
+        ("x", np.zeros((2, 3), dtype=int), "not of float frames 3"),
+        ("x", np.full((2, 3), np.nan), "x holds values that are not finite"),
+        ("n", np.array(0.5), "not of int"),
+        ("other", np.zeros(7), None),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(tmp_path, name, array, message):
+    arrays = {"frames": np.arange(2), "x": np.zeros((2, 3)), "n": np.array(1), name: array}
+    np.savez(tmp_path / "a.npz", **arrays)
+    shapes = {"frames": "int frames", "x": "float frames 3", "n": "int", "missing": "bool frames"}
+    if message is None:
+        assert set(read_arrays(tmp_path / "a.npz", ["x"], **WORDS, shapes=shapes)) == set(arrays)
+    else:
+        with pytest.raises(InputError, match=message):
+            read_arrays(tmp_path / "a.npz", ["x"], **WORDS, shapes=shapes)
+
+
+def test_what_follows_from_a_file_is_its_fault(tmp_path):
+    refused = pytest.raises(InputError, match=r"expected a count in .*, could not read it: too many; count again")
+    with refused, understood(tmp_path / "a.json", **WORDS):
+        raise ValueError("too many")
 
 
 def test_text_from_files_is_made_printable():

@@ -41,7 +41,7 @@ train(data, sys.argv[2], settings, resume=True, source="water.npz", on_step=lamb
 
 def history(run: Run) -> list[dict]:
     """The history without the times, which nothing repeats."""
-    return [{name: value for name, value in step.items() if name != "seconds"} for step in run.history]
+    return [{name: value for name, value in vars(line).items() if name != "seconds"} for line in run.history]
 
 
 def test_the_folder_holds_what_design_promises(finished_run, water):
@@ -50,7 +50,7 @@ def test_the_folder_holds_what_design_promises(finished_run, water):
     assert list(rows[0]) == COLUMNS
     assert [row["cluster"] for row in rows] == [*map(str, range(len(rows) - 1)), "all"]
     assert sum(int(row["population"]) for row in rows[:-1]) == int(rows[-1]["population"]) == water.n_frames
-    steps = finished_run.history
+    steps = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     wanted = {"step", "train_frames", "added_frames", "cluster_rmse", "bad_clusters", "seconds"}
     assert [step["step"] for step in steps] == [0, 1, 2, 3] and all(wanted <= set(step) for step in steps)
     splits = finished_run.splits
@@ -60,7 +60,7 @@ def test_the_folder_holds_what_design_promises(finished_run, water):
         assert len(set(saved.train_frames.tolist())) == 25
     assert load_model(folder / "steps" / "0003").train_frames.tolist() == steps[-1]["train_frames"]
     info = finished_run.info
-    assert info["dataset"]["digest"] == water.digest and info["settings"]["seed"] == 1
+    assert info.dataset.digest == water.digest and info.settings["seed"] == 1
     assert not list(folder.rglob(".writing-*"))
 
 
@@ -80,18 +80,18 @@ def test_reported_errors_are_those_of_the_heldout_frames(finished_run, water):
 
 def test_both_models_have_the_same_hyper_parameters_and_size(finished_run):
     default, improved = (load_model(finished_run.folder / scheme).card for scheme in ("default", "improved"))
-    assert default["hyper_parameters"] == improved["hyper_parameters"]
-    assert len(default["training_frames"]) == len(improved["training_frames"])
-    assert default["training_frames"] != improved["training_frames"]
+    assert default.hyper_parameters == improved.hyper_parameters
+    assert len(default.training_frames) == len(improved.training_frames)
+    assert default.training_frames != improved.training_frames
 
 
 def test_other_default_draws_are_trained_as_the_default_model_is(finished_run, water):
     default = load_model(finished_run.folder / "default").card
     draws = [load_model(finished_run.folder / "default_draws" / f"000{number}") for number in (1, 2, 3)]
     assert not (finished_run.folder / "default_draws" / "0004").exists()
-    sets = {tuple(sorted(draw.train_frames.tolist())) for draw in draws} | {tuple(sorted(default["training_frames"]))}
+    sets = {tuple(sorted(draw.train_frames.tolist())) for draw in draws} | {tuple(sorted(default.training_frames))}
     assert len(sets) == 4 and all(np.isin(list(frames), finished_run.splits.pool).all() for frames in sets)
-    assert all(draw.card["hyper_parameters"] == default["hyper_parameters"] for draw in draws)
+    assert all(draw.card.hyper_parameters == default.hyper_parameters for draw in draws)
     with np.load(finished_run.folder / "heldout_errors.npz") as errors:
         heldout = finished_run.splits.heldout
         for draw, rmse, energy in zip(
@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written_is_refused(water, tmp_path):
 def test_settings_survive_json(finished_run):
     settings = replace(WATER_SETTINGS, subset=False, default_draws=4)  # as sGDML decides
     assert finished_run.settings == settings
-    assert RunSettings.from_json(json.loads(json.dumps(finished_run.info["settings"]))) == settings
+    assert RunSettings.from_json(json.loads(json.dumps(finished_run.info.settings))) == settings
 
 
 def test_what_is_missing_is_named(tmp_path, finished_run):
@@ -251,8 +251,10 @@ def test_what_is_missing_is_named(tmp_path, finished_run):
         _ = Run(tmp_path).info
     with pytest.raises(InputError, match="expected a finished run"):
         _ = Run(tmp_path).evaluation
-    with pytest.raises(InputError, match="could not read"):
-        _ = Run(tmp_path).splits
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "splits.npz").unlink()
+    with pytest.raises(InputError, match=r"splits\.npz, found no such file; restore the file from a copy"):
+        _ = Run(tmp_path / "run").splits
     (tmp_path / "run.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="update ase-flatten"):
         _ = Run(tmp_path).info

@@ -418,12 +418,12 @@ class TestFlattening:
             load_model(run.folder / name).model.hyper_parameters["gradient_steps"] for name in ("default", "improved")
         ]
         assert steps == [250 + 250] * 2
-        assert [entry["hyper_parameters"]["gradient_steps"] for entry in run.history] == [250, 500]
+        assert [entry.hyper_parameters["gradient_steps"] for entry in run.history] == [250, 500]
 
     def test_the_run_is_whole(self, run):
         default, improved = run.evaluation.final
         assert np.isfinite([default.force_rmse, improved.force_rmse, default.worst, improved.worst]).all()
-        assert run.info["trainer"]["epochs"] == 40
+        assert run.info.trainer["epochs"] == 40
 
     def test_it_is_a_calculator(self, run, water):
         atoms = Atoms(water.numbers, water.positions[0], calculator=load_calculator(run.folder))
