@@ -30,7 +30,7 @@ lint: .venv/installed
 	$(BIN)/mypy -p ase_flatten
 
 docs: .venv/installed  ## the site, in docs/_build/html; warnings are errors. TUTORIALS=0 does not execute the tutorials
-	rm -rf docs/_build docs/auto_tutorials docs/generated
+	rm -rf docs/_build docs/auto_tutorials docs/generated runs/tutorial
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -D plot_gallery=$(TUTORIALS) docs docs/_build/html
 
 bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML and SchNet, see benchmarks/README.rst

@@ -39,6 +39,10 @@ class FlattenedCalculator(Calculator):
     InputError
         No model there, or one of another family than the class; when it is attached
         or used: other elements, another order of atoms, or a periodic cell.
+
+    Examples
+    --------
+    See `load_calculator`.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
@@ -125,13 +129,33 @@ class FlattenedCalculator(Calculator):
 
 
 class FlattenedSGDML(FlattenedCalculator):
-    """Serve a trained sGDML model to ASE; see `FlattenedCalculator`."""
+    """Serve a trained sGDML model to ASE; see `FlattenedCalculator`.
+
+    Examples
+    --------
+    >>> from ase_flatten import FlattenedSGDML, read_dataset
+    >>> atoms = read_dataset("examples/data/salicylic_gfn2_500K.npz").atoms(0)
+    >>> atoms.calc = FlattenedSGDML("runs/demo")
+    >>> atoms.get_forces().shape  # eV/Å
+    (16, 3)
+    """
 
     family = "sgdml"
 
 
 class FlattenedGAP(FlattenedCalculator):
-    """Serve a trained GAP to ASE; see `FlattenedCalculator`."""
+    """Serve a trained GAP to ASE; see `FlattenedCalculator`.
+
+    Examples
+    --------
+    A model of another family is refused:
+
+    >>> from ase_flatten import FlattenedGAP
+    >>> FlattenedGAP("runs/demo")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a model of the family gap in runs/demo, found sgdml
+    """
 
     family = "gap"
 
@@ -150,6 +174,16 @@ class FlattenedSchNet(FlattenedCalculator):
     ------
     InputError
         A device that this machine does not have, or another precision.
+
+    Examples
+    --------
+    A model of another family is refused:
+
+    >>> from ase_flatten import FlattenedSchNet
+    >>> FlattenedSchNet("runs/demo", device="cpu")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a model of the family schnet in runs/demo, found sgdml
     """
 
     family = "schnet"
@@ -166,6 +200,19 @@ def load_calculator(path: str | Path) -> FlattenedCalculator:
     ------
     InputError
         No model there.
+
+    Examples
+    --------
+    >>> from ase_flatten import load_calculator, read_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> atoms = data.atoms(0)
+    >>> atoms.calc = load_calculator("runs/demo")
+    >>> atoms.get_potential_energy()  # eV
+    -822...
+    >>> atoms.calc.predict(data.positions[:50]).forces.shape  # eV/Å
+    (50, 16, 3)
+    >>> bool(atoms.calc.extrapolation > 1)  # outside the training geometries?
+    False
     """
     return FlattenedCalculator(path)
 

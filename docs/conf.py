@@ -39,7 +39,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
-    "run_stale_examples": True,  # what they show depends on the package, not on their own text alone
+    "run_stale_examples": True,  # their output depends on the whole package
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,

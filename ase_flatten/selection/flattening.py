@@ -136,6 +136,25 @@ def flatten(
     ------
     InputError
         More frames asked for than the pool holds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase_flatten import cluster, flatten, read_dataset
+    >>> from ase_flatten.clustering.splits import split
+    >>> from ase_flatten.geometry.pair_distances import pair_distances
+    >>> from ase_flatten.models import family
+    >>> from ase_flatten.selection.flattening import Schedule
+    >>> rng = np.random.default_rng(0)
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> clusters, descriptors = cluster(data, rng=rng), pair_distances(data.positions)
+    >>> splits = split(clusters, descriptors, rng=rng)
+    >>> trainer, schedule = family("sgdml").trainer(sigma=20), Schedule(n_steps=2, n_initial=10, step_size=5)
+    >>> for step in flatten(data, trainer, clusters, splits, descriptors, schedule, seed=0):
+    ...     print(step.number, len(step.train_frames))
+    0 10
+    1 15
+    2 20
     """
     known = quarantine or Quarantine()
     n_final, n_usable = schedule.n_train(schedule.n_steps), len(np.setdiff1d(splits.pool, known.frames))

@@ -2,8 +2,9 @@
 Where is my model wrong?
 ========================
 
-A force field is usually judged by one number, its error over all test data. That number hides where the model fails. Here
-we split a data set into clusters of similar geometry and energy, train a small model, and look at its error on each cluster.
+A force field is usually judged by one number, its error over all test data. That number hides where the model fails.
+Here we split a data set into clusters of similar geometry and energy, train a small model, and look at its error on
+each cluster.
 
 The data are 10,000 configurations of salicylic acid from molecular dynamics at 500 K with GFN2-xTB.
 """
@@ -16,6 +17,7 @@ The data are 10,000 configurations of salicylic acid from molecular dynamics at 
 
 import matplotlib.pyplot as plt
 import numpy as np
+from ase.units import kcal, mol
 
 from ase_flatten import cluster, cluster_errors, read_dataset
 from ase_flatten.models import family
@@ -28,10 +30,11 @@ print("frames in the largest and the smallest cluster:", clusters.populations.ma
 # %%
 # Most configurations lie in a few large clusters. The small ones hold what is rare, often because its energy is high.
 
-energies = (data.energies - data.energies.min()) * 23.06  # kcal/mol
+energies = (data.energies - data.energies.min()) / (kcal / mol)
 means = [energies[clusters.members(number)].mean() for number in range(clusters.n_clusters)]
 fig, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-ax.scatter(means, clusters.populations, c=clusters.geometry[np.unique(clusters.labels, return_index=True)[1]], cmap="tab10")
+geometries = [clusters.geometry[clusters.members(number)[0]] for number in range(clusters.n_clusters)]
+ax.scatter(means, clusters.populations, c=geometries, cmap="tab10")
 ax.set(xlabel="mean energy of the cluster (kcal/mol)", ylabel="frames in the cluster", yscale="log")
 ax.set_title("One dot per cluster, coloured by geometry", fontsize=10)
 plt.show()
@@ -54,23 +57,23 @@ model = trainer.fit(data, frames, valid, rng=rng)
 # ---------------------------------
 
 errors = cluster_errors(model, data, clusters, frames=test)
-to_kcal = 23.06
-print(f"force RMSE over all test frames: {errors.overall_rmse * to_kcal:.2f} kcal/(mol Å)")
+print(f"force RMSE over all test frames: {errors.overall_rmse / (kcal / mol):.2f} kcal/(mol Å)")
 print("the five clusters with the largest error:")
 for number in errors.ascending[::-1][:5]:
-    print(f"  cluster {number}: {errors.rmse[number] * to_kcal:.2f} kcal/(mol Å) on {errors.counts[number]} test frames")
+    rmse = errors.rmse[number] / (kcal / mol)
+    print(f"  cluster {number}: {rmse:.2f} kcal/(mol Å) on {errors.counts[number]} test frames")
 
-rmse = errors.rmse[errors.ascending] * to_kcal
+rmse = errors.rmse[errors.ascending] / (kcal / mol)
 fig, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
 ax.bar(np.arange(1, len(rmse) + 1), rmse, color="#d95f02")
-ax.axhline(errors.overall_rmse * to_kcal, color="black", linewidth=1, label="all test frames")
+ax.axhline(errors.overall_rmse / (kcal / mol), color="black", linewidth=1, label="all test frames")
 ax.set(xlabel="clusters, by rising error", ylabel="force RMSE (kcal/(mol Å))")
 ax.legend(frameon=False)
 plt.show()
 
 # %%
-# The overall error is close to that of the large clusters. The clusters on the right are few frames, so they hardly
-# count in the average; but a simulation that enters them meets forces that are wrong by much more.
+# The clusters on the right hold few frames, so they hardly count in the overall error; but a simulation that enters
+# them meets forces that are wrong by twice as much.
 #
 # Mind the number of frames in a cluster before you read much into its error: an RMSE of a handful of frames is noisy.
 # ``ase-flatten train`` therefore merges clusters with fewer than 20 held-out frames and states intervals.

@@ -2,8 +2,8 @@
 Flatten the error
 =================
 
-Improved training starts from a small training set and adds, step by step, configurations from the clusters where the model
-is wrong. At the end stands a model of a given size, and a default model of the same size to compare it with.
+Improved training starts from a small training set and adds, step by step, configurations from the clusters where the
+model is wrong. The result is a model of a given size, and a default model of the same size to compare it with.
 """
 
 # %%
@@ -36,7 +36,8 @@ print(run("ase_flatten.cli", "train", DATA, "--out", RUN, *options))
 # %%
 # The last line is the verdict. It compares the two models on held-out frames, which were set aside before anything was
 # chosen. *Better* means better beyond the noise of the held-out frames and beyond what another default training
-# set would change; :doc:`/verdicts` has the details.
+# set would change. *No difference beyond noise* is a result too: such a small run cannot decide the question, and more
+# default draws, more frames or more seeds are needed. :doc:`/verdicts` has the details.
 #
 # Compare the errors on the clusters
 # ----------------------------------
@@ -50,13 +51,14 @@ for scheme, colour in (("default", "#d95f02"), ("improved", "#1f78b4")):
     curve = sorted(float(row[f"force_rmse_{scheme}"]) for row in rows)
     total = float(overall[f"force_rmse_{scheme}"])
     ax.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=f"{scheme}, all frames: {total:.2f}")
-ax.set(xlabel="clusters of at least 20 held-out frames, by rising error", ylabel="force RMSE (kcal/(mol Å))", ylim=(0, None))
+ax.set(xlabel="clusters of at least 20 held-out frames, by rising error", ylabel="force RMSE (kcal/(mol Å))")
+ax.set_ylim(bottom=0)
 ax.legend(frameon=False)
 plt.show()
 
 # %%
-# A flatter curve is the aim: the largest errors fall, and typical frames pay for it with a slightly larger error, as both
-# models have the same number of training frames. This is one run with one seed; another seed may give another picture.
+# The aim is a flatter curve: lower on the right, at the price of slightly larger errors on the left, as both models
+# have the same number of training frames. This is one run with one seed; another seed may give another picture.
 #
 # Use the improved model in ASE
 # -----------------------------
@@ -84,5 +86,5 @@ plt.show()
 
 # %%
 # A value above 1 does not prove that the prediction is wrong, nor a value below 1 that it is right;
-# :doc:`/extrapolation` shows how often it is one or the other. The :doc:`next tutorial <plot_3_molecular_dynamics>` runs
-# both models in molecular dynamics.
+# :doc:`/extrapolation` shows how often it is one or the other. The
+# :doc:`next tutorial <plot_3_molecular_dynamics>` runs both models in molecular dynamics.
