@@ -73,7 +73,7 @@ plt.show()
 
 # %%
 # The clusters on the right hold few frames, so they hardly count in the overall error; but a simulation that enters
-# them meets forces that are wrong by twice as much.
+# them meets forces that are wrong by much more than the overall error says.
 #
 # Mind the number of frames in a cluster before you read much into its error: an RMSE of a handful of frames is noisy.
 # ``ase-flatten train`` therefore merges clusters with fewer than 20 held-out frames and states intervals.
