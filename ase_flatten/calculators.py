@@ -208,7 +208,7 @@ def load_calculator(path: str | Path) -> FlattenedCalculator:
     >>> atoms = data.atoms(0)
     >>> atoms.calc = load_calculator("runs/demo")
     >>> atoms.get_potential_energy()  # eV
-    -822...
+    -8...
     >>> atoms.calc.predict(data.positions[:50]).forces.shape  # eV/Å
     (50, 16, 3)
     >>> bool(atoms.calc.extrapolation > 1)  # outside the training geometries?
