@@ -27,7 +27,9 @@ DATA, RUN = "../../examples/data/salicylic_gfn2_500K.npz", "../../runs/tutorial"
 
 def run(module, *arguments):
     """Run a command of ase-flatten and return what it prints; the same as typing it in a shell."""
-    return subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 options = "-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split()
