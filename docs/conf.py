@@ -24,13 +24,15 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "tables", "tutorials"]
 default_role = "code"
-nitpicky = False
+highlight_language = "text"
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the numpydoc sections give types, shapes and units
 autosummary_generate = True
 autosummary_ignore_module_all = False
 napoleon_google_docstring = False
+napoleon_use_param = False  # "a, b : int" stays one entry
 napoleon_use_rtype = False
 
 sphinx_gallery_conf = {
@@ -41,6 +43,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "run_stale_examples": True,  # their output depends on the whole package
     "download_all_examples": False,
+    "write_computation_times": False,
     "show_signature": False,
     "remove_config_comments": True,
     "image_scrapers": ("matplotlib",),
