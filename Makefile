@@ -2,9 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := examples/data/salicylic_gfn2_500K.npz
 RUN := runs/demo
+TUTORIALS := 1
 SCHNETPACK := schnetpack==2.1.1  # it wants a SymPy that no recent PyTorch takes, hence --no-deps
 
-.PHONY: demo test fuzz lint bench results clean
+.PHONY: demo test fuzz lint docs bench results clean
 
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -31,6 +32,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p ase_flatten
 
+docs: .venv/installed  ## the site, in docs/_build/html; warnings are errors. TUTORIALS=0 does not execute the tutorials
+	rm -rf docs/_build docs/auto_tutorials docs/generated runs/tutorial
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -D plot_gallery=$(TUTORIALS) docs docs/_build/html
+
 bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those of sGDML and SchNet, see benchmarks/README.rst
 	$(BIN)/python benchmarks/bench_clustering.py
 	$(BIN)/python benchmarks/bench_md_ipi.py
@@ -42,15 +47,15 @@ bench: .venv/installed  ## measurements that are no tests; MD17=DIR adds those o
 
 results: .venv/installed  ## the tables of docs/results.rst from DIR with the data sets: make results DIR=...; about 4 hours
 	$(BIN)/python examples/seeds.py $(DIR)/salicylic_gfn2_500K.npz -n 3 -i 40 -s 20 --seeds 5 --out runs/salicylic
-	cp runs/salicylic/seeds.rst docs/salicylic.rst
-	$(BIN)/python benchmarks/corrupted_labels.py $(DIR)/md17_ethanol.npz --sigma 20 --rst docs/corrupted_ethanol.rst
-	$(BIN)/python benchmarks/corrupted_labels.py $(DATA) --sigma 20 -n 3 -i 60 -s 20 --rst docs/corrupted_salicylic.rst
+	cp runs/salicylic/seeds.rst docs/tables/salicylic.rst
+	$(BIN)/python benchmarks/corrupted_labels.py $(DIR)/md17_ethanol.npz --sigma 20 --rst docs/tables/corrupted_ethanol.rst
+	$(BIN)/python benchmarks/corrupted_labels.py $(DATA) --sigma 20 -n 3 -i 60 -s 20 --rst docs/tables/corrupted_salicylic.rst
 	$(BIN)/python benchmarks/data_checks.py --data $(DIR) --out runs/data_checks.jsonl
 	$(BIN)/python benchmarks/data_checks.py --table runs/data_checks.jsonl
 	$(BIN)/python examples/table1.py --data $(DIR) --out runs/table1
 	$(BIN)/python examples/stability.py $(DIR)/acala3nhme_gfn2_500K.npz -n 6 -i 50 -s 25 --sigma 20 --first-seed 1 --seeds 3 \
 		--T 300 400 500 --ps 20 --data-temperature 500 --out runs/peptide
-	for table in stability findings claims; do cp runs/peptide/$$table.rst docs/peptide_$$table.rst; done
+	for table in stability findings claims; do cp runs/peptide/$$table.rst docs/tables/peptide_$$table.rst; done
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

@@ -42,6 +42,10 @@ class FlattenedCalculator(Calculator):
     InputError
         There is no model, or it is of another family than the class. When the calculator is attached or used:
         the atoms have other elements, another order or a periodic cell.
+
+    Examples
+    --------
+    See `load_calculator`.
     """
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
@@ -131,13 +135,33 @@ class FlattenedCalculator(Calculator):
 
 
 class FlattenedSGDML(FlattenedCalculator):
-    """ASE calculator of a trained sGDML model; see `FlattenedCalculator`."""
+    """ASE calculator of a trained sGDML model; see `FlattenedCalculator`.
+
+    Examples
+    --------
+    >>> from ase_flatten import FlattenedSGDML, read_dataset
+    >>> atoms = read_dataset("examples/data/salicylic_gfn2_500K.npz").atoms(0)
+    >>> atoms.calc = FlattenedSGDML("runs/demo")
+    >>> atoms.get_forces().shape  # eV/Å
+    (16, 3)
+    """
 
     family = "sgdml"
 
 
 class FlattenedGAP(FlattenedCalculator):
-    """ASE calculator of a trained GAP; see `FlattenedCalculator`."""
+    """ASE calculator of a trained GAP; see `FlattenedCalculator`.
+
+    Examples
+    --------
+    A model of another family is refused:
+
+    >>> from ase_flatten import FlattenedGAP
+    >>> FlattenedGAP("runs/demo")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a model of the family gap in runs/demo, found sgdml
+    """
 
     family = "gap"
 
@@ -156,6 +180,16 @@ class FlattenedSchNet(FlattenedCalculator):
     ------
     InputError
         This machine does not have the device, or the precision is another one.
+
+    Examples
+    --------
+    A model of another family is refused:
+
+    >>> from ase_flatten import FlattenedSchNet
+    >>> FlattenedSchNet("runs/demo", device="cpu")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a model of the family schnet in runs/demo, found sgdml
     """
 
     family = "schnet"
@@ -193,6 +227,19 @@ def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | N
     InputError
         There is no such model or calculator, it is a model of another molecule, or a package that it needs is not
         installed.
+
+    Examples
+    --------
+    >>> from ase_flatten import load_calculator, read_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> atoms = data.atoms(0)
+    >>> atoms.calc = load_calculator("runs/demo")
+    >>> atoms.get_potential_energy()  # eV
+    -8...
+    >>> atoms.calc.predict(data.positions[:50]).forces.shape  # eV/Å
+    (50, 16, 3)
+    >>> bool(atoms.calc.extrapolation > 1)  # outside the training geometries?
+    False
     """
     named = spec if isinstance(spec, NamedCalculator) else resolve(spec)
     return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()

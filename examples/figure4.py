@@ -2,9 +2,9 @@
 
     python examples/figure4.py md17_ethanol.npz md17_uracil.npz md17_salicylic.npz --frames 300
 
-A row a data set, a column a family: default models of one size, each on the family's own sample, and their force
-RMSE on clusters, by rising error, over frames that the model has not seen. Writes figure4.png and .pdf, and a table
-with how much of the ten worst clusters two families share.
+One row per data set and one column per family: default models of one size, each trained on the family's own sample,
+and their force RMSE on clusters, by rising error, over frames that the model has not seen. Writes figure4.png and .pdf,
+and a table with the number of the ten worst clusters that all families share.
 """
 
 import argparse
@@ -30,7 +30,7 @@ WORST = 10
 
 
 def errors_of(name: str, dataset: Dataset, clustering: Clustering, given: argparse.Namespace) -> ClusterErrors:
-    """Train a model of a family, and measure it on frames that it has not seen."""
+    """Train a model of a family, and compute its errors on frames that it has not seen."""
     rng = np.random.default_rng(given.seed)
     made_by = family(name)
     trainer = made_by.trainer(**({"preset": given.preset} if name == "gap" else {}))
@@ -44,7 +44,7 @@ def errors_of(name: str, dataset: Dataset, clustering: Clustering, given: argpar
 
 
 def draw(rows: dict[str, dict[str, ClusterErrors]], path: Path) -> None:
-    """Draw the bars: all panels of a row on one scale."""
+    """Draw the bars; all panels of a row have the same scale."""
     families = list(next(iter(rows.values())))
     figure = Figure(figsize=(3.4 * len(families), 2.3 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)

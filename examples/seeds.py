@@ -3,9 +3,9 @@
     python examples/seeds.py DATASET.npz [DATASET.npz ...] -n 6 -i 200 -s 50 --seeds 2 --out runs/seeds
     python examples/seeds.py DATASET.npz --model gap --preset small -n 4 -i 100 -s 50 --seeds 3
 
-Runs improved training once for each data set and seed (a run that was stopped goes on), and prints the held-out
-errors of each run, their mean and spread over seeds, and one p for each measure over seeds (paired t test on the
-logarithms of improved/default); and writes them as a table for the documentation.
+Runs improved training once for each data set and seed; runs that were stopped are resumed. Prints the held-out
+errors, their mean and spread over seeds, and a p value for each measure over seeds (paired t test on the logarithms of
+improved/default), and writes them as a table for the documentation.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def compare(
     preset: str | None = None,
     default_draws: int | None = None,
 ) -> list[Claims]:
-    """Run all seeds on one data set; give what can be said of the held-out errors of each."""
+    """Run all seeds on one data set, and return the claims on the held-out errors of each run."""
     dataset = read_dataset(path)
     trainer = {} if preset is None else {"preset": preset}
     found = []
@@ -54,7 +54,7 @@ def compare(
 
 
 def rows(name: str, runs: list[Claims]) -> list[list[str]]:
-    """Give a row a measure: mean and standard deviation over seeds, p over seeds, and the verdict of each run."""
+    """Return a row for each measure: mean and standard deviation over seeds, p over seeds, and verdicts."""
     table = []
     for measure, words in MEASURES.items():
         verdicts = [run.of[measure].verdict for run in runs]
@@ -64,7 +64,7 @@ def rows(name: str, runs: list[Claims]) -> list[list[str]]:
 
 
 def cells(found: OverRuns) -> list[str]:
-    """Write default, range of draws, improved, ratio, in how many runs improved is the smaller one, and p."""
+    """Format default, range of draws, improved, ratio, the number of runs in which improved is smaller, and p."""
     return [
         mean_and_spread(found.default / KCAL_PER_MOL),
         f"{found.draws.min() / KCAL_PER_MOL:.3f} to {found.draws.max() / KCAL_PER_MOL:.3f} ({len(found.draws)})",
@@ -76,7 +76,7 @@ def cells(found: OverRuns) -> list[str]:
 
 
 def as_rst(title: str, heads: list[str], table: list[list[str]]) -> str:
-    """Write a list table of reStructuredText."""
+    """Format a list table in reStructuredText."""
     lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
     for cells in (heads, *table):
         lines += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells)]

@@ -24,16 +24,16 @@ from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.run_folder import Run
 
 SHARED = 0.3
-"""The proton is shared where its distances to donor and acceptor differ by less, Å."""
+"""The proton is shared if its distances to donor and acceptor differ by at most this, Å."""
 
 N_FINE = 200
-"""Fine clusters, as many as in section III of the paper."""
+"""Number of fine clusters, as in section III of the paper."""
 
 HYDROGEN, OXYGEN = 1, 8
 
 
 def shared_proton_frames(dataset: Dataset) -> IntArray:
-    """Find the frames in which some proton lies about halfway between two oxygens that share no other atom."""
+    """Find the frames in which a proton lies about halfway between two oxygen atoms."""
     hydrogens, oxygens = np.flatnonzero(dataset.numbers == HYDROGEN), np.flatnonzero(dataset.numbers == OXYGEN)
     shared = np.zeros(dataset.n_frames, dtype=bool)
     for hydrogen in hydrogens:
@@ -44,7 +44,7 @@ def shared_proton_frames(dataset: Dataset) -> IntArray:
 
 
 def fine_clusters_of_step(run: Run, dataset: Dataset, step: int) -> tuple[IntArray, IntArray, IntArray]:
-    """Cluster a model's bad clusters finely: candidates, their fine clusters, and these from the worst on."""
+    """Return the frames of a step's bad clusters, their fine clusters, and the fine clusters from the worst on."""
     saved = load_model(run.step_folder(step))
     rest = np.setdiff1d(np.arange(dataset.n_frames), saved.train_frames)
     errors = frame_errors(saved.model, dataset, rest)

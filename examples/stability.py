@@ -2,13 +2,13 @@
 
     python examples/stability.py DATASET.npz -n 5 -i 50 -s 30 --seeds 3 --T 300 400 500 --ps 10 --replicas 16
 
-Trains both models for each seed and runs them (what was stopped goes on, what was finished is taken as it is).
-Prints the verdict on each run with how many replicas lasted, for how long in all, and what their energies say, a row
-for each run, what the analysis of each run found, over all seeds, and whether improved models last longer than
-default ones: by the replicas of these models (log-rank, stratified by seed), and by the models, one number a
-seed, which is what carries over to other seeds. Writes all as tables for the documentation.
+Trains both models for each seed and runs them; what was stopped is resumed, what is finished is taken as it is.
+Prints three tables, and writes them for the documentation: the verdict on each run, with its replicas and energies;
+the analysis of the runs, over all seeds; and whether improved models last longer than default ones, by the replicas of
+these models (log-rank test stratified by seed) and by the models (one number per seed, which is what carries over to
+other seeds).
 ``--reference tblite:GFN2-xTB`` runs the reference method as well and gives the true errors of the first seed's models
-on frames that they visited; ``--check tblite:GFN2-xTB`` gives those of every seed, without running it.
+on frames that they visited; ``--check tblite:GFN2-xTB`` computes those of every seed, without running the method.
 """
 
 import argparse
@@ -47,7 +47,7 @@ HEADS = [
     "model",
     "verdict",
     "lasted",
-    "time in all, ps",
+    "total time, ps",
     "left out, ps",
     "mean potential energy, kcal/mol",
     "expected",
@@ -56,7 +56,7 @@ HEADS = [
 CLAIM_HEADS = [
     "T, K",
     "seeds",
-    "time lived by a replica, default, ps",
+    "time survived per replica, default, ps",
     "improved, ps",
     "p over replicas",
     "p over seeds",
@@ -64,7 +64,7 @@ CLAIM_HEADS = [
 FINDINGS = {
     "verdict": "stable",
     "lasted": "lasted",
-    "time": "time in all, ps",
+    "time": "total time, ps",
     "energy": "mean potential energy, kcal/mol",
     "expected": "expected",
     "configurational": "configurational T, K",
@@ -76,7 +76,7 @@ FINDINGS = {
 
 
 def lasted(summary: Summary) -> tuple[int, float]:
-    """Count the replicas that lasted, and the time in ps that all of them did."""
+    """Return the number of replicas that lasted, and the total time of all replicas in ps."""
     whole = summary.n_steps * summary.timestep_fs / 1000
     times = [max(failure.time_ps, 0.0) for failure in summary.failures]
     n_lasting = summary.n_replicas - len(times)
@@ -84,7 +84,7 @@ def lasted(summary: Summary) -> tuple[int, float]:
 
 
 def row(summary: Summary, seed: int | str) -> list[str]:
-    """Write one run: its verdict, its replicas, the time that they lasted, and their energies."""
+    """Format one run: its verdict, its replicas, their total time, and their energies."""
     n_lasting, time_ps = lasted(summary)
     expected = summary.expected
     first = min(summary.failures, key=lambda failure: failure.step, default=None)
@@ -103,10 +103,10 @@ def row(summary: Summary, seed: int | str) -> list[str]:
 
 
 def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float | None, float | None]:
-    """Measure how far replicas were out of the data when they ended: those that failed, and those that lasted.
+    """Return how far replicas were outside the data when they ended, Å: those that failed, and those that lasted.
 
-    The pair distance that is farthest out of its range in all of the data counts, in the last physical frame of those
-    that are evenly spread; the median over the replicas is given.
+    This is the pair distance farthest outside its range in the data, in the last physical frame of those that are
+    evenly spread; the median over the replicas.
     """
     out: dict[bool, list[float]] = {True: [], False: []}
     for replica in range(run.summary.n_replicas):
@@ -120,7 +120,7 @@ def beyond(run: SavedRun, limits: tuple[FloatArray, FloatArray]) -> tuple[float 
 
 
 def of_data(dataset: Dataset, temperature: float) -> list[str]:
-    """Write a row of what the data say about their own temperature."""
+    """Format a row for the data themselves, at their own temperature."""
     potential = (dataset.energies - dataset.energies.min()) / KCAL_PER_MOL
     error = block_error(potential[:, None])[0]
     configurational, its_error = mean_and_error(configurational_temperature(dataset.positions, dataset.forces)[:, None])
@@ -139,7 +139,7 @@ def of_data(dataset: Dataset, temperature: float) -> list[str]:
 
 
 def findings(run: SavedRun, comparison: Comparison, limits: tuple[FloatArray, FloatArray]) -> dict[str, Any]:
-    """Collect what one run says about its model; None for what it cannot tell."""
+    """Collect the findings of one run about its model; None if the run cannot tell."""
     summary = run.summary
     of = comparison.models[summary.model]
     true, distances = of.reference_errors, of.distances.get("data")
@@ -161,7 +161,7 @@ def findings(run: SavedRun, comparison: Comparison, limits: tuple[FloatArray, Fl
 
 
 def over_seeds(found: list[dict[str, Any]]) -> list[str]:
-    """Write the findings on one model at one temperature: sums of counts and times, the rest with its spread."""
+    """Format the findings on one model at one temperature: sums of counts and times, the rest with its spread."""
 
     def mean(name: str, decimals: int) -> str:
         return spread([one[name] for one in found if one[name] is not None], decimals)
@@ -182,7 +182,7 @@ def over_seeds(found: list[dict[str, Any]]) -> list[str]:
 
 
 def claim(temperature: float, default: list[dict[str, Any]], improved: list[dict[str, Any]]) -> list[str]:
-    """Write whether improved models last longer than default ones at a temperature, over all seeds."""
+    """Format whether improved models last longer than default ones at a temperature, over all seeds."""
     pairs = [(one["lifetimes"], other["lifetimes"]) for one, other in zip(default, improved, strict=True)]
     times = [(lived(one), lived(other)) for one, other in pairs]
     return [
@@ -196,7 +196,7 @@ def claim(temperature: float, default: list[dict[str, Any]], improved: list[dict
 
 
 def spread(values: Sequence[float], decimals: int) -> str:
-    """Write mean ± standard deviation of the values, and nothing where there are none."""
+    """Format mean ± standard deviation of the values; an empty string if there are none."""
     if len(values) < 2:
         return "".join(f"{value:.{decimals}f}" for value in values)
     return f"{statistics.mean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"

@@ -3,8 +3,8 @@
     python examples/table1.py --data DIR [--model schnet] [--molecules ethanol] [--seeds 3] [--seeds-of toluene=1]
 
 DIR holds md17_ethanol.npz, md17_uracil.npz, md17_toluene.npz and md17_salicylic.npz (Fonseca et al. 2021
-used MD17's own labels). A run that was stopped goes on. Prints the held-out errors beside the paper's, with the
-spread over seeds and one p for each measure over seeds (paired t test on the logarithms of improved/default), and
+used MD17's own labels). Runs that were stopped are resumed. Prints the held-out errors beside the paper's, with the
+spread over seeds and a p value for each measure over seeds (paired t test on the logarithms of improved/default), and
 writes them as a table for the documentation.
 """
 
@@ -29,7 +29,7 @@ PAPER = {
 """Overall force RMSE of the default and the improved model in the paper's Table I, kcal/(mol Å)."""
 
 MOLECULES = ["ethanol", "uracil", "toluene", "salicylic"]
-"""By what they cost, so that the first rows come soon."""
+"""In order of their cost, so that the first rows appear soon."""
 
 
 def exceptions(given: list[str]) -> dict[str, int]:

@@ -56,6 +56,13 @@ class Clustering:
     ------
     InputError
         Labels that are not integers, or that skip a number.
+
+    Examples
+    --------
+    >>> from ase_flatten import Clustering
+    >>> clusters = Clustering([0, 1, 0, 2, 0])
+    >>> clusters.n_clusters, clusters.populations.tolist(), clusters.members(0).tolist()
+    (3, [3, 1, 1], [0, 2, 4])
     """
 
     labels: IntArray
@@ -117,6 +124,15 @@ def cluster(
     ------
     InputError
         A number of clusters below 1 or above `n_ward`, or an unknown assignment.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase_flatten import cluster, read_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> clusters = cluster(data, rng=np.random.default_rng(0), n_geometry=4, n_energy=2)
+    >>> clusters.n_clusters
+    8
     """
     if n_energy < 1:
         raise InputError(f"n_energy must be at least 1, got {n_energy}; give 1 not to split by energy")

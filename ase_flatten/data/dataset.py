@@ -32,6 +32,17 @@ class Dataset:
     ------
     InputError
         Shapes that do not agree, or numbers that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase.build import molecule
+    >>> from ase_flatten import Dataset
+    >>> water = molecule("H2O")
+    >>> positions = np.stack([water.positions, 1.01 * water.positions])
+    >>> data = Dataset(water.numbers, positions, energies=[0.0, 0.1], forces=np.zeros((2, 3, 3)))
+    >>> data.n_frames, data.n_atoms, data.formula
+    (2, 3, 'H2O')
     """
 
     numbers: IntArray

@@ -46,6 +46,15 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
         A file that is missing, unreadable or incomplete; units that are neither
         declared nor given, or that contradict each other; periodic cells; a
         composition or an order of atoms that changes; numbers that are not finite.
+
+    Examples
+    --------
+    >>> from ase_flatten import read_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> data.formula, data.theory
+    ('C7H6O3', 'GFN2-xTB')
+    >>> data.forces.shape == (data.n_frames, 16, 3)  # eV/Å
+    True
     """
     path = Path(path)
     try:
@@ -83,6 +92,14 @@ def write_dataset(path: str | Path, dataset: Dataset, *, dtype: str = "float64",
         Precision of positions, energies and forces in the npz.
     **extra : arrays, numbers or strings
         Further entries of the npz, such as how the data were made.
+
+    Examples
+    --------
+    >>> from ase_flatten import read_dataset, write_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> write_dataset("hundred.npz", data.take(range(100)))
+    >>> read_dataset("hundred.npz").n_frames
+    100
     """
     if Path(path).suffix != ".npz":
         write_frames(path, dataset, np.arange(dataset.n_frames))

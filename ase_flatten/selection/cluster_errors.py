@@ -151,6 +151,18 @@ def cluster_errors(
     ------
     InputError
         A model of another molecule, or clusters of other data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase_flatten import cluster, cluster_errors, load_calculator, read_dataset
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> clusters = cluster(data, rng=np.random.default_rng(0), n_geometry=4, n_energy=2)
+    >>> errors = cluster_errors(load_calculator("runs/demo").model, data, clusters)
+    >>> errors.rmse.shape  # eV/Å
+    (8,)
+    >>> bool(errors.rmse[errors.worst] > errors.overall_rmse)
+    True
     """
     return by_cluster(frame_errors(model, dataset, frames, progress=progress), clustering)
 

@@ -131,6 +131,25 @@ def flatten(
     ------
     InputError
         More frames asked for than the pool holds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase_flatten import cluster, flatten, read_dataset
+    >>> from ase_flatten.clustering.prepared_data import PreparedData
+    >>> from ase_flatten.clustering.splits import split
+    >>> from ase_flatten.models import family
+    >>> from ase_flatten.selection.flattening import Schedule
+    >>> rng = np.random.default_rng(0)
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> clusters = cluster(data, rng=rng)
+    >>> prepared = PreparedData(data, clusters, split(clusters, data.pair_distances, rng=rng))
+    >>> schedule = Schedule(n_steps=2, n_initial=10, step_size=5)
+    >>> for step in flatten(prepared, family("sgdml").trainer(sigma=20), schedule, seed=0):
+    ...     print(step.number, len(step.train_frames))
+    0 10
+    1 15
+    2 20
     """
     dataset, clustering, splits = data.dataset, data.clustering, data.splits
     descriptors = dataset.pair_distances

@@ -23,6 +23,7 @@ from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError, nearest, printable
 from ase_flatten.utils.records import read_arrays, read_record, understood
+from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, read_history
 from ase_flatten.workflow.upgrades import upgrade_settings
 
