@@ -105,6 +105,8 @@ class LabelJudgement:
         What contradicts the labels; empty where they are sound.
     force_differences : (n,) array
         Forces less the best prediction, in sizes of the larger of the two.
+    force_errors : (n,) array, eV/Å
+        Root-mean-square difference between the forces and the best prediction.
     energy_residuals : (n,) array, eV
         Predicted energies less those of the labels, less the median: the smallest of all models.
     """
@@ -114,6 +116,7 @@ class LabelJudgement:
     levels: tuple[str, ...]
     reasons: tuple[str, ...]
     force_differences: FloatArray
+    force_errors: FloatArray
     energy_residuals: FloatArray
 
     def with_level(self, level: str) -> IntArray:
@@ -208,25 +211,27 @@ def judge_labels(
     near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
-    force_scores, force_reasons, difference = _judge_forces(part.forces, predicted, near, typical, thresholds)
+    force_scores, force_reasons, difference, errors = _judge_forces(part.forces, predicted, near, typical, thresholds)
     energy_scores, energy_reasons, residuals = _judge_energies(
         part.energies, energies[:, rows], part.forces, predicted, near
     )
-    scores, force_differences, energy_residuals = (np.full(len(frames), np.nan) for _ in range(3))
+    scores, force_differences, force_errors, energy_residuals = (np.full(len(frames), np.nan) for _ in range(4))
     scores[rows] = np.maximum(force_scores, energy_scores)
-    force_differences[rows], energy_residuals[rows] = difference, residuals
+    force_differences[rows], force_errors[rows], energy_residuals[rows] = difference, errors, residuals
     reasons = [""] * len(frames)
     for row, force, energy, about_forces, about_energy in zip(
         rows, force_scores, energy_scores, force_reasons, energy_reasons, strict=True
     ):
         told = (about_forces if force >= 1 else "", about_energy if energy >= 1 else "")
         reasons[row] = ", and ".join(reason for reason in told if reason)
-    return LabelJudgement(frames, scores, _levels(scores), tuple(reasons), force_differences, energy_residuals)
+    return LabelJudgement(
+        frames, scores, _levels(scores), tuple(reasons), force_differences, force_errors, energy_residuals
+    )
 
 
 def _judge_forces(
     forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
-) -> tuple[FloatArray, list[str], FloatArray]:
+) -> tuple[FloatArray, list[str], FloatArray, FloatArray]:
     """Score forces and say what contradicts or explains them.
 
     Parameters
@@ -246,8 +251,8 @@ def _judge_forces(
     local_spread = (local - local_centre) / local_scale
     whole = np.minimum(_scale(difference, thresholds.contradiction), _scale(spread, thresholds.spread))
     scores = np.minimum(whole, _scale(local_spread, thresholds.local_spread))
-    disagreement = _size(best - forces) / _disagreement(predicted)
-    scores = np.minimum(scores, _scale(disagreement, thresholds.disagreement))
+    errors = _size(best - forces)
+    scores = np.minimum(scores, _scale(errors / _disagreement(predicted), thresholds.disagreement))
     usual = np.exp(centre + EXPLAINED * scale)
     reasons = [""] * len(forces)
     suspects = np.flatnonzero((whole >= 1) | ~forces.any(axis=(1, 2)))
@@ -258,7 +263,7 @@ def _judge_forces(
             scores[row] = max(scores[row], 2.0)
         reasons[row] = explanation or f"the forces differ from those predicted (by {difference[row]:.0%} of their size)"
     _find_owners(forces, best, typical, usual, scores, reasons)
-    return scores, reasons, difference
+    return scores, reasons, difference, errors
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
@@ -410,4 +415,4 @@ def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
 def _nothing_to_say(frames: IntArray) -> LabelJudgement:
     n = len(frames)
     unknown = np.full(n, np.nan)
-    return LabelJudgement(frames, unknown, ("sound",) * n, ("",) * n, unknown, unknown)
+    return LabelJudgement(frames, unknown, ("sound",) * n, ("",) * n, unknown, unknown, unknown)

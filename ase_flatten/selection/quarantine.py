@@ -7,7 +7,7 @@ while its last look is no "sound". Cut at a step, the series is what an interrup
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +50,9 @@ STRAINED = 3.5
 
 MAX_SUSPECTS = 20
 
+LEARNT = 0.82
+"""A doubt is dropped once the force error of the frame has fallen to this part of what it was when the doubt arose."""
+
 _SHOWN = 10
 
 
@@ -76,6 +79,9 @@ class Look:
     score : float
         1 is doubtful, 2 beyond doubt.
     reason : str
+    force_error : float or None
+        Root-mean-square difference between the forces of the label and those predicted, eV/Å. None where
+        no model judged the frame, and in runs made before it was kept.
     """
 
     step: int
@@ -83,6 +89,7 @@ class Look:
     level: str
     score: float
     reason: str
+    force_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -246,13 +253,16 @@ def judge_by_model(
         tuple(judgement.levels[row] for row in rows),
         tuple(judgement.reasons[row] for row in rows),
         judgement.force_differences[rows],
+        judgement.force_errors[rows],
         judgement.energy_residuals[rows],
     )
 
 
-def contradictions(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
-    """Return the looks at the frames whose labels are contradicted."""
-    return tuple(look for look in _looks(judgement, step) if look.level != SOUND)
+def contradictions(
+    judgement: LabelJudgement, step: int, known: Quarantine = Quarantine()
+) -> tuple[Look, ...]:
+    """Return the looks at the frames whose labels are contradicted, but for those that were found to be learnt."""
+    return tuple(look for look in _looks(judgement, step) if look.level != SOUND and not _is_learnt(look, known))
 
 
 def look_again(
@@ -266,7 +276,9 @@ def look_again(
 ) -> tuple[Look, ...]:
     """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
 
-    A model of fewer frames than the quick ones had could only know less.
+    A model of fewer frames than the quick ones had could only know less. A frame is sound as well once its force
+    error has fallen to `LEARNT` of what it was: as a model learns what is near a rare frame it comes closer to its
+    label, but to a wrong one it comes no closer.
     """
     if len(train_frames) < quick_training_size(dataset.n_atoms):
         return ()
@@ -276,7 +288,19 @@ def look_again(
     if not len(frames):
         return ()
     judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
-    return tuple(look for look in _looks(judgement, step) if np.isfinite(look.score))
+    looks = [look for look in _looks(judgement, step) if np.isfinite(look.score)]
+    return tuple(replace(look, level=SOUND) if _is_learnt(look, quarantine) else look for look in looks)
+
+
+def _is_learnt(look: Look, known: Quarantine) -> bool:
+    """Return whether a model has come so much closer to the label than when it was first doubted in a step."""
+    first = next(
+        (one for one in known.looks if one.frame == look.frame and one.step > BEFORE_TRAINING and one.level != SOUND),
+        None,
+    )
+    if first is None or first.force_error is None or look.force_error is None:
+        return False
+    return look.force_error <= LEARNT * first.force_error
 
 
 def alarms(
@@ -372,8 +396,18 @@ def _force_rmse(model: Model, dataset: Dataset, frames: IntArray) -> FloatArray:
 
 
 def _looks(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
-    found = zip(judgement.frames.tolist(), judgement.levels, judgement.scores, judgement.reasons, strict=True)
-    return tuple(Look(step, frame, level, round(float(score), 3), why) for frame, level, score, why in found)
+    found = zip(
+        judgement.frames.tolist(),
+        judgement.levels,
+        judgement.scores,
+        judgement.reasons,
+        judgement.force_errors,
+        strict=True,
+    )
+    return tuple(
+        Look(step, frame, level, round(float(score), 3), why, round(float(error), 4) if np.isfinite(error) else None)
+        for frame, level, score, why, error in found
+    )
 
 
 def read_frame_list(path: Path) -> tuple[int, ...]:
