@@ -15,6 +15,7 @@ from ase_flatten.evaluation.bootstrap import block_length, resample_counts
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.evaluation.group_intervals import intervals_of_largest, intervals_of_unevenness, unevenness
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
+from ase_flatten.evaluation.other_clusterings import OtherClusterings, worst_groups
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 CONFIDENCE = 0.95
@@ -116,6 +117,9 @@ class Claims:
         Frames that were resampled together; 1 where errors within groups are uncorrelated.
     n_frames : int
         Held-out frames.
+    other_clusterings : OtherClusterings or None
+        The worst group under other clusterings; None in runs of few held-out frames, and in those made before it
+        was computed.
     """
 
     of: Mapping[str, Claim]
@@ -125,6 +129,7 @@ class Claims:
     draws_group_rmse: FloatArray
     block_length: int
     n_frames: int
+    other_clusterings: OtherClusterings | None = None
 
     @property
     def n_draws(self) -> int:
@@ -143,6 +148,7 @@ def make_claims(
     *,
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
+    other_groups: IntArray | None = None,
 ) -> Claims:
     """Compare the improved model with the default one, and with other draws of the default training set.
 
@@ -152,6 +158,8 @@ def make_claims(
         All frames of each broad cluster.
     n_resamples : int
         Resamples of the held-out frames.
+    other_groups : (n_clusterings, n_heldout) int array, optional
+        The group of each held-out frame under other clusterings.
     """
     group_of_frame = groups.of_cluster[errors.labels]
     order = np.argsort(group_of_frame, kind="stable")
@@ -185,6 +193,7 @@ def make_claims(
         draws_group_rmse=np.array([one["groups"][0] for one in drawn]),
         block_length=length,
         n_frames=len(order),
+        other_clusterings=None if other_groups is None else worst_groups(errors, other_groups),
     )
 
 

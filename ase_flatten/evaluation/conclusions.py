@@ -62,6 +62,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         sentences.append(f"The largest errors became {largest} while those of typical frames became {typical}.")
     sentences += [
         f"The worst group is {_where(claims)}.",
+        *_other_clusterings(worst, claims),
         "On average over the data a group's force RMSE differs from the overall one by "
         f"{force(claims.of['unevenness'].default.value)} with the default and "
         f"{force(claims.of['unevenness'].improved.value)} {units.force} with the improved model "
@@ -142,6 +143,21 @@ def _where(claims: Claims) -> str:
     if places[0] == places[1]:
         return f"{named[0]} with both models"
     return f"{named[0]} with the default model and {named[1]} with the improved one"
+
+
+def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
+    """Say whether the claim on the worst group rests on the clustering."""
+    others = claims.other_clusterings
+    if others is None:
+        return []
+    low, high = others.ratios.min(), others.ratios.max()
+    sentence = (
+        f"Under {len(others.ratios)} other clusterings of the held-out frames the ratio of the worst groups is "
+        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better}"
+    )
+    if (claim.verdict == BETTER and high > 1) or (claim.verdict == WORSE and low < 1):
+        sentence += ": the claim on the worst group depends on the clustering, and the quantiles do not"
+    return [f"{sentence}."]
 
 
 def _blocks(claims: Claims) -> str:

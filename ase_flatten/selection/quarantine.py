@@ -258,9 +258,7 @@ def judge_by_model(
     )
 
 
-def contradictions(
-    judgement: LabelJudgement, step: int, known: Quarantine = Quarantine()
-) -> tuple[Look, ...]:
+def contradictions(judgement: LabelJudgement, step: int, known: Quarantine = Quarantine()) -> tuple[Look, ...]:
     """Return the looks at the frames whose labels are contradicted, but for those that were found to be learnt."""
     return tuple(look for look in _looks(judgement, step) if look.level != SOUND and not _is_learnt(look, known))
 

@@ -19,6 +19,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import reference_arrays
 from ase_flatten.evaluation.held_out import evaluate
+from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models import Family, LongTrainer, Model, Trainer, Workplace, family
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
@@ -94,6 +95,16 @@ def train(
     draws = _other_default_draws(run, dataset, settings, made_by, trainer, progress)
     models = _sizes(run, settings.schedule)
     evaluate(run.folder, dataset, run.clustering, run.splits, models, default_draws=draws, progress=progress)
+    if not (run.folder / OTHER_CLUSTERINGS).exists():
+        groups = other_groups(
+            dataset,
+            run.splits.heldout,
+            rng=np.random.default_rng([settings.seed, 0, 5]),
+            n_geometry=settings.n_geometry,
+            n_energy=settings.n_energy,
+            progress=progress,
+        )
+        write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
     shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
     return Run(run.folder)
 
