@@ -13,7 +13,12 @@ from scipy import stats
 
 from ase_flatten.evaluation.bootstrap import block_length, resample_counts
 from ase_flatten.evaluation.frame_groups import Groups
-from ase_flatten.evaluation.group_intervals import intervals_of_largest, intervals_of_unevenness, unevenness
+from ase_flatten.evaluation.group_intervals import (
+    intervals_of_each,
+    intervals_of_largest,
+    intervals_of_unevenness,
+    unevenness,
+)
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
 from ase_flatten.evaluation.other_clusterings import OtherClusterings, worst_groups
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -182,14 +187,17 @@ def make_claims(
         scheme: {name: np.concatenate([part[name] for part in found]) for name in (*MEASURES, "groups")}
         for scheme, found in parts.items()
     }
-    tail = 50 * (1 - CONFIDENCE)
+    of_groups = {
+        scheme: intervals_of_each(
+            _log(values[scheme]["groups"][0]), _log(samples[scheme]["groups"]), groups.n_heldout, CONFIDENCE
+        )
+        for scheme in SCHEMES
+    }
     return Claims(
         of={name: _claim(name, values, samples, drawn, groups.n_heldout, shares) for name in MEASURES},
         groups=groups,
         group_rmse={scheme: values[scheme]["groups"][0] for scheme in SCHEMES},
-        group_interval={
-            scheme: np.percentile(samples[scheme]["groups"], [tail, 100 - tail], axis=0) for scheme in SCHEMES
-        },
+        group_interval={scheme: np.exp(ends) for scheme, ends in of_groups.items()},
         draws_group_rmse=np.array([one["groups"][0] for one in drawn]),
         block_length=length,
         n_frames=len(order),
