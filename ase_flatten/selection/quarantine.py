@@ -50,7 +50,7 @@ STRAINED = 3.5
 
 MAX_SUSPECTS = 20
 
-LEARNT = 0.82
+LEARNT = 0.75
 """A doubt is dropped once the force error of the frame has fallen to this part of what it was when the doubt arose."""
 
 _SHOWN = 10
