@@ -1,10 +1,10 @@
 """Judge the labels of each frame by models that were not trained on it.
 
 A wrong label contradicts independent models. So does a sound one in a region that they do not know; but there the
-frames nearby are predicted badly as well, whereas a wrong label stands out against its neighbours. What is judged is
-therefore each residual against an absolute level, against the residuals of the whole set, and against those of near
-frames: all of them must be passed. Of several models the one that agrees best with the label counts, so that a wrong
-label in one training set cannot condemn sound frames.
+frames nearby are predicted badly as well, whereas a wrong label stands out against its neighbours. Each residual is
+therefore compared with an absolute level, with the residuals of the whole set, and with those of near frames; a label
+is doubted only if all of these are exceeded. Of several models the one that agrees best with the label counts, so that
+a wrong label in one training set cannot condemn sound frames.
 
 The thresholds are set by sound reference data (MD17, Langevin trajectories of three molecules, subsets of them down
 to 100 frames), with a margin to the largest value seen.
@@ -31,7 +31,7 @@ from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MIN_FRAMES = 50
-"""Fewer frames than this cannot judge each other."""
+"""Least number of frames that can be judged by each other."""
 
 CONTRADICTION = (0.4, 0.6)
 """Doubtful and wrong from this difference of label and prediction on, in sizes of the larger of them."""
@@ -74,7 +74,7 @@ _FACTORS = {
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Say from where on forces are doubtful and wrong; all must be passed.
+    """Thresholds beyond which forces are doubtful and wrong; all of them must be exceeded.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ class Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class LabelJudgement:
-    """Say how far the labels of each frame can be believed.
+    """Judgement of the labels of each frame.
 
     Parameters
     ----------
     frames : (n,) int array
         The frames of the data set that were judged.
     scores : (n,) array
-        Dimensionless, on a logarithmic scale: 0 or less where all is well, doubtful from 1 on, wrong from 2 on.
+        Dimensionless, on a logarithmic scale: doubtful from 1, wrong from 2.
         NaN where no model could judge the frame.
     levels : tuple of {"sound", "doubtful", "wrong"}
         "wrong" means beyond doubt.
@@ -162,7 +162,7 @@ def check_labels(
 
 
 def _with_work(found: LabelJudgement, dataset: Dataset, descriptors: FloatArray) -> LabelJudgement:
-    """Hold energies against the work of the forces as well: where frames are close, no model knows them better."""
+    """Compare energies with the work of the forces, which is more accurate than a model where frames are close."""
     ratios, residuals = work_residuals(dataset, neighbours(descriptors, _N_CLOSE))
     _, natural = _centre_and_scale(dataset.energies)
     by_work = np.minimum(_scale(ratios, ENERGY_WORK), _scale(residuals / natural, ENERGY_SHARE))
@@ -267,7 +267,7 @@ def _judge_forces(
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
-    """Name the mistake that turns the predicted forces into these, or give nothing."""
+    """Name the mistake that turns the predicted forces into these; return an empty string if none does."""
     if not forces.any():
         return "all forces are zero" if _size(prediction) > 0.2 * typical else ""
     options = {"the forces have the wrong sign": -1.0}
@@ -386,7 +386,7 @@ def quick_training_size(n_atoms: int) -> int:
 def _cross_predictions(
     dataset: Dataset, pool: IntArray, rng: np.random.Generator, advance: Any
 ) -> tuple[list[Prediction], NDArray[np.int64]]:
-    """Train on disjoint random frames of the pool and predict all; give the training frames as well."""
+    """Train on disjoint random frames of the pool and predict all frames; return the training frames as well."""
     n_train = min(quick_training_size(dataset.n_atoms), len(pool) // _N_MODELS)
     sets = rng.permutation(pool)[: _N_MODELS * n_train].reshape(_N_MODELS, n_train)
     predictions = []
@@ -400,7 +400,7 @@ def _cross_predictions(
 
 
 def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
-    """Predict all frames by a model of some, NaN for these; none where the equations have no solution."""
+    """Predict all frames by a model trained on some, NaN for these; none where the equations have no solution."""
     training = TrainingGeometries(dataset.positions[frames], np.arange(dataset.n_atoms)[None])
     try:
         solution = KernelFactor(training, _SIGMA, _REGULARISATION).solve(dataset.forces[frames])

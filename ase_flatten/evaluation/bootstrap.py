@@ -1,13 +1,13 @@
-"""Resample held-out frames, to learn how far an error would move with other frames.
+"""Resample held-out frames, to estimate how much an error would change with other frames.
 
 Held-out frames are a random sample of each broad cluster, so they are resampled within groups of clusters, and every
 resample holds as many frames of a group as the held-out set does. Errors of successive frames are correlated because
 the groups differ, and hardly within a group: on the bundled salicylic acid (2,000 held-out frames, 100 training
 frames) the autocorrelation of squared force errors at the first lag is 0.37, and 0.01 once each group's mean is
-taken off (statistical inefficiency 66 and 1.07). What correlation there is within groups, such as of near-identical
+taken subtracted (statistical inefficiency 66 and 1.07). Any correlation within groups, such as that of near-identical
 frames that are held out together, is kept by resampling blocks of frames in file order.
 
-The intervals are about the distribution that the data set samples; what its trajectory never visited is not in them.
+The intervals refer to the distribution that the data set samples, not to regions that its trajectory never visited.
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ import numpy as np
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _LEAST_BLOCKS = 5
-"""A group is cut into so many blocks at least: fewer tell nothing of its spread."""
+"""Least number of blocks of a group: fewer say nothing about its spread."""
 
 _CHUNK = 2**18
-"""So many weights at a time fit into a processor's cache."""
+"""Number of weights that fit into a processor's cache."""
 
 _INSIGNIFICANT = 5
-"""So many small autocorrelations in a row end the search for the longest correlated lag."""
+"""Number of small autocorrelations in a row that ends the search for the longest correlated lag."""
 
 _SAME = 1e-9
-"""Logarithms of errors that scatter by less are all equal."""
+"""Logarithms of errors with a smaller standard deviation count as equal."""
 
 
 def block_length(errors: FloatArray, groups: IntArray) -> int:
-    """Choose the length of blocks by the rule of Politis and White (2004, doi:10.1081/ETC-120028836).
+    """Choose the length of the blocks by the rule of Politis and White (2004, doi:10.1081/ETC-120028836).
 
     The autocorrelation is that within groups: of logarithms of errors, standardised group by group. On random
     held-out frames of a trajectory it is nearly always nil, and the length is 1.
@@ -105,7 +105,7 @@ def resample_counts(
 
 
 def _cut(groups: IntArray, length: int) -> tuple[IntArray, IntArray]:
-    """Cut groups into blocks; give the block of each frame and the group of each block."""
+    """Cut groups into blocks; return the block of each frame and the group of each block."""
     sizes = np.bincount(groups)
     lengths = np.maximum(1, np.minimum(length, sizes // _LEAST_BLOCKS))
     place = np.arange(len(groups)) - (np.cumsum(sizes) - sizes)[groups]

@@ -1,8 +1,8 @@
 """Claims on a run's held-out errors, each with its uncertainty.
 
 Two things are uncertain. Other held-out frames would give other errors: a bootstrap, paired over the frames of both
-models, gives intervals. Another default training set would give another default model: several draws of it show how
-far. A model is better, or worse, only where both say so.
+models, gives intervals. Another default training set would give another default model: several draws show how much the
+result varies. A model is better, or worse, only if it is so by both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ WORST_SHARE = 0.1
 """The worst tenth of the frames."""
 
 MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median", "overall", "unevenness", "energy")
-"""Errors of a model that claims are made on; see `Claims`."""
+"""Measures of a model's errors; see `Claims`."""
 
 JUDGED = ("worst_group", "quantile_99", "overall")
-"""Measures that the verdict is on, each by itself."""
+"""Measures with a verdict of their own."""
 
 BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
 
@@ -41,7 +41,7 @@ _TINY = np.finfo(float).tiny
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold a number with its 95 % interval."""
+    """A number with its 95 % interval."""
 
     value: float
     low: float
@@ -100,7 +100,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Claims:
-    """Hold what can be said of a run's held-out errors.
+    """What can be said about the held-out errors of a run.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class _Measures:
         self.rising = np.argsort(force_mse, kind="stable")
 
     def __call__(self, weights: FloatArray) -> dict[str, FloatArray]:
-        """Take (n, n_frames) weights; give each measure, (n,), and the force RMSE of the groups, (n, n_groups)."""
+        """Compute each measure, (n,), and the force RMSE of the groups, (n, n_groups), for (n, n_frames) weights."""
         total = weights.sum(axis=1)
         squares = np.add.reduceat(weights * self.force_mse, self.starts, axis=1)
         groups = np.sqrt(squares / np.add.reduceat(weights, self.starts, axis=1))
@@ -259,7 +259,7 @@ def _claim(
     n_heldout: IntArray,
     shares: FloatArray,
 ) -> Claim:
-    """Put the values of a measure and of its resamples together."""
+    """Make the claim on one measure from its values and those of resamples."""
     default, improved = (float(values[scheme][measure][0]) for scheme in SCHEMES)
     of_groups = [[_log(of[scheme]["groups"]) for scheme in SCHEMES] for of in (values, samples)]
     logs, resampled = [one[0] for one in of_groups[0]], of_groups[1]
@@ -281,9 +281,9 @@ def _claim(
 
 
 def probability_of_draw(draws: FloatArray, value: float) -> float | None:
-    """Compute how probable it is that one more draw comes out at `value` or below.
+    """Compute the probability that one more draw is at `value` or below.
 
-    The logarithms of errors are taken to be normal, so that one more of them follows a t distribution about
+    The logarithms of errors are assumed to be normal, so that one more of them follows a t distribution about
     their mean, with n - 1 degrees of freedom and the standard deviation times the root of 1 + 1/n.
 
     Returns
@@ -301,6 +301,6 @@ def probability_of_draw(draws: FloatArray, value: float) -> float | None:
 
 
 def _log(values: FloatArray) -> FloatArray:
-    """Take logarithms, of a perfect model's zeros too."""
+    """Return logarithms, finite for the zeros of a perfect model too."""
     logs: FloatArray = np.log(np.maximum(values, _TINY))
     return logs

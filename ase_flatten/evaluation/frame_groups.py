@@ -1,4 +1,4 @@
-"""Groups of broad clusters with enough held-out frames for a claim."""
+"""Groups of broad clusters, each with enough held-out frames for a claim."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 N_LEAST = 20
-"""Held-out frames that a group has at least, unless there are fewer in all."""
+"""Least number of held-out frames of a group, unless there are fewer in total."""
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Hold broad clusters that are judged together.
+    """Broad clusters that are judged together.
 
     Parameters
     ----------
@@ -53,17 +53,17 @@ def merge_clusters(
     """Merge broad clusters until each group has at least `n_least` held-out frames.
 
     Within a geometric cluster, neighbours in energy are merged, the smallest first. A geometric cluster
-    that has too few frames as a whole joins the group of nearest centre. Errors play no part, so that a
-    group's error is no larger or smaller for its having been chosen.
+    that has too few frames as a whole joins the group with the nearest centre. Errors play no part, so that
+    the choice of groups does not bias their errors.
 
     Parameters
     ----------
     n_heldout, populations : (n_clusters,) int arrays
         Held-out frames and all frames of each cluster.
     geometry : (n_clusters,) int array
-        Geometric cluster that each belongs to; within one, clusters come by rising energy.
+        Geometric cluster of each; within one, clusters are in order of rising energy.
     centres : (n_clusters, n_pairs) array, Å
-        Pair distances that stand for each cluster.
+        Pair distances of a representative of each cluster.
     """
     groups: list[list[int]] = []
     for one in np.unique(geometry):

@@ -99,10 +99,12 @@ def intervals_of_unevenness(
     ]
     flat = [end[0] == 0 for end in ends]
     pairs = (likely, least)
-    lowest = 0.0 if flat[1] else min(_quantile_of_ratio(*of, tail) for of in pairs)
-    highest = np.inf if flat[0] else max(_quantile_of_ratio(*of, 1 - tail) for of in pairs)
+    lowest = 0.0 if flat[1] else min(_quantile_of_ratio(before, after, tail) for before, after in pairs)
+    highest = np.inf if flat[0] else max(_quantile_of_ratio(before, after, 1 - tail) for before, after in pairs)
     ratio = values[1] / values[0] if values[0] > 0 else 1.0
-    return [_holding(value, end) for value, end in zip((*values, ratio), (*ends, (lowest, highest)), strict=True)]
+    return [
+        _holding(value, end) for value, end in zip((*values, ratio), (*ends, np.array([lowest, highest])), strict=True)
+    ]
 
 
 def _quantile_of_ratio(first: FloatArray, second: FloatArray, share: float) -> float:

@@ -1,7 +1,7 @@
 """Frames in quarantine: their labels contradict the model and their near frames, so they are not trained on.
 
-What was seen of a frame is a series of looks, each with the step that it belongs to. A frame is in quarantine
-while its last look is no "sound". Cut at a step, the series is what an interrupted run knew there.
+Each time a label is judged makes a look, which belongs to a step. A frame is in quarantine as long as its last look
+is not "sound". The looks up to a step are what an interrupted run knew there.
 """
 
 import csv
@@ -26,24 +26,24 @@ BEFORE_TRAINING = -1
 """The step of looks that were taken before the initial model."""
 
 GUARD = Thresholds(contradiction=(0.1, 0.6), spread=(3.5, 7.0), local_spread=(3.5, 6.0), disagreement=(1.5, 3.0))
-"""Doubt begins earlier than where whole data sets are judged: a sound frame set aside for a while costs little."""
+"""Stricter than the thresholds for whole data sets: setting a sound frame aside for a while costs little."""
 
 GUARD_TRAINED = Thresholds(contradiction=(0.1, 0.6), spread=(2.75, 7.0), local_spread=(2.75, 6.0))
-"""Of training frames whose coefficients stand out already."""
+"""For training frames whose coefficients are already unusually large."""
 
 SOUND = "sound"
 LISTED = "listed"
 """The level of frames that the user set aside."""
 
 N_NEAR = 16
-"""Near frames that a model is asked about beside a frame that it judges."""
+"""Number of near frames that are predicted beside each frame that is judged."""
 
 N_EVERYWHERE = 300
-"""Frames from everywhere that it is asked about besides."""
+"""Number of other frames that are predicted for comparison."""
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
-"""The factor of errors that makes an alarm; on sound data those of near frames grow by 1.04 times at most."""
+"""Factor of errors that raises an alarm; on sound data the errors of near frames grow by at most 1.04 times."""
 
 STRAINED = 3.5
 """Coefficients of a training frame this many times as large as their median make it a suspect."""
@@ -58,7 +58,7 @@ _SHOWN = 10
 
 @runtime_checkable
 class KernelModel(Protocol):
-    """What a `Model` may offer besides, whose coefficients belong to training frames."""
+    """A `Model` whose coefficients belong to training frames."""
 
     @property
     def coefficient_sizes(self) -> FloatArray:
@@ -67,12 +67,12 @@ class KernelModel(Protocol):
 
 @dataclass(frozen=True)
 class Look:
-    """Hold what was seen of the label of one frame.
+    """One judgement of the label of one frame.
 
     Parameters
     ----------
     step : int
-        The step that it belongs to, `BEFORE_TRAINING` for the quick models that judge all frames at first.
+        The step it belongs to; `BEFORE_TRAINING` for the quick models that judge all frames first.
     frame : int
     level : str
         "sound", "doubtful" or "wrong" as in `LabelJudgement`, or "listed" where the user set the frame aside.
@@ -94,7 +94,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Hold a training frame whose label looks wrong after all, once a model was trained on it."""
+    """A training frame whose label looks wrong once a model was trained on it."""
 
     step: int
     frame: int
@@ -103,7 +103,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Quarantine:
-    """Hold all looks of a run and its alarms, in the order in which they came."""
+    """All looks and alarms of a run, in order."""
 
     looks: tuple[Look, ...] = ()
     alarms: tuple[Alarm, ...] = ()
@@ -127,7 +127,7 @@ class Quarantine:
         )
 
     def joined(self, looks: Iterable[Look] = (), alarms: Iterable[Alarm] = ()) -> "Quarantine":
-        """Return the quarantine with what came next."""
+        """Return the quarantine with further looks and alarms."""
         return Quarantine((*self.looks, *looks), (*self.alarms, *alarms))
 
     def changes(self, step: int) -> dict[str, list[int]]:
@@ -231,8 +231,8 @@ def judge_by_model(
 ) -> LabelJudgement:
     """Judge the labels of frames by a model that was not trained on them.
 
-    The model is asked about near frames as well: where it is wrong about all of them, it has not
-    learnt this region, and no label is to blame. Frames from everywhere show what it can do.
+    Near frames are predicted as well: where the model is wrong about all of them, it has not learnt this
+    region, and the label is not to blame. Frames of the whole data set show how good the model is.
 
     Parameters
     ----------
