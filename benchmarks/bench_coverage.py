@@ -1,4 +1,4 @@
-"""Measure how often the 95 % intervals of `ase_flatten.evaluation.claims` hold the true value.
+"""Measure how often the 95 % intervals of `ase_flatten.evaluation.claims` contain the true value.
 
     python benchmarks/bench_coverage.py [RUN DATASET ...] [--simulations 400]
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_flatten.data.io import read_dataset
-from ase_flatten.evaluation.claims import MEASURES, make_claims
+from ase_flatten.evaluation.claims import MEASURES, Claims, make_claims
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
 from ase_flatten.models.model_folder import load_model
@@ -25,6 +25,7 @@ from ase_flatten.workflow.run_folder import Run
 Population = list[np.ndarray]
 """For each group, force RMSE and energy error of both models on its frames, (n_frames, 4)."""
 
+ROWS = (*MEASURES, "single groups")
 N_GROUPS = 30
 N_TRUE = 20_000
 
@@ -60,25 +61,31 @@ def measured(run: Run, data: Path) -> tuple[Population, np.ndarray]:
     return [values[of_frame == group] for group in range(len(sizes))], sizes
 
 
-def held_out(rows: list[np.ndarray], populations: np.ndarray, rng: np.random.Generator, n_resamples: int) -> list:
-    """Make claims of these rows of each group."""
+def held_out(rows: list[np.ndarray], populations: np.ndarray, rng: np.random.Generator, n_resamples: int) -> Claims:
+    """Make claims on these rows of each group."""
     sizes = np.array([len(row) for row in rows])
     values, labels = np.concatenate(rows), np.repeat(np.arange(len(rows)), sizes)
     force, energy = ({scheme: values[:, 2 * kind + place] for place, scheme in enumerate(SCHEMES)} for kind in (0, 1))
     errors = HeldoutErrors(np.arange(len(values)), labels, force, energy)
     groups = Groups(tuple((group,) for group in range(len(rows))), sizes)
-    claims = make_claims(errors, groups, populations, rng=rng, n_resamples=n_resamples)
-    return [[getattr(claims.of[name], what) for what in (*SCHEMES, "ratio")] for name in MEASURES]
+    return make_claims(errors, groups, populations, rng=rng, n_resamples=n_resamples)
 
 
 def coverage(population: Population, sizes: np.ndarray, n_simulations: int, rng: np.random.Generator) -> np.ndarray:
-    """Count how often intervals hold the truth, (n_measures, 3): default, improved, ratio."""
+    """Count how often intervals hold the truth, (n_measures + 1, 3): default, improved, ratio; last, single groups."""
     truth = _truth(population, sizes)
-    hits = np.zeros((len(MEASURES), 3))
+    groups = np.array([np.sqrt(np.mean(rows[:, :2] ** 2, axis=0)) for rows in population])
+    hits = np.zeros((len(ROWS), 3))
     for _ in range(n_simulations):
         rows = [group[rng.integers(0, len(group), size)] for group, size in zip(population, sizes, strict=True)]
-        for place, estimates in enumerate(held_out(rows, sizes, rng, 400)):
+        claims = held_out(rows, sizes, rng, 400)
+        for place, name in enumerate(MEASURES):
+            estimates = [getattr(claims.of[name], what) for what in (*SCHEMES, "ratio")]
             hits[place] += [one.low <= true <= one.high for one, true in zip(estimates, truth[place], strict=True)]
+        for model, scheme in enumerate(SCHEMES):
+            low, high = claims.group_interval[scheme]
+            hits[-1, model] += np.mean((low <= groups[:, model]) & (groups[:, model] <= high))
+        hits[-1, 2] = np.nan
     return hits / n_simulations
 
 
@@ -116,8 +123,8 @@ def main(given: argparse.Namespace) -> None:
     table = []
     for name, (population, sizes) in cases.items():
         found = coverage(population, sizes, given.simulations, rng)
-        table += [[name, measure, *(f"{share:.3f}" for share in row)] for measure, row in zip(MEASURES, found)]
-        console.say(f"{name}: {', '.join(f'{m} {r[0]:.3f}/{r[1]:.3f}/{r[2]:.3f}' for m, r in zip(MEASURES, found))}")
+        table += [[name, measure, *(f"{share:.3f}" for share in row)] for measure, row in zip(ROWS, found)]
+        console.say(f"{name}: {', '.join(f'{m} {r[0]:.3f}/{r[1]:.3f}/{r[2]:.3f}' for m, r in zip(ROWS, found))}")
     console.table("Coverage of 95 % intervals", ["errors", "measure", *SCHEMES, "ratio"], table)
 
 

@@ -1,10 +1,10 @@
 """Judge the labels of each frame by models that were not trained on it.
 
 A wrong label contradicts independent models. So does a sound one in a region that they do not know; but there the
-frames nearby are predicted badly as well, whereas a wrong label stands out against its neighbours. What is judged is
-therefore each residual against an absolute level, against the residuals of the whole set, and against those of near
-frames: all of them must be passed. Of several models the one that agrees best with the label counts, so that a wrong
-label in one training set cannot condemn sound frames.
+frames nearby are predicted badly as well, whereas a wrong label stands out against its neighbours. Each residual is
+therefore compared with an absolute level, with the residuals of the whole set, and with those of near frames; a label
+is doubted only if all of these are exceeded. Of several models the one that agrees best with the label counts, so that
+a wrong label in one training set cannot condemn sound frames.
 
 The thresholds are set by sound reference data (MD17, Langevin trajectories of three molecules, subsets of them down
 to 100 frames), with a margin to the largest value seen.
@@ -31,7 +31,7 @@ from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MIN_FRAMES = 50
-"""Fewer frames than this cannot judge each other."""
+"""Least number of frames that can be judged by each other."""
 
 CONTRADICTION = (0.4, 0.6)
 """Doubtful and wrong from this difference of label and prediction on, in sizes of the larger of them."""
@@ -74,7 +74,7 @@ _FACTORS = {
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Say from where on forces are doubtful and wrong; all must be passed.
+    """Thresholds beyond which forces are doubtful and wrong; all of them must be exceeded.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ class Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class LabelJudgement:
-    """Say how far the labels of each frame can be believed.
+    """Judgement of the labels of each frame.
 
     Parameters
     ----------
     frames : (n,) int array
         The frames of the data set that were judged.
     scores : (n,) array
-        Dimensionless, on a logarithmic scale: 0 or less where all is well, doubtful from 1 on, wrong from 2 on.
+        Dimensionless, on a logarithmic scale: doubtful from 1, wrong from 2.
         NaN where no model could judge the frame.
     levels : tuple of {"sound", "doubtful", "wrong"}
         "wrong" means beyond doubt.
@@ -105,6 +105,8 @@ class LabelJudgement:
         What contradicts the labels; empty where they are sound.
     force_differences : (n,) array
         Forces less the best prediction, in sizes of the larger of the two.
+    force_errors : (n,) array, eV/Å
+        Root-mean-square difference between the forces and the best prediction.
     energy_residuals : (n,) array, eV
         Predicted energies less those of the labels, less the median: the smallest of all models.
     """
@@ -114,6 +116,7 @@ class LabelJudgement:
     levels: tuple[str, ...]
     reasons: tuple[str, ...]
     force_differences: FloatArray
+    force_errors: FloatArray
     energy_residuals: FloatArray
 
     def with_level(self, level: str) -> IntArray:
@@ -190,7 +193,7 @@ class QuickModels:
 
 
 def _with_work(found: LabelJudgement, dataset: Dataset, descriptors: FloatArray) -> LabelJudgement:
-    """Hold energies against the work of the forces as well: where frames are close, no model knows them better."""
+    """Compare energies with the work of the forces, which is more accurate than a model where frames are close."""
     ratios, residuals = work_residuals(dataset, neighbours(descriptors, _N_CLOSE))
     _, natural = _centre_and_scale(dataset.energies)
     by_work = np.minimum(_scale(ratios, ENERGY_WORK), _scale(residuals / natural, ENERGY_SHARE))
@@ -239,25 +242,27 @@ def judge_labels(
     near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
-    force_scores, force_reasons, difference = _judge_forces(part.forces, predicted, near, typical, thresholds)
+    force_scores, force_reasons, difference, errors = _judge_forces(part.forces, predicted, near, typical, thresholds)
     energy_scores, energy_reasons, residuals = _judge_energies(
         part.energies, energies[:, rows], part.forces, predicted, near
     )
-    scores, force_differences, energy_residuals = (np.full(len(frames), np.nan) for _ in range(3))
+    scores, force_differences, force_errors, energy_residuals = (np.full(len(frames), np.nan) for _ in range(4))
     scores[rows] = np.maximum(force_scores, energy_scores)
-    force_differences[rows], energy_residuals[rows] = difference, residuals
+    force_differences[rows], force_errors[rows], energy_residuals[rows] = difference, errors, residuals
     reasons = [""] * len(frames)
     for row, force, energy, about_forces, about_energy in zip(
         rows, force_scores, energy_scores, force_reasons, energy_reasons, strict=True
     ):
         told = (about_forces if force >= 1 else "", about_energy if energy >= 1 else "")
         reasons[row] = ", and ".join(reason for reason in told if reason)
-    return LabelJudgement(frames, scores, _levels(scores), tuple(reasons), force_differences, energy_residuals)
+    return LabelJudgement(
+        frames, scores, _levels(scores), tuple(reasons), force_differences, force_errors, energy_residuals
+    )
 
 
 def _judge_forces(
     forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
-) -> tuple[FloatArray, list[str], FloatArray]:
+) -> tuple[FloatArray, list[str], FloatArray, FloatArray]:
     """Score forces and say what contradicts or explains them.
 
     Parameters
@@ -277,8 +282,8 @@ def _judge_forces(
     local_spread = (local - local_centre) / local_scale
     whole = np.minimum(_scale(difference, thresholds.contradiction), _scale(spread, thresholds.spread))
     scores = np.minimum(whole, _scale(local_spread, thresholds.local_spread))
-    disagreement = _size(best - forces) / _disagreement(predicted)
-    scores = np.minimum(scores, _scale(disagreement, thresholds.disagreement))
+    errors = _size(best - forces)
+    scores = np.minimum(scores, _scale(errors / _disagreement(predicted), thresholds.disagreement))
     usual = np.exp(centre + EXPLAINED * scale)
     reasons = [""] * len(forces)
     suspects = np.flatnonzero((whole >= 1) | ~forces.any(axis=(1, 2)))
@@ -289,11 +294,11 @@ def _judge_forces(
             scores[row] = max(scores[row], 2.0)
         reasons[row] = explanation or f"the forces differ from those predicted (by {difference[row]:.0%} of their size)"
     _find_owners(forces, best, typical, usual, scores, reasons)
-    return scores, reasons, difference
+    return scores, reasons, difference, errors
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
-    """Name the mistake that turns the predicted forces into these, or give nothing."""
+    """Name the mistake that turns the predicted forces into these; return an empty string if none does."""
     if not forces.any():
         return "all forces are zero" if _size(prediction) > 0.2 * typical else ""
     options = {"the forces have the wrong sign": -1.0}
@@ -412,7 +417,7 @@ def quick_training_size(n_atoms: int) -> int:
 def _cross_predictions(
     dataset: Dataset, pool: IntArray, rng: np.random.Generator, advance: Any
 ) -> tuple[list[Prediction], NDArray[np.int64]]:
-    """Train on disjoint random frames of the pool and predict all; give the training frames as well."""
+    """Train on disjoint random frames of the pool and predict all frames; return the training frames as well."""
     n_train = min(quick_training_size(dataset.n_atoms), len(pool) // _N_MODELS)
     sets = rng.permutation(pool)[: _N_MODELS * n_train].reshape(_N_MODELS, n_train)
     predictions = []
@@ -426,7 +431,7 @@ def _cross_predictions(
 
 
 def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
-    """Predict all frames by a model of some, NaN for these; none where the equations have no solution."""
+    """Predict all frames by a model trained on some, NaN for these; none where the equations have no solution."""
     training = TrainingGeometries(dataset.positions[frames], np.arange(dataset.n_atoms)[None])
     try:
         solution = KernelFactor(training, _SIGMA, _REGULARISATION).solve(dataset.forces[frames])
@@ -441,4 +446,4 @@ def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
 def _nothing_to_say(frames: IntArray) -> LabelJudgement:
     n = len(frames)
     unknown = np.full(n, np.nan)
-    return LabelJudgement(frames, unknown, ("sound",) * n, ("",) * n, unknown, unknown)
+    return LabelJudgement(frames, unknown, ("sound",) * n, ("",) * n, unknown, unknown, unknown)

@@ -13,8 +13,14 @@ from scipy import stats
 
 from ase_flatten.evaluation.bootstrap import block_length, resample_counts
 from ase_flatten.evaluation.frame_groups import Groups
-from ase_flatten.evaluation.group_intervals import intervals_of_largest, intervals_of_unevenness, unevenness
+from ase_flatten.evaluation.group_intervals import (
+    intervals_of_each,
+    intervals_of_largest,
+    intervals_of_unevenness,
+    unevenness,
+)
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
+from ase_flatten.evaluation.other_clusterings import OtherClusterings, worst_groups
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 CONFIDENCE = 0.95
@@ -116,6 +122,9 @@ class Claims:
         Frames that were resampled together; 1 if errors within groups are uncorrelated.
     n_frames : int
         Held-out frames.
+    other_clusterings : OtherClusterings or None
+        The worst group under other clusterings; None in runs of few held-out frames, and in those made before it
+        was computed.
     """
 
     of: Mapping[str, Claim]
@@ -125,6 +134,7 @@ class Claims:
     draws_group_rmse: FloatArray
     block_length: int
     n_frames: int
+    other_clusterings: OtherClusterings | None = None
 
     @property
     def n_draws(self) -> int:
@@ -143,6 +153,7 @@ def make_claims(
     *,
     rng: np.random.Generator,
     n_resamples: int = N_RESAMPLES,
+    other_groups: IntArray | None = None,
 ) -> Claims:
     """Compare the improved model with the default one and with other draws of the default training set.
 
@@ -151,7 +162,9 @@ def make_claims(
     populations : (n_clusters,) int array
         All frames of each broad cluster.
     n_resamples : int
-        Number of resamples of the held-out frames.
+        Resamples of the held-out frames.
+    other_groups : (n_clusterings, n_heldout) int array, optional
+        The group of each held-out frame under other clusterings.
     """
     group_of_frame = groups.of_cluster[errors.labels]
     order = np.argsort(group_of_frame, kind="stable")
@@ -174,17 +187,21 @@ def make_claims(
         scheme: {name: np.concatenate([part[name] for part in found]) for name in (*MEASURES, "groups")}
         for scheme, found in parts.items()
     }
-    tail = 50 * (1 - CONFIDENCE)
+    of_groups = {
+        scheme: intervals_of_each(
+            _log(values[scheme]["groups"][0]), _log(samples[scheme]["groups"]), groups.n_heldout, CONFIDENCE
+        )
+        for scheme in SCHEMES
+    }
     return Claims(
         of={name: _claim(name, values, samples, drawn, groups.n_heldout, shares) for name in MEASURES},
         groups=groups,
         group_rmse={scheme: values[scheme]["groups"][0] for scheme in SCHEMES},
-        group_interval={
-            scheme: np.percentile(samples[scheme]["groups"], [tail, 100 - tail], axis=0) for scheme in SCHEMES
-        },
+        group_interval={scheme: np.exp(ends) for scheme, ends in of_groups.items()},
         draws_group_rmse=np.array([one["groups"][0] for one in drawn]),
         block_length=length,
         n_frames=len(order),
+        other_clusterings=None if other_groups is None else worst_groups(errors, other_groups),
     )
 
 

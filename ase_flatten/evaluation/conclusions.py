@@ -62,6 +62,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         sentences.append(f"The largest errors became {largest}, while those of typical frames became {typical}.")
     sentences += [
         f"The worst group is {_where(claims)}.",
+        *_other_clusterings(worst, claims),
         f"Averaged over the data set, the force RMSE of a group deviates from the overall one by "
         f"{force(uneven.default.value)} for the default and {force(uneven.improved.value)} {units.force} for the "
         f"improved model ({uneven.verdict}; 0 would be equally accurate everywhere).",
@@ -146,6 +147,21 @@ def _groups(claims: Claims) -> str:
     if len(claims.groups.members) == 1:
         return "in one group"
     return f"in {len(claims.groups.members)} groups of at least {claims.groups.n_heldout.min()}"
+
+
+def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
+    """Say whether the claim on the worst group rests on the clustering."""
+    others = claims.other_clusterings
+    if others is None:
+        return []
+    low, high = others.ratios.min(), others.ratios.max()
+    sentence = (
+        f"Under {len(others.ratios)} other clusterings of the held-out frames the ratio of the worst groups is "
+        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better}"
+    )
+    if (claim.verdict == BETTER and high > 1) or (claim.verdict == WORSE and low < 1):
+        sentence += ": the claim on the worst group depends on the clustering, and the quantiles do not"
+    return [f"{sentence}."]
 
 
 def _blocks(claims: Claims) -> str:

@@ -1,4 +1,4 @@
-"""Groups of broad clusters with enough held-out frames for a claim."""
+"""Groups of broad clusters, each with enough held-out frames for a claim."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -174,7 +174,7 @@ def flatten(
 
     def contradicted(frames: IntArray) -> NDArray[np.bool_]:
         nonlocal known
-        looks = contradictions(judge_by_model(model, dataset, descriptors, frames, rest), number)
+        looks = contradictions(judge_by_model(model, dataset, descriptors, frames, rest), number, known)
         known = known.joined(looks)
         return np.isin(frames, [look.frame for look in looks])
 

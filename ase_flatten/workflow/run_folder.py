@@ -16,6 +16,7 @@ from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.claims import Claims, make_claims
 from ase_flatten.evaluation.frame_groups import merge_clusters
 from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, Evaluation, HeldoutErrors
+from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, read_other_groups
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_quarantine
@@ -307,7 +308,9 @@ class Run:
             evaluation.populations,
         )
         rng = np.random.default_rng([self.settings.seed, 0, 4])
-        return make_claims(self.heldout_errors, groups, evaluation.populations, rng=rng)
+        errors = self.heldout_errors
+        others = read_other_groups(self.folder / OTHER_CLUSTERINGS, len(errors.frames))
+        return make_claims(errors, groups, evaluation.populations, rng=rng, other_groups=others)
 
     @cached_property
     def reference(self) -> Reference:

@@ -21,6 +21,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import reference_arrays
 from ase_flatten.evaluation.held_out import evaluate
+from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
 from ase_flatten.models import Family, Model, Trainer, Workplace, family
 from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
 from ase_flatten.selection.flattening import Schedule, Step, flatten
@@ -146,6 +147,12 @@ def train(
         draws = _other_default_draws(training)
         models = _sizes(run, settings.schedule)
         evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
+        if not (run.folder / OTHER_CLUSTERINGS).exists():
+            groups = other_groups(
+                dataset, data.splits.heldout, rng=training.rng(0, 5), n_geometry=settings.n_geometry,
+                n_energy=settings.n_energy, progress=progress,
+            )  # fmt: skip
+            write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
         shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
         return Run(run.folder)
 

@@ -6,7 +6,7 @@ import pytest
 from ase_flatten.evaluation.bootstrap import block_length, resample_counts
 from ase_flatten.evaluation.claims import MEASURES, Claims, make_claims, probability_of_draw
 from ase_flatten.evaluation.frame_groups import Groups, merge_clusters
-from ase_flatten.evaluation.group_intervals import intervals_of_largest, intervals_of_unevenness
+from ase_flatten.evaluation.group_intervals import intervals_of_each, intervals_of_largest, intervals_of_unevenness
 from ase_flatten.evaluation.held_out import HeldoutErrors
 from ase_flatten.evaluation.several_runs import mean_and_spread, over_runs
 
@@ -123,6 +123,36 @@ def test_percentiles_would_not_cover_the_largest_of_equals(rng: np.random.Genera
     assert all(low <= 0 <= high for low, high in (first, second, difference))
     low, _ = intervals_of_unevenness(estimates, samples, n, np.full(30, 1 / 30), 0.95)[0]
     assert low == 0
+
+
+def test_the_unevenness_of_equal_groups_reaches_its_boundary(rng: np.random.Generator) -> None:
+    """Of 60 pairs of models that are equally right everywhere, 95 % have an interval from 0, and any ratio may be."""
+    noise, n, shares = 0.1, np.full(30, 50), np.full(30, 1 / 30)
+    begins, ratios = np.zeros(2), []
+    for _ in range(60):
+        estimates = [rng.normal(0, noise, 30) for _ in range(2)]
+        samples = [one + rng.normal(0, noise, (200, 30)) for one in estimates]
+        default, improved, ratio = intervals_of_unevenness(estimates, samples, n, shares, 0.95)
+        begins += [default[0] == 0, improved[0] == 0]
+        ratios.append((default[0] == 0) == np.isinf(ratio[1]) and (improved[0] == 0) == (ratio[0] == 0))
+    assert np.all(begins >= 52) and all(ratios)
+
+
+def test_a_single_uneven_group_is_seen(rng: np.random.Generator) -> None:
+    estimate = rng.normal(0, 0.02, 10) + np.eye(10)[3]
+    samples = estimate + rng.normal(0, 0.02, (200, 10))
+    found = intervals_of_unevenness([estimate] * 2, [samples] * 2, np.full(10, 50), np.full(10, 0.1), 0.95)
+    assert found[0][0] > 0.1 and found[2] == pytest.approx([1, 1])
+
+
+def test_small_groups_borrow_the_tails_of_all(rng: np.random.Generator) -> None:
+    """Twenty frames that happen to be alike do not make a group certain."""
+    sizes = np.array([20, 400, 400])
+    estimates, spreads = np.zeros(3), np.array([0.001, 0.05, 0.05])
+    samples = rng.normal(0, spreads, (500, 3))
+    low, high = intervals_of_each(estimates, samples, sizes, 0.95)
+    assert high[0] - low[0] > 0.5 * np.sqrt(400 / 20) * (high[1] - low[1])
+    assert not intervals_of_each(estimates, np.zeros((500, 3)), sizes, 0.95).any()
 
 
 @pytest.mark.parametrize(

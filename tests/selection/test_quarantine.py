@@ -9,6 +9,7 @@ import pytest
 from conftest import WATER_SETTINGS
 from typer.testing import CliRunner
 
+from ase_flatten.checking.labels import LabelJudgement
 from ase_flatten.cli.app import app
 from ase_flatten.clustering.clusters import cluster
 from ase_flatten.clustering.prepared_data import PreparedData
@@ -21,7 +22,16 @@ from ase_flatten.models.model_folder import load_model
 from ase_flatten.report.page import write_report
 from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
 from ase_flatten.selection.flattening import Schedule, flatten
-from ase_flatten.selection.quarantine import BEFORE_TRAINING, Alarm, Look, Quarantine, alarms, read_frame_list
+from ase_flatten.selection.quarantine import (
+    BEFORE_TRAINING,
+    LEARNT,
+    Alarm,
+    Look,
+    Quarantine,
+    alarms,
+    contradictions,
+    read_frame_list,
+)
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import Run, RunSettings
 from ase_flatten.workflow.train_run import train
@@ -102,6 +112,25 @@ def test_only_what_is_no_longer_contradicted_is_released(sound, scene):
     assert np.isin(bad, final.frames).all() and not np.isin(fine, final.frames).any()
     released = [step.quarantine.changes(step.number)["released_frames"] for step in steps]
     assert set(fine.tolist()) <= {frame for frames in released for frame in frames}
+
+
+def test_a_doubt_is_dropped_once_the_model_has_come_closer_to_the_label():
+    """As it does to a rare frame, but not to a wrong label."""
+
+    def judged(force_errors):
+        n = len(force_errors)
+        nothing = np.zeros(n)
+        return LabelJudgement(
+            np.arange(n), np.full(n, 1.5), ("doubtful",) * n, ("why",) * n, nothing, np.array(force_errors), nothing
+        )
+
+    first = contradictions(judged([1.0, 1.0, np.nan]), 1)
+    assert [look.force_error for look in first] == [1.0, 1.0, None]
+    known = Quarantine(first)
+    later = contradictions(judged([LEARNT, LEARNT + 0.01, 0.1]), 2, known)
+    assert [look.frame for look in later] == [1, 2]
+    before = Quarantine(contradictions(judged([1.0]), BEFORE_TRAINING))  # of other models
+    assert len(contradictions(judged([0.1]), 1, before)) == 1
 
 
 def test_a_continued_run_knows_what_an_unbroken_one_does(sound, scene, tmp_path):
