@@ -22,7 +22,7 @@ demo: .venv/installed  ## the main job on the bundled data: at most 10 minutes
 	$(BIN)/ase-flatten report $(RUN)
 
 test: .venv/installed  ## the whole test suite: at most 15 minutes
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 fuzz: .venv/installed  ## a thousand damaged files: each is read or refused in a sentence; SEED=2 makes others
 	$(BIN)/python tests/fuzz/mutations.py --n 1000 --seed $(or $(SEED),1)

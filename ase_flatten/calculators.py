@@ -206,7 +206,9 @@ class FlattenedSchNet(FlattenedCalculator):
         self.model.move(device, dtype)  # type: ignore[attr-defined]
 
 
-def load_calculator(spec: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> BaseCalculator:
+def load_calculator(
+    spec: str | Path | NamedCalculator, *, numbers: IntArray | None = None
+) -> FlattenedCalculator | BaseCalculator:
     """Load the calculator that `spec` names.
 
     Parameters

@@ -1,9 +1,11 @@
 """Data that many tests share."""
 
 import importlib.util
+import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -66,6 +68,16 @@ def remove_private(folder: Path) -> None:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """Undo what a command has done to the library's log."""
+    library = logging.getLogger("ase_flatten")
+    before = library.handlers, library.propagate, library.level
+    yield
+    library.handlers, library.propagate = before[:2]
+    library.setLevel(before[2])
 
 
 @pytest.fixture

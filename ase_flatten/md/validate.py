@@ -73,7 +73,6 @@ class Subject:
         InputError
             A run that is not finished.
         """
-        known = run.reference.arrays
         models: dict[str, str | Path] = {}
         for name in ("default", "improved"):
             models[name] = run.folder / name
@@ -82,6 +81,7 @@ class Subject:
                     f"expected a finished run, found no {name} model in {run.folder}; "
                     "resume it with: ase-flatten train --resume"
                 )
+        known = run.reference.arrays
         if start == "minimum":
             positions = known["lowest_positions"][None]
         elif start == "worst":

@@ -222,7 +222,7 @@ MISTAKES = {
     "no run": (["report"], "make one with: ase-flatten train"),
     "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
     "no model": (["errors", "water.npz"], "expected one data set and one model"),
-    "a missing model": (["errors", "water.npz", "nowhere"], "found no file or folder nowhere"),
+    "a missing model": (["errors", "water.npz", "nowhere"], "found 'nowhere'; check the path"),
     "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),
     "an unknown assignment": (["cluster", "water.npz", "--assignment", "best"], "must be one of average"),
     "an absurd time step": (["sample", "H2O", "--timestep", "10", "-o", "x.npz"], "time step"),

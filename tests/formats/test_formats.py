@@ -14,7 +14,7 @@ from ase_flatten import load_calculator
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.md.protocol import load_protocol
-from ase_flatten.md.validate import Subject, validate
+from ase_flatten.md.validate import Subject, Validation, validate
 from ase_flatten.report.page import verdict_sentences, write_report
 from ase_flatten.sampling.sample import sample
 from ase_flatten.utils.exceptions import InputError
@@ -96,11 +96,11 @@ def test_molecular_dynamics_finds_what_it_did(folder):
     protocol = replace(load_protocol("quick"), n_steps=200, n_replicas=2)
     left = {path: path.read_bytes() for path in folder.glob("md/300K/*/*")}
     times = {path: path.stat().st_mtime_ns for path in folder.glob("md/300K/*/*.traj")}
-    summaries = validate(Subject.of_run(Run(folder)), [300.0], protocol)
+    summaries = validate(Subject.of_run(Run(folder)), Validation([300.0], protocol))
     assert len(summaries) == 2 and len(times) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert all(path.read_bytes() == content for path, content in left.items() if path.suffix != ".json")
-    longer = validate(Subject.of_run(Run(folder)), [300.0], replace(protocol, n_steps=400))
+    longer = validate(Subject.of_run(Run(folder)), Validation([300.0], replace(protocol, n_steps=400)))
     assert len(longer) == 2 and all(path.stat().st_mtime_ns > time for path, time in times.items())
 
 

@@ -143,7 +143,7 @@ def test_native_files_of_other_families(potential, tmp_path, water):
     model = SchNetModel(potential, water.numbers, hyper_parameters=SHAPE, training=training)
     model.save(tmp_path)
     saved = load_model(tmp_path / "model.pt")
-    assert saved.family == "schnet" and not len(saved.train_frames)
+    assert saved.card.family == "schnet" and not len(saved.train_frames)
     assert np.array_equal(saved.model.predict(water.positions[:2]).forces, model.predict(water.positions[:2]).forces)
 
 

@@ -286,7 +286,7 @@ def test_i_pi_writes_the_same_data_set_with_the_calculators_labels(tmp_path):
 
 SCRIPT = """
 import sys
-from ase_flatten import sample as sampling
+from ase_flatten.sampling import sample as sampling
 sampling.CHUNK_STEPS = 50
 settings = {"temperature_K": 400, "stride": 3, "equilibration_ps": 0.05, "seed": 5}
 sampling.sample("H2O", sys.argv[1], engine=sys.argv[2], frames=int(sys.argv[3]), **settings)

@@ -396,7 +396,7 @@ class TestCommand:
         assert isinstance(load_calculator(folder).model, GAPModel)
         (folder / "improved" / "model.xml").write_text("<GAP>")
         status, (sentence,) = self.call("errors", water_file, folder, "--out", tmp_path / "errors")
-        assert status == 2 and sentence.startswith("ase-flatten: expected a GAP model in ")
+        assert status == 2 and "expected a GAP model in " in sentence
 
     def test_a_preset_of_a_family_without_any_is_refused(self, water_file, tmp_path):
         status, (sentence,) = self.call("train", water_file, "--preset", "small", "--out", tmp_path / "run")
