@@ -29,7 +29,7 @@ from ase_flatten import nonsense
 EXPECTED = {
     5: 'Revealed type is "ase_flatten.data.dataset.Dataset"',
     6: 'Unexpected keyword argument "nonsense" for "cluster"',
-    7: 'Revealed type is "ase_flatten.calculators.FlattenedCalculator"',
+    7: 'Revealed type is "ase_flatten.calculators.FlattenedCalculator | Any"',
     8: 'Missing positional argument "path" in call to "FlattenedSGDML"',
     10: "Missing positional arguments",
     11: 'Unexpected keyword argument "nonsense" for "run_md"',

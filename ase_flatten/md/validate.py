@@ -223,22 +223,26 @@ def validate(
     """
     require_packages()
     validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
-    specs = {**subject.models, **({"reference": validation.reference} if validation.reference is not None else {})}
-    named = {name: resolve(spec) for name, spec in specs.items()}
-    numbers = subject.known["numbers"]
-    models = _Models(
-        subject,
-        validation,
-        {name: load_calculator(model, numbers=numbers) for name, model in named.items()},
-        {name: model.digest for name, model in named.items()},
-        subject.starts(validation.protocol.n_replicas),
-        progress,
-    )
     with lock_folder(subject.folder):
+        models = _ready(subject, validation, progress)
         _check_time_step(models)
         return [
             summary for temperature in validation.temperatures_K for summary in _at(models, temperature, resume=resume)
         ]
+
+
+def _ready(subject: Subject, validation: Validation, progress: Progress) -> _Models:
+    """Load the models, and the reference method where it is named."""
+    specs = {**subject.models, **({} if validation.reference is None else {"reference": validation.reference})}
+    named = {name: resolve(spec) for name, spec in specs.items()}
+    return _Models(
+        subject,
+        validation,
+        {name: load_calculator(model, numbers=subject.known["numbers"]) for name, model in named.items()},
+        {name: model.digest for name, model in named.items()},
+        subject.starts(validation.protocol.n_replicas),
+        progress,
+    )
 
 
 def _at(models: _Models, temperature_K: float, *, resume: bool) -> list[Summary]:
