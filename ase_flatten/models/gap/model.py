@@ -19,6 +19,9 @@ from ase_flatten.utils.typing import FloatArray
 _FEW_FRAMES = 400
 """Predicting this many configurations takes about as long as starting other processes."""
 
+_READ_BY_QUIP: set[str] = set()
+"""Digests of the files that QUIP has read for this process."""
+
 
 class GAPModel:
     """Predict with a GAP.
@@ -75,14 +78,16 @@ class GAPModel:
     def _potential(self) -> QUIPPotential:
         with tempfile.TemporaryDirectory(prefix="ase-flatten-") as folder:
             self.files.write(Path(folder))
-            return QUIPPotential(Path(folder), self.numbers)
+            potential = QUIPPotential(Path(folder), self.numbers)
+        _READ_BY_QUIP.add(self.files.digest)
+        return potential
 
 
 def load_model_folder(folder: Path) -> GAPModel:
     """Load a model from its folder, or from its model.xml.
 
     What the files say is checked first. Then another process tries them, since QUIP ends the process that it
-    runs in when it cannot read a file.
+    runs in when it cannot read a file; files that QUIP has read once are not tried again.
 
     Raises
     ------
@@ -90,10 +95,13 @@ def load_model_folder(folder: Path) -> GAPModel:
         A file is missing or damaged, or QUIP is not installed.
     """
     files = read_native(folder)
+    if files.digest in _READ_BY_QUIP:
+        return GAPModel(files)
     apart = np.zeros((1, len(files.numbers), 3))
     apart[0, :, 0] = 1.5 * np.arange(len(files.numbers))
     try:
         predict_elsewhere(files, apart, 1)
     except BackendError as error:
         raise InputError(str(error)) from error
+    _READ_BY_QUIP.add(files.digest)
     return GAPModel(files)

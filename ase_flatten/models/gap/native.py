@@ -49,6 +49,14 @@ class NativeFiles:
     numbers: IntArray
     settings: dict[str, Any]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the names and the contents."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self.contents.items()):
+            digest.update(f"{name} {len(content)} ".encode() + content)
+        return digest.hexdigest()
+
     def write(self, folder: Path) -> None:
         """Write the files into an existing folder."""
         for name, content in self.contents.items():

@@ -112,6 +112,7 @@ class TestModel:
         def refuse(files, positions, n_processes):
             raise BackendError("QUIP stopped: SYSTEM ABORT")
 
+        monkeypatch.setattr(gap_model, "_READ_BY_QUIP", set())
         monkeypatch.setattr(gap_model, "predict_elsewhere", refuse)  # a file that QUIP cannot read is the user's matter
         with pytest.raises(InputError, match="QUIP stopped"):
             load_model(saved)
