@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are imported when 
     from ase_flatten.md.analysis.figure import plot_total_energy as plot_total_energy
     from ase_flatten.md.analysis.verdict import verdict as verdict
     from ase_flatten.md.criteria import Criteria as Criteria
+    from ase_flatten.md.dynamics import Plan as Plan
     from ase_flatten.md.dynamics import run_md as run_md
     from ase_flatten.md.protocol import Protocol as Protocol
     from ase_flatten.md.protocol import load_protocol as load_protocol

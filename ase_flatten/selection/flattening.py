@@ -135,8 +135,7 @@ def flatten(
     Examples
     --------
     >>> import numpy as np
-    >>> from ase_flatten import cluster, flatten, read_dataset
-    >>> from ase_flatten.clustering.prepared_data import PreparedData
+    >>> from ase_flatten import PreparedData, cluster, flatten, read_dataset
     >>> from ase_flatten.clustering.splits import split
     >>> from ase_flatten.models import family
     >>> from ase_flatten.selection.flattening import Schedule
