@@ -41,8 +41,8 @@ class Subject:
     ----------
     models : dict
         Models and calculators as `resolve` reads them, by their names in tables.
-    known : dict
-        What is known of the molecule, as `Reference.arrays`.
+    known : KnownMolecule
+        What is known of the molecule.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
@@ -50,13 +50,13 @@ class Subject:
     """
 
     models: dict[str, str | Path]
-    known: dict[str, np.ndarray]
+    known: KnownMolecule
     positions: FloatArray
     folder: Path
 
     def criteria(self, temperature_K: float) -> Criteria:
         """Derive what the molecule may do at a temperature."""
-        return Criteria.of_molecule(KnownMolecule.of_arrays(self.known), temperature_K)
+        return Criteria.of_molecule(self.known, temperature_K)
 
     @classmethod
     def of_run(cls, run: Run, *, start: str = "clusters") -> "Subject":
@@ -73,7 +73,7 @@ class Subject:
         InputError
             A run that is not finished.
         """
-        known = run.reference.arrays
+        reference = run.reference
         models: dict[str, str | Path] = {}
         for name in ("default", "improved"):
             models[name] = run.folder / name
@@ -83,13 +83,13 @@ class Subject:
                     "resume it with: ase-flatten train --resume"
                 )
         if start == "minimum":
-            positions = known["lowest_positions"][None]
+            positions = reference.lowest_positions[None]
         elif start == "worst":
             errors = run.evaluation.final[0].cluster_force_rmse
-            positions = known["positions"][np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
+            positions = reference.positions[np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
         else:
-            positions = _lower_half(known["positions"], known["energies"])
-        return cls(models, known, positions, run.folder / "md")
+            positions = _lower_half(reference.positions, reference.energies)
+        return cls(models, reference.molecule, positions, run.folder / "md")
 
     @classmethod
     def of_models(cls, models: Sequence[str | Path], out: Path) -> "Subject":
@@ -116,7 +116,7 @@ class Subject:
                 raise InputError(f"expected models of one molecule, found another one in {model.spec}; leave it out")
         positions = first.training_positions
         energies = first.model.predict(positions).energies
-        known = {**KnownMolecule.of_frames(first.model.numbers, positions, energies).arrays, "energies": energies}
+        known = KnownMolecule.of_frames(first.model.numbers, positions, energies)
         specs: dict[str, str | Path] = {name: model.path or model.spec for name, model in named.items()}
         return cls(specs, known, _lower_half(positions, energies), out)
 
@@ -124,7 +124,7 @@ class Subject:
         """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
-        return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
+        return [Atoms(self.known.numbers, self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def validate(
     validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
     specs = {**subject.models, **({"reference": validation.reference} if validation.reference is not None else {})}
     named = {name: resolve(spec) for name, spec in specs.items()}
-    numbers = subject.known["numbers"]
+    numbers = subject.known.numbers
     models = _Models(
         subject,
         validation,

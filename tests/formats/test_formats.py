@@ -64,7 +64,7 @@ def test_a_run_opens(folder):
     assert [line.step for line in run.history] == [0, 1, 2] and run.history[2].worst_rmse > run.history[2].overall_rmse
     assert len(run.history[2].train_frames) == 20 and not len(run.quarantine.looks)
     assert run.reference.molecule.numbers.tolist() == [8, 1, 1] and run.reference.molecule.n_fragments == 1
-    assert run.reference.pair_distance_counts.sum() == DATA.n_frames * 3
+    assert run.reference.molecule.pair_distance_counts.sum() == DATA.n_frames * 3
     last = (folder / "errors.csv").read_text().splitlines()[-1].split(",")
     default, improved = run.evaluation.final
     found = [default.force_rmse, improved.force_rmse, default.energy_rmse, improved.energy_rmse]
