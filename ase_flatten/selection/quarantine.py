@@ -18,7 +18,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import squared_distances
 from ase_flatten.models import Model
 from ase_flatten.utils.blocks import blocks
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.records import read_record, understood
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -458,16 +458,16 @@ def read_frame_list(path: Path) -> tuple[int, ...]:
     InputError
         No such file, or none of these.
     """
+    if path.suffix == ".json":
+        return tuple(read_quarantine(path, remedy="give the quarantine.json of a run").frames.tolist())
     try:
-        if path.suffix == ".json":
-            return tuple(read_quarantine(path, remedy="give the quarantine.json of a run").frames.tolist())
         text = path.read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lines and "frame" in (header := [name.strip() for name in lines[0].split(",")]):
             return tuple(sorted({int(row["frame"]) for row in csv.DictReader(lines[1:], fieldnames=header)}))
         return tuple(sorted({int(number) for line in lines for number in line.replace(",", " ").split()}))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"expected on, off or a list of frames to set aside (numbers, a CSV file with a column frame, or a run's "
-            f"quarantine.json), could not read {path}: {error}"
+            f"quarantine.json), could not read {printable(path)}: {printable(error)}"
         ) from error
