@@ -16,6 +16,7 @@ import pytest
 from conftest import WATER_SETTINGS
 
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.models import family
 from ase_flatten.models.model_folder import load_model, save_model
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.exceptions import InputError
@@ -269,3 +270,28 @@ def test_the_newest_run_is_found(tmp_path):
         (tmp_path / name / "run.json").write_text("{}")
         os.utime(tmp_path / name / "run.json", (1e9 - age, 1e9 - age))
     assert newest_run(tmp_path).name == "b"
+
+
+def test_a_trainer_without_the_base_class_trains_the_same_models(finished_run, water, tmp_path, monkeypatch):
+    """Families of third parties were written before there was a base class."""
+    sgdml = family("sgdml")
+
+    class BareTrainer:
+        def __init__(self, trainer):
+            self.default_frames, self.fit, self.settle = trainer.default_frames, trainer.fit, trainer.settle
+
+    class BareFamily:
+        name, distribution, units, expensive, load = (
+            sgdml.name, sgdml.distribution, sgdml.units, sgdml.expensive, sgdml.load,
+        )  # fmt: skip
+
+        def trainer(self, **settings):
+            return BareTrainer(sgdml.trainer(**settings))
+
+        def settings(self, trainer):
+            return {}
+
+    monkeypatch.setattr("ase_flatten.workflow.train_run.family", lambda name: BareFamily())
+    run = train(water, tmp_path / "run", WATER_SETTINGS, source="water.npz")
+    assert history(run) == history(finished_run)
+    assert (run.folder / "errors.csv").read_text() == (finished_run.folder / "errors.csv").read_text()
