@@ -34,7 +34,7 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
 from ase_flatten.sampling.trajectory import WALKS, WalkError
-from ase_flatten.utils.exceptions import BackendError, InputError, keeping
+from ase_flatten.utils.exceptions import BackendError, InputError, keeping, printable
 from ase_flatten.utils.locks import lock_file
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -232,7 +232,7 @@ def read_structure(structure: str | Path) -> Atoms:
             f"expected a structure file or the name of a molecule that ASE knows, found no {structure}; check the path"
         ) from error
     except Exception as error:  # ASE's readers raise whatever their parsers do
-        raise InputError(f"expected a structure that ASE reads, could not read {path}: {error}") from error
+        raise InputError(f"expected a structure that ASE reads, could not read {path}: {printable(error)}") from error
     if isinstance(atoms, list):
         atoms = atoms[-1]
     if atoms.pbc.any():
