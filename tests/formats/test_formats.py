@@ -16,7 +16,7 @@ from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.md.protocol import load_protocol
 from ase_flatten.md.validate import Subject, validate
 from ase_flatten.report.page import verdict_sentences, write_report
-from ase_flatten.sampling.sample import sample
+from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import Run
 from ase_flatten.workflow.train_run import train
@@ -121,7 +121,9 @@ def test_a_sampled_trajectory_opens_and_a_stopped_one_ends_in_the_same(tmp_path)
     # Another version of a package may give other numbers, and is refused; here it is only told to be the present one.
     settings["versions"] = {package: version(package) for package in settings["versions"]}
     (partial / "settings.json").write_text(json.dumps(settings))
-    found = sample("H2O", tmp_path / "stopped.npz", temperature_K=300, frames=40, stride=25, equilibration_ps=0.1)
+    found = sample(
+        "H2O", tmp_path / "stopped.npz", SampleSettings(temperature_K=300, frames=40, stride=25, equilibration_ps=0.1)
+    )
     np.testing.assert_array_equal(found.positions[:10], whole.positions[:10])
     np.testing.assert_allclose(found.positions, whole.positions, atol=1e-3)
 
