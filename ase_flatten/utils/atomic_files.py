@@ -94,8 +94,14 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, before: float) -> None:
-    """Remove what killed writes left below a folder before a time (of modification, s)."""
+    """Remove what killed writes left below a folder before a time (of modification, s).
+
+    Folders below it that have a lock of their own are left alone: another process may be writing there.
+    """
+    locked = {path.parent for path in folder.rglob(LOCK)} - {folder}
     for path in list(folder.rglob(f"{_UNFINISHED}*")):
+        if not locked.isdisjoint(path.parents):
+            continue
         with suppress(OSError):  # gone already, with a folder that it was in
             if path.lstat().st_mtime < before:
                 if path.is_dir() and not path.is_symlink():
