@@ -1,7 +1,7 @@
 """The validation: models side by side in molecular dynamics, from the same starts with the same noise."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,8 +39,8 @@ class Subject:
 
     Parameters
     ----------
-    models : dict
-        Models and calculators as `resolve` reads them, by their names in tables.
+    models : mapping
+        Models and calculators, as `resolve` reads them or has read them, by their names in tables.
     known : KnownMolecule
         What is known of the molecule.
     positions : (n, n_atoms, 3) array, Å
@@ -49,7 +49,7 @@ class Subject:
         Gets a folder for each temperature.
     """
 
-    models: dict[str, str | Path]
+    models: Mapping[str, str | Path | NamedCalculator]
     known: KnownMolecule
     positions: FloatArray
     folder: Path
@@ -117,8 +117,7 @@ class Subject:
         positions = first.training_positions
         energies = first.model.predict(positions).energies
         known = KnownMolecule.of_frames(first.model.numbers, positions, energies)
-        specs: dict[str, str | Path] = {name: model.path or model.spec for name, model in named.items()}
-        return cls(specs, known, _lower_half(positions, energies), out)
+        return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
@@ -223,8 +222,9 @@ def validate(
     """
     require_packages()
     validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
-    specs = {**subject.models, **({"reference": validation.reference} if validation.reference is not None else {})}
-    named = {name: resolve(spec) for name, spec in specs.items()}
+    named = {name: resolve(model) for name, model in subject.models.items()}
+    if validation.reference is not None:
+        named["reference"] = resolve(validation.reference)
     numbers = subject.known.numbers
     models = _Models(
         subject,
