@@ -116,7 +116,7 @@ class Evaluation:
     def read(cls, path: Path, *, n_clusters: int) -> "Evaluation":
         """Read curves.json, as `evaluate` wrote it; raise InputError where it is damaged."""
         words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
-        saved = read_record(path, _SavedCurves, **words)
+        saved = read_record(path, _SavedCurves, version=None, **words)
         with understood(path, **words):
             evaluation = cls(
                 tuple(map(_read_curve, saved.curves)),
