@@ -147,6 +147,15 @@ def test_native_files_of_other_families(potential, tmp_path, water):
     assert np.array_equal(saved.model.predict(water.positions[:2]).forces, model.predict(water.positions[:2]).forces)
 
 
+def test_a_native_file_that_a_parser_fails_on_is_refused(bare, monkeypatch):
+    def fail(folder):
+        raise ZeroDivisionError("in a parser")
+
+    monkeypatch.setattr("ase_flatten.models.sgdml.trainer.load_model_file", fail)
+    with pytest.raises(InputError, match=r"expected a model of the family sgdml in .*alone\.npz, .*in a parser"):
+        load_calculator(bare)
+
+
 # -- the same names for every command
 
 

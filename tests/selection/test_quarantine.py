@@ -248,6 +248,14 @@ def test_lists_of_frames_are_read(tmp_path, name, text):
     assert read_frame_list(tmp_path / name) == (3, 7, 12)
 
 
+def test_a_damaged_quarantine_as_a_list_is_named_once(tmp_path):
+    (tmp_path / "quarantine.json").write_text('{"frames": 3}')
+    with pytest.raises(InputError) as refused:
+        read_frame_list(tmp_path / "quarantine.json")
+    assert str(refused.value).count("quarantine.json, could not read") == 1
+    assert str(refused.value).endswith("; give the quarantine.json of a run")
+
+
 def test_a_wrong_list_is_one_sentence(tmp_path, water_file, water):
     (tmp_path / "list.txt").write_text("three\n")
     for asked in (tmp_path / "list.txt", "nothing.txt"):

@@ -139,6 +139,16 @@ def test_a_run_folder_without_draws_still_opens(finished_run, tmp_path):
     assert claim.improved == finished_run.claims.of["worst_group"].improved
 
 
+def test_errors_of_draws_are_of_forces_and_of_energies(finished_run, tmp_path):
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    path = tmp_path / "run" / "heldout_errors.npz"
+    with np.load(path) as errors:
+        arrays = {name: errors[name] for name in errors.files if name != "force_rmse_default_draws"}
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="without the other; compute them again with"):
+        _ = Run(tmp_path / "run").heldout_errors
+
+
 @pytest.mark.parametrize("kill_after", [0, 2])
 def test_killed_and_resumed_it_ends_in_the_very_same_history(water_file, finished_run, tmp_path, kill_after):
     command = [sys.executable, "-c", SCRIPT, str(water_file), str(tmp_path / "run")]
