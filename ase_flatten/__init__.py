@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are imported when 
     from ase_flatten.calculators import load_calculator as load_calculator
     from ase_flatten.clustering.clusters import Clustering as Clustering
     from ase_flatten.clustering.clusters import cluster as cluster
+    from ase_flatten.clustering.prepared_data import PreparedData as PreparedData
     from ase_flatten.data.dataset import Dataset as Dataset
     from ase_flatten.data.io import read_dataset as read_dataset
     from ase_flatten.data.io import write_dataset as write_dataset
@@ -29,6 +30,7 @@ _HOME = {
     "write_dataset": "data.io",
     "Clustering": "clustering.clusters",
     "cluster": "clustering.clusters",
+    "PreparedData": "clustering.prepared_data",
     "cluster_errors": "selection.cluster_errors",
     "flatten": "selection.flattening",
     "load_calculator": "calculators",

@@ -53,7 +53,7 @@ class FlattenedCalculator(Calculator):
 
     def __init__(self, path: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> None:
         super().__init__()
-        named = path if isinstance(path, NamedCalculator) else resolve(path)
+        named = resolve(path)
         if named.family is None:
             raise InputError(f"expected a model, found {named.spec}, an ASE calculator; load it with load_calculator")
         if self.family is not None and named.family != self.family:
@@ -243,7 +243,7 @@ def load_calculator(
     >>> bool(atoms.calc.extrapolation > 1)  # outside the training geometries?
     False
     """
-    named = spec if isinstance(spec, NamedCalculator) else resolve(spec)
+    named = resolve(spec)
     return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()
 
 

@@ -20,7 +20,6 @@ from bench_clustering import print_machine
 from ase_flatten.calculators import FlattenedSGDML
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.known_molecule import KnownMolecule
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.md.criteria import Criteria
 from ase_flatten.md.engines import make_engine
 from ase_flatten.md.engines.batched import BatchedEngine
@@ -69,7 +68,7 @@ def main() -> None:
         calculator = FlattenedSGDML(path)
         protocol = Protocol("bench", 300.0, 0.5, 0.01, given.steps, given.replicas, 10)
         starts = dataset.positions[np.argsort(dataset.energies)[: given.replicas]]
-        known = KnownMolecule.of_dataset(dataset, pair_distances(dataset.positions))
+        known = KnownMolecule.of_dataset(dataset)
         criteria = Criteria.of_molecule(known, protocol.temperature_K)
         rows, written = [], []
         for _ in range(REPEATS):

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ase_flatten.clustering.prepared_data import PreparedData
+from ase_flatten import PreparedData, read_dataset
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.data.io import read_dataset
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import by_cluster, frame_errors

@@ -228,7 +228,7 @@ def main(given: argparse.Namespace) -> None:
         for temperature in given.T:
             folder = run.folder / "md" / f"{temperature:g}K"
             if given.check:
-                analyse(folder, run.reference.arrays, reference=given.check, progress=progress)
+                analyse(folder, run.reference.molecule, reference=given.check, progress=progress)
             comparison = comparisons(folder.parent)[temperature]
             for saved in saved_runs(folder):
                 found.setdefault((temperature, saved.name), []).append(findings(saved, comparison, limits))

@@ -5,6 +5,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 import ase_flatten
 from ase_flatten.md.protocol import protocol_names
 
@@ -45,3 +48,14 @@ def test_public_names_are_there():
     for name in ase_flatten.__all__:
         assert getattr(ase_flatten, name).__doc__
     assert set(dir(ase_flatten)) == set(ase_flatten.__all__)
+
+
+def test_names_that_families_of_third_parties_import_are_where_they_were():
+    from ase_flatten import dataset, exceptions
+    from ase_flatten.data.dataset import formula
+    from ase_flatten.utils.exceptions import InputError, nearest, not_installed
+
+    assert dataset.Dataset is ase_flatten.Dataset and dataset.formula is formula
+    assert {dataset.FloatArray, dataset.IntArray} == {NDArray[np.float64], NDArray[np.int64]}
+    found = exceptions.InputError, exceptions.nearest, exceptions.not_installed
+    assert found == (InputError, nearest, not_installed)

@@ -116,7 +116,7 @@ def check_up(
         advance(1)
         pairs = close_pairs(distances, nearest, lengths, beyond=IDENTICAL, rng=rng)
         advance(1)
-    labels = (quick_models or QuickModels(dataset, distances, rng=rng, progress=progress)).judge()
+    labels = (quick_models or QuickModels(dataset, rng=rng, progress=progress)).judge()
     unsound = np.isin(labels.levels, ("wrong", "doubtful"))
     two_kinds = _two_kinds(labels)
     if two_kinds:

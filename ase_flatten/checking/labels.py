@@ -126,14 +126,13 @@ class LabelJudgement:
 
 def check_labels(
     dataset: Dataset,
-    descriptors: FloatArray,
     *,
     rng: np.random.Generator,
     thresholds: Thresholds = Thresholds(),
     progress: Progress = SILENT,
 ) -> LabelJudgement:
     """Judge all frames by quick sGDML models, see `QuickModels.judge`."""
-    return QuickModels(dataset, descriptors, rng=rng, progress=progress).judge(thresholds)
+    return QuickModels(dataset, rng=rng, progress=progress).judge(thresholds)
 
 
 class QuickModels:
@@ -144,16 +143,12 @@ class QuickModels:
     Parameters
     ----------
     dataset : Dataset
-    descriptors : (n_frames, n_pairs) array, Å
-        The pair distances of all frames.
     rng : Generator
         Every judgement begins where it was after the first training, so their order does not matter.
     """
 
-    def __init__(
-        self, dataset: Dataset, descriptors: FloatArray, *, rng: np.random.Generator, progress: Progress = SILENT
-    ) -> None:
-        self._dataset, self._descriptors, self._rng, self._progress = dataset, descriptors, rng, progress
+    def __init__(self, dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> None:
+        self._dataset, self._rng, self._progress = dataset, rng, progress
         self._first: tuple[list[Prediction], NDArray[np.int64], Any] | None = None
 
     def judge(self, thresholds: Thresholds = Thresholds()) -> LabelJudgement:
@@ -166,20 +161,20 @@ class QuickModels:
         LabelJudgement
             Of all frames; all sound, with scores NaN, where there are fewer than `MIN_FRAMES`.
         """
-        dataset, descriptors = self._dataset, self._descriptors
+        dataset = self._dataset
         frames = np.arange(dataset.n_frames)
         if dataset.n_frames < MIN_FRAMES or not np.any(dataset.forces):
             return _nothing_to_say(frames)
         with self._progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
             predictions, trained = self._first_predictions(frames, advance)
-            found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
+            found = judge_labels(dataset, frames, predictions, thresholds=thresholds)
             suspect = found.scores >= 1
             if suspect[trained].any() and np.sum(~suspect) >= MIN_FRAMES:
                 predictions, _ = _cross_predictions(dataset, np.flatnonzero(~suspect), self._rng, advance)
-                found = judge_labels(dataset, frames, predictions, descriptors, thresholds=thresholds)
+                found = judge_labels(dataset, frames, predictions, thresholds=thresholds)
             else:
                 advance(_N_MODELS)
-        return _with_work(found, dataset, descriptors)
+        return _with_work(found, dataset)
 
     def _first_predictions(self, frames: IntArray, advance: Any) -> tuple[list[Prediction], NDArray[np.int64]]:
         """Train on all frames alike, once, and set the generator to where it was then."""
@@ -192,9 +187,9 @@ class QuickModels:
         return predictions, trained
 
 
-def _with_work(found: LabelJudgement, dataset: Dataset, descriptors: FloatArray) -> LabelJudgement:
+def _with_work(found: LabelJudgement, dataset: Dataset) -> LabelJudgement:
     """Compare energies with the work of the forces, which is more accurate than a model where frames are close."""
-    ratios, residuals = work_residuals(dataset, neighbours(descriptors, _N_CLOSE))
+    ratios, residuals = work_residuals(dataset, neighbours(dataset.pair_distances, _N_CLOSE))
     _, natural = _centre_and_scale(dataset.energies)
     by_work = np.minimum(_scale(ratios, ENERGY_WORK), _scale(residuals / natural, ENERGY_SHARE))
     worse = by_work > np.nan_to_num(found.scores, nan=-np.inf)
@@ -216,7 +211,6 @@ def judge_labels(
     dataset: Dataset,
     frames: IntArray,
     predictions: Sequence[Prediction],
-    descriptors: FloatArray,
     *,
     thresholds: Thresholds = Thresholds(),
 ) -> LabelJudgement:
@@ -228,8 +222,6 @@ def judge_labels(
         The frames to judge.
     predictions : sequence of Prediction
         Each over `frames`; NaN where the model was trained on the frame. Energies may be off by a constant.
-    descriptors : (n_frames, n_pairs) array, Å
-        The pair distances of all frames of the data set.
     thresholds : Thresholds
         Of the forces.
     """
@@ -239,7 +231,7 @@ def judge_labels(
         return _nothing_to_say(frames)
     rows = np.flatnonzero(known)
     part = replace(dataset.take(frames[rows]), name=dataset.name)
-    near = neighbours(descriptors[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
+    near = neighbours(dataset.pair_distances[frames[rows]], min(_N_NEIGHBOURS, len(rows) // 6))
     predicted = np.array([one.forces[rows] for one in predictions])
     typical = float(np.median(_size(part.forces)))
     force_scores, force_reasons, difference, errors = _judge_forces(part.forces, predicted, near, typical, thresholds)

@@ -32,12 +32,12 @@ def sample(
 
     The same command resumes a trajectory that was interrupted.
     """
+    from ase_flatten.sampling.sample import SampleSettings
     from ase_flatten.sampling.sample import sample as sample_trajectory
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
-    data = sample_trajectory(
-        structure, output, calculator=calculator, temperature_K=temperature, frames=frames, stride=stride,
-        timestep_fs=timestep, friction_per_fs=friction, equilibration_ps=equilibration, seed=seed or 0, dtype=dtype,
-        engine=engine, progress=console.progress(quiet),
-    )  # fmt: skip
+    settings = SampleSettings(
+        calculator, temperature, frames, stride, timestep, friction, equilibration, seed or 0, dtype, engine
+    )
+    data = sample_trajectory(structure, output, settings, progress=console.progress(quiet))
     console.say(f"{data.n_frames} frames of {data.formula}: {output}")

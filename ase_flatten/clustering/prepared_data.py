@@ -19,6 +19,18 @@ class PreparedData:
         It holds its pair distances as well, which are computed once.
     clustering : Clustering
     splits : Splits
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ase_flatten import PreparedData, cluster, read_dataset
+    >>> from ase_flatten.clustering.splits import split
+    >>> rng = np.random.default_rng(0)
+    >>> dataset = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> clustering = cluster(dataset, rng=rng, n_geometry=4, n_energy=2)
+    >>> data = PreparedData(dataset, clustering, split(clustering, dataset.pair_distances, rng=rng))
+    >>> data.representatives.shape
+    (8,)
     """
 
     dataset: Dataset

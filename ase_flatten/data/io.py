@@ -17,9 +17,9 @@ from ase.io import write as ase_write
 from ase_flatten.data.dataset import Dataset, check_shapes, formula
 from ase_flatten.data.trajectory_files import Frame, read_frames
 from ase_flatten.data.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
-from ase_flatten.utils.atomic_files import reading_npz, write_npz, writing
+from ase_flatten.utils.atomic_files import write_npz, writing
 from ase_flatten.utils.exceptions import InputError, printable
-from ase_flatten.utils.npz_files import declared_shape, require_regular
+from ase_flatten.utils.npz_files import declared_shape, reading_npz, require_regular
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _NPZ_KEYS = (

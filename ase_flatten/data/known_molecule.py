@@ -47,6 +47,8 @@ class KnownMolecule:
     energy_variance, energy_variance_error : float, eV², or None
     temperature_K, temperature_error_K : float, K, or None
         Temperature of the configurations, by `data_temperature`.
+    pair_distance_counts, bond_length_counts : (n_bins,) int arrays, or None
+        Histograms over all frames, see `ase_flatten.geometry.distance_histograms.count_distances`.
     """
 
     numbers: IntArray
@@ -65,6 +67,8 @@ class KnownMolecule:
     energy_variance_error: float | None = None
     temperature_K: float | None = None  # noqa: N815
     temperature_error_K: float | None = None  # noqa: N815
+    pair_distance_counts: IntArray | None = None
+    bond_length_counts: IntArray | None = None
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "KnownMolecule":
@@ -75,13 +79,20 @@ class KnownMolecule:
 
     @classmethod
     def of_frames(cls, numbers: IntArray, positions: FloatArray, energies: FloatArray) -> "KnownMolecule":
-        """Describe a molecule by geometries that are not a thermal sample, without the moments of their energy."""
+        """Describe a molecule by geometries that are not a thermal sample, without moments and histograms."""
         return cls(**_of_frames(numbers, pair_distances(positions), energies))
 
     @classmethod
-    def of_dataset(cls, dataset: Dataset, distances: FloatArray) -> "KnownMolecule":
-        """Describe a molecule by a data set and its (n_frames, n_pairs) pair distances, Å."""
-        return cls(**_of_frames(dataset.numbers, distances, dataset.energies), **_moments(dataset, distances))
+    def of_dataset(cls, dataset: Dataset) -> "KnownMolecule":
+        """Describe a molecule by a data set."""
+        numbers, distances = dataset.numbers, dataset.pair_distances
+        bonded = bonded_pairs(numbers, distances.mean(axis=0))
+        return cls(
+            **_of_frames(numbers, distances, dataset.energies),
+            **_moments(dataset, distances),
+            pair_distance_counts=count_distances(distances),
+            bond_length_counts=count_distances(distances[:, bonded]),
+        )
 
     @property
     def arrays(self) -> dict[str, Any]:
@@ -105,8 +116,6 @@ class Reference:
         Of the representatives.
     frames : (n_clusters,) int array, or None
         The frames of the data set that they are.
-    pair_distance_counts, bond_length_counts : (n_bins,) int arrays, or None
-        Histograms over all frames, see `ase_flatten.geometry.distance_histograms.count_distances`.
     """
 
     molecule: KnownMolecule
@@ -114,28 +123,22 @@ class Reference:
     energies: FloatArray
     positions: FloatArray
     frames: IntArray | None = None
-    pair_distance_counts: IntArray | None = None
-    bond_length_counts: IntArray | None = None
 
     @classmethod
-    def of_dataset(cls, dataset: Dataset, distances: FloatArray, frames: IntArray) -> "Reference":
+    def of_dataset(cls, dataset: Dataset, frames: IntArray) -> "Reference":
         """Collect what is needed of a data set.
 
         Parameters
         ----------
-        distances : (n_frames, n_pairs) array, Å
         frames : (n_clusters,) int array
             The representatives of the broad clusters.
         """
-        bonded = bonded_pairs(dataset.numbers, distances.mean(axis=0))
         return cls(
-            KnownMolecule.of_dataset(dataset, distances),
+            KnownMolecule.of_dataset(dataset),
             lowest_positions=dataset.positions[int(np.argmin(dataset.energies))],
             energies=dataset.energies[frames],
             positions=dataset.positions[frames],
             frames=frames,
-            pair_distance_counts=count_distances(distances),
-            bond_length_counts=count_distances(distances[:, bonded]),
         )
 
     @classmethod
@@ -161,13 +164,10 @@ class Reference:
     @property
     def arrays(self) -> dict[str, Any]:
         """The arrays of reference.npz, by name."""
-        own = {name: getattr(self, name) for name in _OF_REFERENCE}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "molecule"}
         return {**self.molecule.arrays, **{name: value for name, value in own.items() if value is not None}}
 
 
-_OF_REFERENCE = (
-    "lowest_positions", "pair_distance_counts", "bond_length_counts", "frames", "energies", "positions",
-)  # fmt: skip
 _NEEDED = ("numbers", "lowest_energy", "mean_pair_distances", "lowest_positions", "energies", "positions")
 _SHAPES = {
     "numbers": "int atoms",
@@ -193,11 +193,6 @@ _SHAPES = {
     "energies": "float clusters",
     "positions": "float clusters atoms 3",
 }
-
-
-def reference_arrays(dataset: Dataset, distances: FloatArray, frames: IntArray) -> dict[str, Any]:
-    """Return the content of reference.npz; see `Reference.of_dataset`."""
-    return Reference.of_dataset(dataset, distances, frames).arrays
 
 
 def data_temperature(dataset: Dataset, distances: FloatArray) -> tuple[float, float]:

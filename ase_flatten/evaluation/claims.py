@@ -31,9 +31,6 @@ WORST_SHARE = 0.1
 MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median", "overall", "unevenness", "energy")
 """Measures of error that claims are made about; see `Claims`."""
 
-JUDGED = ("worst_group", "quantile_99", "overall")
-"""Measures whose verdicts stand in the summary of a run, each by itself."""
-
 BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
 
 _TINY = np.finfo(float).tiny

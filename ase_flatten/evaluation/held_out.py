@@ -167,12 +167,15 @@ class HeldoutErrors:
             labels = arrays["labels"]
             if not len(labels) or labels.min() < 0 or labels.max() >= n_clusters:
                 raise ValueError(f"labels that are not of {n_clusters} clusters")
+            drawn = [arrays[name] for name in _OF_DRAWS if name in arrays]
+            if len(drawn) == 1:
+                raise ValueError("forces or energies of the default draws without the other")
         return cls(
             arrays["frames"],
             labels,
             {scheme: arrays[f"force_rmse_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
             {scheme: arrays[f"energy_error_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
-            *(arrays[name] * KCAL_PER_MOL for name in _OF_DRAWS if name in arrays),
+            *(values * KCAL_PER_MOL for values in drawn),
         )
 
 

@@ -15,7 +15,6 @@ from ase_flatten.clustering.clusters import cluster
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.evaluation.frame_groups import merge_clusters
 from ase_flatten.evaluation.held_out import SCHEMES, HeldoutErrors
-from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.records import read_arrays
@@ -86,7 +85,7 @@ def other_groups(
     if len(heldout) < N_FRAMES_LEAST:
         return np.empty((0, len(heldout)), dtype=np.int64)
     frames = dataset.take(heldout)
-    descriptors = pair_distances(frames.positions)
+    descriptors = frames.pair_distances
     groups = np.empty((N_CLUSTERINGS, len(heldout)), dtype=np.int64)
     with progress.task("clustering the held-out frames in other ways", N_CLUSTERINGS) as advance:
         for row in range(N_CLUSTERINGS):

@@ -11,7 +11,7 @@ from ase_flatten.calculators import FlattenedCalculator, load_calculator
 from ase_flatten.ipi.socket_protocol import Answer
 from ase_flatten.models import MODEL_ERRORS
 from ase_flatten.models.resolver import resolve
-from ase_flatten.utils.exceptions import BackendError, InputError
+from ase_flatten.utils.exceptions import BackendError, InputError, printable
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 
@@ -81,7 +81,9 @@ def _numbers(structure: str | Path) -> IntArray:
     try:
         atoms = read(structure)
     except (OSError, ValueError, UnknownFileTypeError) as error:
-        raise InputError(f"expected a file with the molecule, could not read {structure}: {error}; check it") from error
+        raise InputError(
+            f"expected a file with the molecule, could not read {structure}: {printable(error)}; check it"
+        ) from error
     assert isinstance(atoms, Atoms)  # read gives a list only when asked for several
     numbers: IntArray = atoms.numbers
     return numbers

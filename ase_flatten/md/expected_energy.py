@@ -1,10 +1,8 @@
 """The expected potential energy of a molecule at a temperature, from the canonical distribution of the data."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from ase import units
 
 from ase_flatten.data.known_molecule import KnownMolecule
@@ -35,7 +33,7 @@ class ExpectedEnergy:
     source: str
 
 
-def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature_K: float) -> ExpectedEnergy | None:
+def expected_energy(known: KnownMolecule, temperature_K: float) -> ExpectedEnergy | None:
     """Extrapolate the potential energy from the data's temperature to another.
 
     The data's fluctuations give the heat capacity C = Var(U) / (k T0²), which is taken as constant:
@@ -44,35 +42,31 @@ def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature
 
     Parameters
     ----------
-    known : mapping or KnownMolecule
-        `Run.reference`, or what is made of it.
+    known : KnownMolecule
 
     Returns
     -------
     ExpectedEnergy or None
         None where the moments are not known, as in old run folders, or where the data are not a canonical sample.
     """
-    if not isinstance(known, KnownMolecule) and "temperature_K" not in known:
+    if known.mean_energy is None or known.temperature_K is None or known.energy_variance is None:
         return None
-    molecule = known if isinstance(known, KnownMolecule) else KnownMolecule.of_arrays(known)
-    if molecule.mean_energy is None or molecule.temperature_K is None or molecule.energy_variance is None:
-        return None
-    at, variance = molecule.temperature_K, molecule.energy_variance
-    equipartition = 0.5 * max(1, 3 * len(molecule.numbers) - 6) * units.kB
+    at, variance = known.temperature_K, known.energy_variance
+    equipartition = 0.5 * max(1, 3 * len(known.numbers) - 6) * units.kB
     if not at > 0:
         return None
     capacity = variance / (units.kB * at**2)
     if not CANONICAL[0] <= capacity / equipartition <= CANONICAL[1]:
         return None
     away = temperature_K - at
-    relative = (molecule.energy_variance_error or 0.0) / variance
+    relative = (known.energy_variance_error or 0.0) / variance
     error = math.hypot(
-        molecule.mean_energy_error or 0.0,
-        capacity * (molecule.temperature_error_K or 0.0),
+        known.mean_energy_error or 0.0,
+        capacity * (known.temperature_error_K or 0.0),
         away * math.hypot(capacity * relative, 0.5 * (capacity - equipartition)),
     )
     return ExpectedEnergy(
-        molecule.mean_energy + capacity * away,
+        known.mean_energy + capacity * away,
         temperature_K * math.sqrt(units.kB * capacity),
         error,
         f"the data at {at:.0f} K",

@@ -4,50 +4,36 @@ Each has a format. What earlier versions wrote is completed here, when it is rea
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from ase_flatten.md.analysis.stability import plus_minus
-from ase_flatten.md.results import FORMAT, Comparison, Count, Failure, ReferenceErrors, Summary, Verdict
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.md.results import FORMAT, Comparison, Failure, ReferenceErrors, Summary, Verdict
 from ase_flatten.utils.records import read_record
-
-Result = TypeVar("Result")
 
 
 def read_summary(path: Path) -> Summary:
     """Read a summary.json; raise InputError where it is missing, damaged, or of a later format."""
-    summary = _read(path, Summary, "the summary of a molecular dynamics run", remedy(path.parent))
+    what = "the summary of a molecular dynamics run"
+    summary = read_record(path, Summary, what=what, remedy=remedy(path.parent), version=FORMAT)
     return summary if summary.format else _upgraded(summary)
 
 
 def read_comparison(path: Path) -> Comparison:
     """Read a comparison.json; raise InputError where it is missing, damaged, or of a later format."""
-    comparison = _read(path, Comparison, "a comparison of molecular dynamics runs", remedy(path))
+    what = "a comparison of molecular dynamics runs"
+    comparison = read_record(path, Comparison, what=what, remedy=remedy(path), version=FORMAT)
     return comparison if comparison.format else replace(comparison, format=FORMAT)
 
 
 def read_reference_errors(path: Path) -> ReferenceErrors:
     """Read a reference_errors.json; raise InputError where it is missing or damaged."""
-    return _read(path, ReferenceErrors, "errors against the reference method", remedy(path))
+    return read_record(path, ReferenceErrors, what="errors against the reference method", remedy=remedy(path))
 
 
 def remedy(path: Path) -> str:
     """Return what to do about a damaged file or folder of molecular dynamics."""
     return f"delete {path} and run python -m ase_flatten.md again"
-
-
-@dataclass(frozen=True)
-class _Header:
-    format: Count = 0
-
-
-def _read(path: Path, kind: type[Result], what: str, what_to_do: str) -> Result:
-    found = read_record(path, _Header, what=what, remedy=what_to_do).format
-    if found > FORMAT:
-        raise InputError(f"expected format {FORMAT} of {path}, found {found}; update ase-flatten to read it")
-    return read_record(path, kind, what=what, remedy=what_to_do)
 
 
 def _upgraded(summary: Summary) -> Summary:

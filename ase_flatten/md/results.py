@@ -75,7 +75,7 @@ class ExpectedPotential:
         The mean, and its standard error.
     std : float
         The canonical standard deviation of the instantaneous energy.
-    source : Text
+    source : str
         Where it comes from, such as "the data at 507 K".
     """
 
@@ -117,7 +117,7 @@ class Limits:
     stretch : float, Å
     closer : float
     lowest_potential_eV, highest_potential_eV, lowest_window_mean_eV : float, eV
-    energy_source : Text
+    energy_source : str
         Where the limits of the energy come from.
     """
 
@@ -141,14 +141,14 @@ class Settings:
     name, temperature_K, timestep_fs, friction_per_fs, n_steps, n_replicas, interval, equilibration_steps, thermostat
         Of the `Protocol`; n_steps are those that were planned, and None, with interval, in files before format 1
         that do not say so.
-    model, engine : Text
+    model, engine : str
     seed : int
     zero_energy_eV, highest_energy_eV : float
         The lowest and the highest potential energy of the data.
     criteria : Limits
-    digest : Text
+    digest : str
         What tells this model from others of the same name.
-    start : Text
+    start : str
         Digest of the starting geometries and of the limits that are not in `criteria`.
     """
 
@@ -199,7 +199,7 @@ class Assessment:
     departed : tuple of int
         Replicas that are far from the expected energy in the second half of the run.
     expected : ExpectedPotential
-    verdict : Text
+    verdict : str
         stable, unstable or cannot tell.
     stable : bool or None
         True, False and None for these.
@@ -235,13 +235,13 @@ class Summary(Assessment):
     Parameters
     ----------
     format : int
-    model : Text
+    model : str
     temperature_K, timestep_fs : float
         Of the thermostat; of a step.
     n_steps : int
         Steps that were run, without equilibration.
     n_replicas : int
-    engine : Text
+    engine : str
     outside_training : float or None
         The share of the frames, evenly spread and before a failure, that lie outside the model's training geometries
         (an extrapolation above 1, see `ase_flatten.geometry.extrapolation`); None for calculators that do not tell.
@@ -311,7 +311,7 @@ class ReferenceErrors:
 
     Parameters
     ----------
-    reference : Text
+    reference : str
         The method.
     n_frames : int
     n_failed : int

@@ -1,7 +1,7 @@
 """The validation: models side by side in molecular dynamics, from the same starts with the same noise."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,24 +39,24 @@ class Subject:
 
     Parameters
     ----------
-    models : dict
-        Models and calculators as `resolve` reads them, by their names in tables.
-    known : dict
-        What is known of the molecule, as `Reference.arrays`.
+    models : mapping
+        Models and calculators, as `resolve` reads them or has read them, by their names in tables.
+    known : KnownMolecule
+        What is known of the molecule.
     positions : (n, n_atoms, 3) array, Å
         Configurations to start from, the best first.
     folder : Path
         Gets a folder for each temperature.
     """
 
-    models: dict[str, str | Path]
-    known: dict[str, np.ndarray]
+    models: Mapping[str, str | Path | NamedCalculator]
+    known: KnownMolecule
     positions: FloatArray
     folder: Path
 
     def criteria(self, temperature_K: float) -> Criteria:
         """Derive what the molecule may do at a temperature."""
-        return Criteria.of_molecule(KnownMolecule.of_arrays(self.known), temperature_K)
+        return Criteria.of_molecule(self.known, temperature_K)
 
     @classmethod
     def of_run(cls, run: Run, *, start: str = "clusters") -> "Subject":
@@ -81,15 +81,15 @@ class Subject:
                     f"expected a finished run, found no {name} model in {run.folder}; "
                     "resume it with: ase-flatten train --resume"
                 )
-        known = run.reference.arrays
+        reference = run.reference
         if start == "minimum":
-            positions = known["lowest_positions"][None]
+            positions = reference.lowest_positions[None]
         elif start == "worst":
             errors = run.evaluation.final[0].cluster_force_rmse
-            positions = known["positions"][np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
+            positions = reference.positions[np.argsort(-np.nan_to_num(np.array(errors, dtype=float)), kind="stable")]
         else:
-            positions = _lower_half(known["positions"], known["energies"])
-        return cls(models, known, positions, run.folder / "md")
+            positions = _lower_half(reference.positions, reference.energies)
+        return cls(models, reference.molecule, positions, run.folder / "md")
 
     @classmethod
     def of_models(cls, models: Sequence[str | Path], out: Path) -> "Subject":
@@ -116,15 +116,14 @@ class Subject:
                 raise InputError(f"expected models of one molecule, found another one in {model.spec}; leave it out")
         positions = first.training_positions
         energies = first.model.predict(positions).energies
-        known = {**KnownMolecule.of_frames(first.model.numbers, positions, energies).arrays, "energies": energies}
-        specs: dict[str, str | Path] = {name: model.path or model.spec for name, model in named.items()}
-        return cls(specs, known, _lower_half(positions, energies), out)
+        known = KnownMolecule.of_frames(first.model.numbers, positions, energies)
+        return cls(named, known, _lower_half(positions, energies), out)
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
         n_different = min(n_replicas, len(self.positions))
         chosen = np.linspace(0, len(self.positions) - 1, n_different).astype(int)
-        return [Atoms(self.known["numbers"], self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
+        return [Atoms(self.known.numbers, self.positions[chosen[k % n_different]]) for k in range(n_replicas)]
 
 
 @dataclass(frozen=True)
@@ -233,12 +232,13 @@ def validate(
 
 def _ready(subject: Subject, validation: Validation, progress: Progress) -> _Models:
     """Load the models, and the reference method where it is named."""
-    specs = {**subject.models, **({} if validation.reference is None else {"reference": validation.reference})}
-    named = {name: resolve(spec) for name, spec in specs.items()}
+    named = {name: resolve(model) for name, model in subject.models.items()}
+    if validation.reference is not None:
+        named["reference"] = resolve(validation.reference)
     return _Models(
         subject,
         validation,
-        {name: load_calculator(model, numbers=subject.known["numbers"]) for name, model in named.items()},
+        {name: load_calculator(model, numbers=subject.known.numbers) for name, model in named.items()},
         {name: model.digest for name, model in named.items()},
         subject.starts(validation.protocol.n_replicas),
         progress,

@@ -119,14 +119,14 @@ def load_model(path: str | Path) -> SavedModel:
                 "name what SchNetPack wrote as schnetpack:FILE:UNIT"
             )
         name = NATIVE_FILES[path.suffix]
-        bare = family(name).load(path)
+        bare = _load_native(path, name)
         card = ModelCard(family=name, species=_species(bare), training_frames=[])
         return SavedModel(bare, card, np.empty((0, len(bare.numbers), 3)))
     folder = next((folder for folder in (path, path / "improved") if (folder / CARD).exists()), None)
     if folder is None:
         raise InputError(f"expected a run folder or a model folder, found no {CARD} in {path}; check the path")
     card = read_card(folder)
-    model = _load_native(folder, card)
+    model = _load_from_folder(folder, card.family)
     species = _species(model)
     if species != card.species:
         raise InputError(f"{folder / CARD} says {card.species}, the model file holds {species}; train it again")
@@ -152,17 +152,26 @@ def card_digest(folder: Path) -> str:
     return str(read_record(folder / CARD, dict[str, Any], what="the card of a model", remedy=_DAMAGED))
 
 
-def _load_native(folder: Path, card: ModelCard) -> Model:
+def _load_from_folder(folder: Path, name: str) -> Model:
     for path in folder.iterdir():
         if path.exists() and not (path.is_file() or path.is_dir()):
             reason = ValueError("a pipe or a device, which may never end")
-            raise refusal(path, f"a file of a model of the family {card.family}", _DAMAGED, reason)
+            raise refusal(path, f"a file of a model of the family {name}", _DAMAGED, reason)
     try:
-        return family(card.family).load(folder)
+        return _load_native(folder, name)
     except InputError as error:
         raise InputError(f"cannot load the model in {folder}: {printable(error, most=600)}") from error
+
+
+def _load_native(path: Path, name: str) -> Model:
+    """Load the native file of a family, which may be named by its folder."""
+    made_by = family(name)
+    try:
+        return made_by.load(path)
+    except InputError:
+        raise
     except Exception as error:  # the packages behind a family raise whatever their parsers do
-        raise refusal(folder, f"a model of the family {card.family}", _DAMAGED, error) from error
+        raise refusal(path, f"a model of the family {name}", _DAMAGED, error) from error
 
 
 def _species(model: Model) -> list[str]:

@@ -130,7 +130,7 @@ class Kind:
     read: Callable[[str, str], NamedCalculator]
 
 
-def resolve(spec: str | Path) -> NamedCalculator:
+def resolve(spec: str | Path | NamedCalculator) -> NamedCalculator:
     """Read the name of a model or a calculator.
 
     Parameters
@@ -139,7 +139,7 @@ def resolve(spec: str | Path) -> NamedCalculator:
         A run folder (its improved model), a model folder, a native file of a family, or one of `KINDS`:
         ``schnetpack:FILE:UNIT``, what SchNetPack wrote with the energy unit of its data;
         ``tblite:METHOD``; ``ase:MODULE:FACTORY``, a function or class of an importable module that
-        returns an ASE calculator when it is called without arguments.
+        returns an ASE calculator when it is called without arguments. What was read before is returned as it is.
 
     Returns
     -------
@@ -151,6 +151,8 @@ def resolve(spec: str | Path) -> NamedCalculator:
         No such path or kind, or no model there. A calculator's package, module or method is looked for
         only when the calculator is made.
     """
+    if isinstance(spec, NamedCalculator):
+        return spec
     text = str(spec)
     word, colon, rest = text.partition(":")
     if colon and word in KINDS and isinstance(spec, str):

@@ -34,7 +34,7 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
 from ase_flatten.sampling.trajectory import WALKS, WalkError
-from ase_flatten.utils.exceptions import BackendError, InputError, keeping
+from ase_flatten.utils.exceptions import BackendError, InputError, keeping, printable
 from ase_flatten.utils.locks import lock_file
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -51,18 +51,37 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Settings that the data set depends on; they are stored with an unfinished run and in the data set."""
+    """All that a data set depends on besides its structure; it is stored with an unfinished run and in the data set.
 
-    calculator: str
-    temperature_K: float  # noqa: N815
-    frames: int
-    stride: int
-    timestep_fs: float
-    friction_per_fs: float
-    equilibration_ps: float
-    seed: int
-    dtype: str
-    engine: str
+    Parameters
+    ----------
+    calculator : str
+        A reference method or a model; see `load_calculator`.
+    temperature_K, timestep_fs, friction_per_fs : float
+        Of the Langevin dynamics.
+    frames, stride : int
+        Number of frames to keep, and number of steps from one to the next.
+    equilibration_ps : float
+        Time before the first frame is kept.
+    seed : int
+        Of velocities and noise.
+    dtype : {"float64", "float32"}
+        Precision of the stored positions and forces. Labels belong to the unrounded
+        positions; rounding to float32 moves an atom by at most 3e-7 Å.
+    engine : {"ase", "ipi"}
+        What integrates: ASE, or an `i-pi` process that this one serves with forces.
+    """
+
+    calculator: str = "tblite:GFN2-xTB"
+    temperature_K: float = 500.0  # noqa: N815
+    frames: int = 10_000
+    stride: int = 10
+    timestep_fs: float = 0.5
+    friction_per_fs: float = 0.01
+    equilibration_ps: float = 2.0
+    seed: int = 0
+    dtype: str = "float64"
+    engine: str = "ase"
 
     def check(self, atoms: Atoms) -> None:
         """Refuse settings that are impossible for this molecule; raise InputError."""
@@ -115,17 +134,8 @@ class SampleSettings:
 def sample(
     structure: str | Path,
     output: str | Path,
+    settings: SampleSettings,
     *,
-    calculator: str = "tblite:GFN2-xTB",
-    temperature_K: float = 500.0,
-    frames: int = 10_000,
-    stride: int = 10,
-    timestep_fs: float = 0.5,
-    friction_per_fs: float = 0.01,
-    equilibration_ps: float = 2.0,
-    seed: int = 0,
-    dtype: str = "float64",
-    engine: str = "ase",
     resume: bool = True,
     progress: Progress = SILENT,
 ) -> Dataset:
@@ -144,17 +154,7 @@ def sample(
         A file that ASE reads, or the name of a molecule that `ase.build.molecule` knows.
     output : str or Path
         The data set to write, npz. It must not exist.
-    calculator : str
-        A reference method or a model; see `load_calculator`.
-    frames, stride : int
-        Number of frames to keep, and number of steps from one to the next.
-    equilibration_ps : float
-        Time before the first frame is kept.
-    dtype : {"float64", "float32"}
-        Precision of the stored positions and forces. Labels belong to the unrounded
-        positions; rounding to float32 moves an atom by at most 3e-7 Å.
-    engine : {"ase", "ipi"}
-        What integrates: ASE, or an `i-pi` process that this one serves with forces.
+    settings : SampleSettings
     resume : bool
         Whether to resume an unfinished run; if not, it is deleted.
 
@@ -172,12 +172,9 @@ def sample(
     BackendError
         The calculator fails, or the molecule comes apart; the frames before that stay in the partial folder.
     """
-    settings = SampleSettings(
-        calculator, temperature_K, frames, stride, timestep_fs, friction_per_fs, equilibration_ps, seed, dtype, engine
-    )
     atoms = read_structure(structure)
     settings.check(atoms)
-    named = resolve(calculator)
+    named = resolve(settings.calculator)
     load_calculator(named, numbers=atoms.numbers)  # so that its libraries are there for their threads to be limited
     run = PartialRun(Path(output), atoms.numbers, _record(settings, named, atoms))
     with lock_file(output):
@@ -232,7 +229,7 @@ def read_structure(structure: str | Path) -> Atoms:
             f"expected a structure file or the name of a molecule that ASE knows, found no {structure}; check the path"
         ) from error
     except Exception as error:  # ASE's readers raise whatever their parsers do
-        raise InputError(f"expected a structure that ASE reads, could not read {path}: {error}") from error
+        raise InputError(f"expected a structure that ASE reads, could not read {path}: {printable(error)}") from error
     if isinstance(atoms, list):
         atoms = atoms[-1]
     if atoms.pbc.any():

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, blocks, squared_distances
+from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, squared_distances
 from ase_flatten.selection.selectors import Candidates, Choose
+from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.progress import Progress
 from ase_flatten.utils.typing import IntArray
 

@@ -135,8 +135,7 @@ def flatten(
     Examples
     --------
     >>> import numpy as np
-    >>> from ase_flatten import cluster, flatten, read_dataset
-    >>> from ase_flatten.clustering.prepared_data import PreparedData
+    >>> from ase_flatten import PreparedData, cluster, flatten, read_dataset
     >>> from ase_flatten.clustering.splits import split
     >>> from ase_flatten.models import family
     >>> from ase_flatten.selection.flattening import Schedule
@@ -152,7 +151,6 @@ def flatten(
     2 20
     """
     dataset, clustering, splits = data.dataset, data.clustering, data.splits
-    descriptors = dataset.pair_distances
     selector, known = schedule.rule.selector, quarantine or Quarantine()
     n_final, n_usable = schedule.n_train(schedule.n_steps), len(np.setdiff1d(splits.pool, known.frames))
     if n_final >= n_usable:
@@ -174,7 +172,7 @@ def flatten(
 
     def contradicted(frames: IntArray) -> NDArray[np.bool_]:
         nonlocal known
-        looks = contradictions(judge_by_model(model, dataset, descriptors, frames, rest), number, known)
+        looks = contradictions(judge_by_model(model, dataset, frames, rest), number, known)
         known = known.joined(looks)
         return np.isin(frames, [look.frame for look in looks])
 
@@ -214,10 +212,10 @@ def flatten(
         clock.lap("train")
         if guard:
             others = left()
-            known = known.joined(look_again(known, number, model, train_frames, dataset, descriptors, others))
+            known = known.joined(look_again(known, number, model, train_frames, dataset, others))
             if previous is not None:
-                known = known.joined(alarms=alarms(number, added, previous, model, dataset, descriptors, others))
-            doubts = strained(number, model, train_frames, without_some, dataset, descriptors, others)
+                known = known.joined(alarms=alarms(number, added, previous, model, dataset, others))
+            doubts = strained(number, model, train_frames, without_some, dataset, others)
             known = known.joined(doubts, [Alarm(number, look.frame, look.reason) for look in doubts])
             _tell(known, number)
         rest = left()

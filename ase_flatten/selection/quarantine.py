@@ -18,7 +18,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import squared_distances
 from ase_flatten.models import Model
 from ase_flatten.utils.blocks import blocks
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.records import read_record, understood
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -210,7 +210,7 @@ def _entry(frame: int, looks: Sequence[Look]) -> dict[str, Any]:
 
 def quick_models_of(dataset: Dataset, *, progress: Progress = SILENT) -> QuickModels:
     """Return the quick models that take the first look; they depend on the data alone, not on the seed of a run."""
-    return QuickModels(dataset, dataset.pair_distances, rng=np.random.default_rng(0), progress=progress)
+    return QuickModels(dataset, rng=np.random.default_rng(0), progress=progress)
 
 
 def first_look(dataset: Dataset, quick_models: QuickModels) -> Quarantine:
@@ -259,7 +259,6 @@ def set_aside(frames: Sequence[int], dataset: Dataset) -> Quarantine:
 def judge_by_model(
     model: Model,
     dataset: Dataset,
-    descriptors: FloatArray,
     frames: IntArray,
     others: IntArray,
     *,
@@ -272,16 +271,14 @@ def judge_by_model(
 
     Parameters
     ----------
-    descriptors : (n_frames, n_pairs) array, Å
-        Of the whole data set.
     others : int array
         Frames to compare with, none of which the model was trained on.
     """
     everywhere = others[np.linspace(0, len(others) - 1, min(N_EVERYWHERE, len(others))).astype(np.int64)]
-    near = near_frames(descriptors, frames, others, N_NEAR)
+    near = near_frames(dataset.pair_distances, frames, others, N_NEAR)
     asked = np.unique(np.concatenate([frames, near.ravel(), everywhere]))
     predictions = [model.predict(dataset.positions[asked])]
-    judgement = judge_labels(dataset, asked, predictions, descriptors, thresholds=thresholds)
+    judgement = judge_labels(dataset, asked, predictions, thresholds=thresholds)
     rows = np.searchsorted(asked, frames)
     return LabelJudgement(
         frames,
@@ -305,7 +302,6 @@ def look_again(
     model: Model,
     train_frames: IntArray,
     dataset: Dataset,
-    descriptors: FloatArray,
     others: IntArray,
 ) -> tuple[Look, ...]:
     """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
@@ -321,7 +317,7 @@ def look_again(
     frames = np.setdiff1d(frames, train_frames)
     if not len(frames):
         return ()
-    judgement = judge_by_model(model, dataset, descriptors, frames, np.setdiff1d(others, frames))
+    judgement = judge_by_model(model, dataset, frames, np.setdiff1d(others, frames))
     looks = [look for look in _looks(judgement, step) if np.isfinite(look.score)]
     return tuple(replace(look, level=SOUND) if _is_learnt(look, quarantine) else look for look in looks)
 
@@ -343,7 +339,6 @@ def alarms(
     before: Model,
     after: Model,
     dataset: Dataset,
-    descriptors: FloatArray,
     others: IntArray,
 ) -> tuple[Alarm, ...]:
     """Find frames whose labels look wrong once a model was trained on them.
@@ -359,7 +354,7 @@ def alarms(
     others : int array
         Frames that neither was trained on.
     """
-    near = near_frames(descriptors, added, others, N_NEAR_ALARM)
+    near = near_frames(dataset.pair_distances, added, others, N_NEAR_ALARM)
     asked = np.unique(np.concatenate([added, near.ravel()]))
     old, new = (_force_rmse(model, dataset, asked) for model in (before, after))
     own_old, own_new = (rmse[np.searchsorted(asked, added)] for rmse in (old, new))
@@ -386,7 +381,6 @@ def strained(
     train_frames: IntArray,
     fit: Callable[[IntArray], Model],
     dataset: Dataset,
-    descriptors: FloatArray,
     others: IntArray,
 ) -> tuple[Look, ...]:
     """Find training frames whose labels a model contradicts that was trained without them.
@@ -409,7 +403,7 @@ def strained(
     if not len(suspects):
         return ()
     without = fit(train_frames[~np.isin(train_frames, suspects)])
-    judgement = judge_by_model(without, dataset, descriptors, suspects, others, thresholds=GUARD_TRAINED)
+    judgement = judge_by_model(without, dataset, suspects, others, thresholds=GUARD_TRAINED)
     return contradictions(judgement, step)
 
 
@@ -458,16 +452,16 @@ def read_frame_list(path: Path) -> tuple[int, ...]:
     InputError
         No such file, or none of these.
     """
+    if path.suffix == ".json":
+        return tuple(read_quarantine(path, remedy="give the quarantine.json of a run").frames.tolist())
     try:
-        if path.suffix == ".json":
-            return tuple(read_quarantine(path, remedy="give the quarantine.json of a run").frames.tolist())
         text = path.read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         if lines and "frame" in (header := [name.strip() for name in lines[0].split(",")]):
             return tuple(sorted({int(row["frame"]) for row in csv.DictReader(lines[1:], fieldnames=header)}))
         return tuple(sorted({int(number) for line in lines for number in line.replace(",", " ").split()}))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"expected on, off or a list of frames to set aside (numbers, a CSV file with a column frame, or a run's "
-            f"quarantine.json), could not read {path}: {error}"
+            f"quarantine.json), could not read {printable(path)}: {printable(error)}"
         ) from error

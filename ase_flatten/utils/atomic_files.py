@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
-from ase_flatten.utils.exceptions import InputError, printable
-from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz
+from ase_flatten.utils.exceptions import InputError
 
 LOCK = ".lock"
 """Name of the file that locks a folder, see `ase_flatten.utils.locks`."""
@@ -96,8 +94,14 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, before: float) -> None:
-    """Remove what killed writes left below a folder before a time (of modification, s)."""
+    """Remove what killed writes left below a folder before a time (of modification, s).
+
+    Folders below it that have a lock of their own are left alone: another process may be writing there.
+    """
+    locked = {path.parent for path in folder.rglob(LOCK)} - {folder}
     for path in list(folder.rglob(f"{_UNFINISHED}*")):
+        if not locked.isdisjoint(path.parents):
+            continue
         with suppress(OSError):  # gone already, with a folder that it was in
             if path.lstat().st_mtime < before:
                 if path.is_dir() and not path.is_symlink():
@@ -108,7 +112,7 @@ def remove_unfinished(folder: Path, *, before: float) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, atomically."""
-    text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
+    text = json.dumps(content, indent=2, default=plain, allow_nan=False)
     write_text(path, text + "\n")
 
 
@@ -118,37 +122,14 @@ def write_text(path: str | Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
-    """Open an npz file of plain arrays, never unpickling.
-
-    Parameters
-    ----------
-    what : str
-        What the file should hold, for the error message.
-
-    Raises
-    ------
-    InputError
-        The file is missing, damaged, or holds something else; also where that is found within the block.
-    """
-    try:
-        with open_npz(path) as archive:
-            yield archive
-    except InputError:
-        raise
-    except NPZ_ERRORS as error:
-        reason = printable(error) or type(error).__name__
-        raise InputError(f"expected {what} in {path}, could not read it: {reason}") from error
-
-
 def write_npz(path: str | Path, arrays: dict[str, Any], *, writer: Callable[..., None] = np.savez_compressed) -> None:
     """Write named arrays as npz, atomically."""
     with writing(path) as beside, open(beside, "wb") as stream:
         writer(stream, **arrays)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return an array or a number of NumPy as what JSON has; raise TypeError for anything else."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from ase_flatten.utils.exceptions import InputError, printable
+
 NPZ_ERRORS = (
     OSError,
     ValueError,
@@ -63,6 +65,30 @@ def open_npz(path: str | Path) -> Iterator[NpzFile]:
             if declared > SMALL_BYTES + LARGEST_COMPRESSION * size:
                 raise ValueError(f"arrays of {declared / 2**30:.1f} GiB in a file of {size / 2**20:.1f} MiB")
             yield archive
+
+
+@contextmanager
+def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
+    """Open an npz file of plain arrays, never unpickling.
+
+    Parameters
+    ----------
+    what : str
+        What the file should hold, for the error message.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or holds something else; also where that is found within the block.
+    """
+    try:
+        with open_npz(path) as archive:
+            yield archive
+    except InputError:
+        raise
+    except NPZ_ERRORS as error:
+        reason = printable(error) or type(error).__name__
+        raise InputError(f"expected {what} in {path}, could not read it: {reason}") from error
 
 
 def declared_shape(archive: NpzFile, name: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from ase_flatten.utils.atomic_files import write_json, write_text
+from ase_flatten.utils.atomic_files import plain, write_json, write_text
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz, require_regular
 
@@ -24,7 +24,6 @@ MOST_BYTES = 1 << 28
 
 MOST_BYTES_OF_ARRAYS = 1 << 33
 """Of all arrays of an npz file together, by the sizes that it declares."""
-
 
 _KINDS = {"int": "iu", "float": "f", "bool": "b"}
 
@@ -74,12 +73,12 @@ def read_lines(path: Path, kind: type[Record], *, what: str, remedy: str) -> lis
 
 def write_record(path: Path, record: Any) -> None:
     """Write an object as JSON, atomically."""
-    write_json(path, msgspec.to_builtins(record, enc_hook=_plain))
+    write_json(path, msgspec.to_builtins(record, enc_hook=plain))
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """Write a file with one JSON record a line, atomically."""
-    lines = (json.dumps(msgspec.to_builtins(record, enc_hook=_plain), allow_nan=False) for record in records)
+    lines = (json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False) for record in records)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -163,11 +162,3 @@ def refusal(path: Path, what: str, remedy: str, error: BaseException) -> InputEr
 
 class _Versioned(msgspec.Struct):
     format: int = 1
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")

@@ -19,7 +19,7 @@ from ase_flatten.clustering.prepared_data import PreparedData
 from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
-from ase_flatten.data.known_molecule import reference_arrays
+from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.held_out import evaluate
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
 from ase_flatten.models import Family, Model, Trainer, Workplace, family
@@ -249,12 +249,12 @@ def _prepared(run: Run, dataset: Dataset, settings: RunSettings, progress: Progr
         assignment=settings.assignment,
         progress=progress,
     )
-    descriptors, rng = dataset.pair_distances, np.random.default_rng([settings.seed, 0, 2])
-    splits = split(clustering, descriptors, rng=rng, holdout=settings.holdout)
+    rng = np.random.default_rng([settings.seed, 0, 2])
+    splits = split(clustering, dataset.pair_distances, rng=rng, holdout=settings.holdout)
     data = PreparedData(dataset, clustering, splits)
     write_clusters(run.folder / "clusters.npz", clustering, data.representatives)
     write_npz(run.folder / "splits.npz", asdict(splits))
-    write_npz(run.folder / "reference.npz", reference_arrays(dataset, descriptors, data.representatives))
+    write_npz(run.folder / "reference.npz", Reference.of_dataset(dataset, data.representatives).arrays)
     return data
 
 

@@ -38,7 +38,7 @@ def spoilt(salicylic) -> Dataset:
 
 @pytest.fixture(scope="module")
 def judged(spoilt):
-    return check_labels(spoilt, pair_distances(spoilt.positions), rng=np.random.default_rng(0))
+    return check_labels(spoilt, rng=np.random.default_rng(0))
 
 
 def test_wrong_labels_are_found_and_no_others(judged):
@@ -69,7 +69,7 @@ def test_the_size_of_an_energy_error_is_told(judged):
 
 
 def test_same_seed_same_judgement(spoilt, judged):
-    again = check_labels(spoilt, pair_distances(spoilt.positions), rng=np.random.default_rng(0))
+    again = check_labels(spoilt, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(again.scores, judged.scores)
     assert again.reasons == judged.reasons
 
@@ -80,18 +80,18 @@ def test_models_trained_once_judge_by_any_thresholds_as_if_trained_anew(water, m
     data, trained = replace(water, forces=forces), []
     fit = labels._cross_predictions
     monkeypatch.setattr(labels, "_cross_predictions", lambda *given: trained.append(given[1]) or fit(*given))
-    models = QuickModels(data, data.pair_distances, rng=np.random.default_rng(0))
+    models = QuickModels(data, rng=np.random.default_rng(0))
     at_once = [models.judge(thresholds) for thresholds in (GUARD, Thresholds(), GUARD)]
     assert sum(len(frames) == data.n_frames for frames in trained) == 1 < len(trained)
     for thresholds, found in zip((GUARD, Thresholds(), GUARD), at_once, strict=True):
-        anew = check_labels(data, data.pair_distances, rng=np.random.default_rng(0), thresholds=thresholds)
+        anew = check_labels(data, rng=np.random.default_rng(0), thresholds=thresholds)
         np.testing.assert_array_equal(found.scores, anew.scores)
         assert found.reasons == anew.reasons and found.levels == anew.levels
 
 
 def test_few_frames_are_not_judged(spoilt):
     few = spoilt.take(np.arange(40))
-    found = check_labels(few, pair_distances(few.positions), rng=np.random.default_rng(0))
+    found = check_labels(few, rng=np.random.default_rng(0))
     assert set(found.levels) == {"sound"} and np.isnan(found.scores).all()
 
 
@@ -116,14 +116,14 @@ def test_a_model_that_does_not_know_a_region_condemns_nothing(salicylic):
     forces = salicylic.forces + 0.05 * rng.normal(size=salicylic.forces.shape)
     forces[unknown] += 2.0 * rng.normal(size=forces[unknown].shape)
     predictions = [Prediction(salicylic.energies + 0.02 * rng.normal(size=400), forces)]
-    found = judge_labels(salicylic, np.arange(400), predictions, descriptors)
+    found = judge_labels(salicylic, np.arange(400), predictions)
     assert not len(found.with_level("wrong")) and not len(found.with_level("doubtful"))
 
 
 def test_frames_that_every_model_was_trained_on_are_not_judged(salicylic):
     energies, forces = salicylic.energies.copy(), salicylic.forces + 0.01
     energies[:30], forces[:30] = np.nan, np.nan
-    found = judge_labels(salicylic, np.arange(400), [Prediction(energies, forces)], pair_distances(salicylic.positions))
+    found = judge_labels(salicylic, np.arange(400), [Prediction(energies, forces)])
     assert np.isnan(found.scores[:30]).all() and np.isfinite(found.scores[30:]).all()
 
 

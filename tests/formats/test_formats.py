@@ -16,7 +16,7 @@ from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.md.protocol import load_protocol
 from ase_flatten.md.validate import Subject, Validation, validate
 from ase_flatten.report.page import verdict_sentences, write_report
-from ase_flatten.sampling.sample import sample
+from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import Run
 from ase_flatten.workflow.train_run import train
@@ -64,7 +64,7 @@ def test_a_run_opens(folder):
     assert [line.step for line in run.history] == [0, 1, 2] and run.history[2].worst_rmse > run.history[2].overall_rmse
     assert len(run.history[2].train_frames) == 20 and not len(run.quarantine.looks)
     assert run.reference.molecule.numbers.tolist() == [8, 1, 1] and run.reference.molecule.n_fragments == 1
-    assert run.reference.pair_distance_counts.sum() == DATA.n_frames * 3
+    assert run.reference.molecule.pair_distance_counts.sum() == DATA.n_frames * 3
     last = (folder / "errors.csv").read_text().splitlines()[-1].split(",")
     default, improved = run.evaluation.final
     found = [default.force_rmse, improved.force_rmse, default.energy_rmse, improved.energy_rmse]
@@ -121,7 +121,9 @@ def test_a_sampled_trajectory_opens_and_a_stopped_one_ends_in_the_same(tmp_path)
     # Another version of a package may give other numbers, and is refused; here it is only told to be the present one.
     settings["versions"] = {package: version(package) for package in settings["versions"]}
     (partial / "settings.json").write_text(json.dumps(settings))
-    found = sample("H2O", tmp_path / "stopped.npz", temperature_K=300, frames=40, stride=25, equilibration_ps=0.1)
+    found = sample(
+        "H2O", tmp_path / "stopped.npz", SampleSettings(temperature_K=300, frames=40, stride=25, equilibration_ps=0.1)
+    )
     np.testing.assert_array_equal(found.positions[:10], whole.positions[:10])
     np.testing.assert_allclose(found.positions, whole.positions, atol=1e-3)
 

@@ -23,7 +23,7 @@ BUNDLED = Path(__file__).parents[2] / "examples" / "data" / "salicylic_gfn2_500K
 
 
 def molecule_of(dataset):
-    return KnownMolecule.of_dataset(dataset, pair_distances(dataset.positions))
+    return KnownMolecule.of_dataset(dataset)
 
 
 def frame_of(dataset, rng):
@@ -112,7 +112,7 @@ def test_what_old_run_folders_know_is_enough(salicylic, rng):
         "mean_pair_distances": distances.mean(axis=0),
     }  # fmt: skip
     known = KnownMolecule.of_arrays(old)
-    assert expected_energy(old, 400.0) is None
+    assert expected_energy(known, 400.0) is None
     criteria = Criteria.of_molecule(known, 400.0)
     margin = known.highest_energy - known.lowest_energy
     assert criteria.energy.low == pytest.approx(known.lowest_energy - margin)

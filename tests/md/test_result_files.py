@@ -44,7 +44,7 @@ def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp("md") / "300K"
     run(folder)
     run(folder, "improved")
-    analyse(folder, KNOWN.arrays)
+    analyse(folder, KNOWN)
     write_record(folder / "default" / "reference_errors.json", ReferenceErrors("tblite:GFN2-xTB", 40, 0, 1.0, 0.5))
     run(folder, "stopped", until=30)
     assert (folder / "stopped.partial").is_dir()
@@ -76,7 +76,7 @@ def read_all(folder):
     for saved in saved_runs(folder):
         for replica in range(saved.summary.n_replicas):
             assert len(saved.frames(replica, 5)) <= 5
-    judge(folder, KNOWN.arrays)
+    judge(folder, KNOWN)
     for path in folder.glob("*/reference_errors.json"):
         read_reference_errors(path)
 

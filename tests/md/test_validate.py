@@ -46,7 +46,7 @@ def test_both_models_and_the_reference_side_by_side(finished_run):
     compared = json.loads((folder / "comparison.json").read_text())["models"]
     assert set(compared["improved"]["distances"]) == {"data", "reference"}
     assert all(compared[model]["reference_errors"]["n_frames"] == 14 for model in ("default", "improved"))
-    known = finished_run.reference
+    known = finished_run.reference.molecule
     assert known.pair_distance_counts.sum() == 416 * 3 and known.bond_length_counts.sum() == 416 * 2
     # The same noise on nearly the same forces: the models stay close to the reference.
     means = [summary.mean_total_energy for summary in summaries[:3]]

@@ -18,7 +18,7 @@ from ase_flatten.models.model_folder import load_model
 from ase_flatten.models.resolver import KINDS, Kind, NamedCalculator, resolve
 from ase_flatten.report.figures import KCAL
 from ase_flatten.report.outliers import find_outliers
-from ase_flatten.sampling.sample import sample
+from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
 
 
@@ -76,7 +76,7 @@ def test_a_model_of_another_molecule_is_refused(finished_run, tmp_path):
     with pytest.raises(InputError, match=r"expected H2O .*reorder the atoms or choose another model"):
         load_calculator(finished_run.folder, numbers=[1, 8, 1])
     with pytest.raises(InputError, match="choose another model"):
-        sample("CH4", tmp_path / "methane.npz", calculator=str(finished_run.folder))
+        sample("CH4", tmp_path / "methane.npz", SampleSettings(calculator=str(finished_run.folder)))
 
 
 def test_the_current_folder_has_a_name(finished_run, monkeypatch):
@@ -147,6 +147,15 @@ def test_native_files_of_other_families(potential, tmp_path, water):
     assert np.array_equal(saved.model.predict(water.positions[:2]).forces, model.predict(water.positions[:2]).forces)
 
 
+def test_a_native_file_that_a_parser_fails_on_is_refused(bare, monkeypatch):
+    def fail(folder):
+        raise ZeroDivisionError("in a parser")
+
+    monkeypatch.setattr("ase_flatten.models.sgdml.trainer.load_model_file", fail)
+    with pytest.raises(InputError, match=r"expected a model of the family sgdml in .*alone\.npz, .*in a parser"):
+        load_calculator(bare)
+
+
 # -- the same names for every command
 
 
@@ -188,6 +197,8 @@ def test_the_same_names_in_molecular_dynamics(bare, schnetpack, finished_run, tm
 
 def test_the_same_name_in_sampling(spec, tmp_path):
     output = tmp_path / "water.npz"
-    data = sample("H2O", output, calculator=spec, frames=4, stride=2, equilibration_ps=0.0, temperature_K=50)
+    data = sample(
+        "H2O", output, SampleSettings(calculator=spec, frames=4, stride=2, equilibration_ps=0.0, temperature_K=50)
+    )
     calculator = load_calculator(spec, numbers=data.numbers)
     np.testing.assert_allclose(calculator.predict(data.positions).forces, data.forces, atol=1e-6)

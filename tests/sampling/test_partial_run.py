@@ -12,7 +12,7 @@ import pytest
 import ase_flatten
 from ase_flatten.data.io import read_dataset
 from ase_flatten.sampling import sample as sampling
-from ase_flatten.sampling.sample import sample
+from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
 
 SETTINGS = {
@@ -36,7 +36,7 @@ start, sampling._start = sampling._start, lambda *given: (time.sleep(1), start(*
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(sampling.sample("H2O", "water.npz", **{SETTINGS}).n_frames)
+    print(sampling.sample("H2O", "water.npz", sampling.SampleSettings(**{SETTINGS})).n_frames)
 except InputError as error:
     sys.exit(str(error))
 """
@@ -62,7 +62,7 @@ def child(killed_at):
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(count)
     try:
-        sampling.sample("H2O", "water.npz", **{SETTINGS})
+        sampling.sample("H2O", "water.npz", sampling.SampleSettings(**{SETTINGS}))
     except InputError as error:
         assert "expected no file water.npz, found one" in str(error), error
         os._exit(3)
@@ -73,7 +73,7 @@ def child(killed_at):
 
 # All frames are there, and nothing of the clean-up is done.
 with_finish, PartialRun.finish = PartialRun.finish, lambda run: None
-sampling.sample("H2O", "water.npz", **{SETTINGS})
+sampling.sample("H2O", "water.npz", sampling.SampleSettings(**{SETTINGS}))
 PartialRun.finish = with_finish
 shutil.move("water.npz.partial", "template")
 whole, endings = None, []
@@ -131,7 +131,7 @@ def unfinished(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "CHUNK_STEPS", CHUNK_STEPS)
     with monkeypatch.context() as patch:
         patch.setattr(sampling.PartialRun, "finish", lambda run: None)
-        sample("H2O", tmp_path / "water.npz", **SETTINGS)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(**SETTINGS))
     folder = tmp_path / "water.npz.partial"
     assert len(list(folder.glob("chunk-*.npz"))) == 3
     return folder
@@ -177,7 +177,7 @@ def test_a_damaged_folder_is_refused_and_left_as_it_is(name, unfinished):
     output.write_text("precious")
     before = {path.name: path.read_bytes() for path in unfinished.iterdir()}
     with pytest.raises(InputError, match=f"{words}.*; delete the folder .*partial and run the same command again"):
-        sample("H2O", output, **SETTINGS)
+        sample("H2O", output, SampleSettings(**SETTINGS))
     assert output.read_text() == "precious"
     assert {path.name: path.read_bytes() for path in unfinished.iterdir()} == before
 
@@ -185,12 +185,12 @@ def test_a_damaged_folder_is_refused_and_left_as_it_is(name, unfinished):
 def test_an_output_that_became_a_folder(unfinished):
     unfinished.with_name("water.npz").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*water\.npz"):
-        sample("H2O", unfinished.with_name("water.npz"), **SETTINGS)
+        sample("H2O", unfinished.with_name("water.npz"), SampleSettings(**SETTINGS))
 
 
 def test_settings_from_a_file_are_shown_on_one_line(unfinished):
     settings = json.loads((unfinished / "settings.json").read_text())
     (unfinished / "settings.json").write_text(json.dumps({**settings, "theory": 1, "seed": "\x1b[31m\n" + 9999 * "x"}))
     with pytest.raises(InputError) as refused:
-        sample("H2O", unfinished.with_name("water.npz"), **SETTINGS)
+        sample("H2O", unfinished.with_name("water.npz"), SampleSettings(**SETTINGS))
     assert "\x1b" not in str(refused.value) and len(str(refused.value)) < 1000

@@ -24,7 +24,7 @@ from ase_flatten.calculators import load_calculator
 from ase_flatten.data.io import read_dataset
 from ase_flatten.md.integrators.langevin import LONGEST_TIMESTEP_FS
 from ase_flatten.sampling import sample as sampling
-from ase_flatten.sampling.sample import read_structure, sample
+from ase_flatten.sampling.sample import SampleSettings, read_structure, sample
 from ase_flatten.utils.exceptions import BackendError, InputError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
@@ -170,24 +170,24 @@ def test_structures_that_do_not_fit_are_refused(tmp_path):
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
-        sample("H2O", tmp_path / "water.npz", **{"calculator": SPRINGS, **SETTINGS, **changes})
+        sample("H2O", tmp_path / "water.npz", SampleSettings(**{"calculator": SPRINGS, **SETTINGS, **changes}))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_whose_package_is_missing_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.md.engines.ipi_process.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"engine ipi needs the package ipi.*pip install 'ase-flatten\[md\]'"):
-        sample("H2O", tmp_path / "water.npz", calculator=SPRINGS, engine="ipi", **SETTINGS)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(calculator=SPRINGS, engine="ipi", **SETTINGS))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_exists_or_is_no_npz_is_refused(tmp_path):
     (tmp_path / "water.npz").write_text("precious")
     with pytest.raises(InputError, match=r"expected no file .*water.npz, found one"):
-        sample("H2O", tmp_path / "water.npz", calculator=SPRINGS, **SETTINGS)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(calculator=SPRINGS, **SETTINGS))
     assert (tmp_path / "water.npz").read_text() == "precious"
     with pytest.raises(InputError, match=r"end it in \.npz"):
-        sample("H2O", tmp_path / "water.xyz", calculator=SPRINGS, **SETTINGS)
+        sample("H2O", tmp_path / "water.xyz", SampleSettings(calculator=SPRINGS, **SETTINGS))
 
 
 # -- what is written
@@ -207,7 +207,7 @@ def test_a_sample_is_a_data_set_with_its_settings(tmp_path):
         def __exit__(self, *error):
             return None
 
-    dataset = sample("H2O", tmp_path / "water.npz", **SETTINGS, progress=Counting())
+    dataset = sample("H2O", tmp_path / "water.npz", SampleSettings(**SETTINGS), progress=Counting())
     assert sum(reported) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["water.npz"]
     assert (dataset.n_frames, dataset.formula, dataset.theory) == (30, "H2O", "GFN2-xTB")
@@ -231,8 +231,8 @@ def test_a_sample_is_a_data_set_with_its_settings(tmp_path):
 
 def test_float32_stores_the_same_frames_rounded(tmp_path):
     settings = {**SETTINGS, "calculator": SPRINGS}
-    full = sample("H2O", tmp_path / "full.npz", **settings)
-    half = sample("H2O", tmp_path / "half.npz", **settings, dtype="float32")
+    full = sample("H2O", tmp_path / "full.npz", SampleSettings(**settings))
+    half = sample("H2O", tmp_path / "half.npz", SampleSettings(**settings, dtype="float32"))
     assert 0 < abs(full.positions - half.positions).max() < 3e-7
     with np.load(tmp_path / "half.npz") as archive:
         assert archive["R"].dtype == archive["F"].dtype == np.float32
@@ -247,14 +247,14 @@ def test_libraries_run_on_one_thread(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sampling, "load_calculator", watched)
     with threadpool_limits(limits=2):
-        sample("H2O", tmp_path / "water.npz", calculator=SPRINGS, **SETTINGS)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(calculator=SPRINGS, **SETTINGS))
     assert all(found == {1} for found in threads[1:])
 
 
 def test_the_seed_decides(tmp_path):
     settings = {**SETTINGS, "calculator": SPRINGS}
     first, same, other = (
-        sample("H2O", tmp_path / f"{name}.npz", **{**settings, "seed": seed}).digest
+        sample("H2O", tmp_path / f"{name}.npz", SampleSettings(**{**settings, "seed": seed})).digest
         for name, seed in (("first", 1), ("same", 1), ("other", 2))
     )
     assert first == same != other
@@ -264,12 +264,12 @@ def test_the_seed_decides(tmp_path):
 def test_i_pi_writes_the_same_data_set_with_the_calculators_labels(tmp_path):
     settings = {**SETTINGS, "calculator": "ase:test_sample:Watched", "engine": "ipi"}
     with threadpool_limits(limits=2):
-        dataset = sample("H2O", tmp_path / "water.npz", **settings)
-        other = sample("H2O", tmp_path / "other.npz", **{**settings, "seed": 6})
+        dataset = sample("H2O", tmp_path / "water.npz", SampleSettings(**settings))
+        other = sample("H2O", tmp_path / "other.npz", SampleSettings(**{**settings, "seed": 6}))
     assert {number for threads in Watched.threads for number in threads} == {1}
     assert (dataset.n_frames, dataset.formula) == (30, "H2O")
     assert dataset.digest == read_dataset(tmp_path / "water.npz").digest != other.digest
-    sample("H2O", tmp_path / "ase.npz", **{**settings, "engine": "ase"})
+    sample("H2O", tmp_path / "ase.npz", SampleSettings(**{**settings, "engine": "ase"}))
     entries, of_ase = all_entries(tmp_path / "water.npz"), all_entries(tmp_path / "ase.npz")
     assert list(entries) == list(of_ase)
     assert entries["R"] != of_ase["R"]
@@ -289,7 +289,7 @@ import sys
 from ase_flatten.sampling import sample as sampling
 sampling.CHUNK_STEPS = 50
 settings = {"temperature_K": 400, "stride": 3, "equilibration_ps": 0.05, "seed": 5}
-sampling.sample("H2O", sys.argv[1], engine=sys.argv[2], frames=int(sys.argv[3]), **settings)
+sampling.sample("H2O", sys.argv[1], sampling.SampleSettings(engine=sys.argv[2], frames=int(sys.argv[3]), **settings))
 """
 
 
@@ -336,7 +336,7 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_result(tmp_path, monkeypa
     monkeypatch.setattr(sampling, "CHUNK_STEPS", 20)
     settings = {**SETTINGS, "frames": 60}
     (tmp_path / "whole").mkdir()
-    unbroken = sample("H2O", tmp_path / "whole" / "water.npz", **settings)
+    unbroken = sample("H2O", tmp_path / "whole" / "water.npz", SampleSettings(**settings))
 
     made = []
 
@@ -353,9 +353,9 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_result(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "load_calculator", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            sample("H2O", tmp_path / "water.npz", **settings)
+            sample("H2O", tmp_path / "water.npz", SampleSettings(**settings))
     assert len(list((tmp_path / "water.npz.partial").glob("chunk-*.npz"))) == 6
-    assert sample("H2O", tmp_path / "water.npz", **settings).digest == unbroken.digest
+    assert sample("H2O", tmp_path / "water.npz", SampleSettings(**settings)).digest == unbroken.digest
     assert all_entries(tmp_path / "water.npz") == all_entries(tmp_path / "whole" / "water.npz")
 
 
@@ -367,29 +367,29 @@ def unfinished(tmp_path, monkeypatch):
         patch.setattr(sampling, "CHUNK_STEPS", 50)
         patch.setattr(sampling, "draw_momenta", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            sample("H2O", tmp_path / "water.npz", **settings)
+            sample("H2O", tmp_path / "water.npz", SampleSettings(**settings))
     return tmp_path / "water.npz", settings
 
 
 def test_other_settings_over_an_unfinished_run_are_refused(unfinished):
     output, settings = unfinished
     with pytest.raises(InputError, match="which has temperature_K 400, not 300; use the same settings, or delete"):
-        sample("H2O", output, **{**settings, "temperature_K": 300})
+        sample("H2O", output, SampleSettings(**{**settings, "temperature_K": 300}))
     with pytest.raises(InputError, match="structure"):
-        sample("CO2", output, **settings)
-    assert sample("H2O", output, **settings).n_frames == 30
+        sample("CO2", output, SampleSettings(**settings))
+    assert sample("H2O", output, SampleSettings(**settings)).n_frames == 30
 
 
 def test_an_unfinished_run_can_be_thrown_away(unfinished):
     output, settings = unfinished
-    assert sample("H2O", output, **{**settings, "seed": 9}, resume=False).n_frames == 30
+    assert sample("H2O", output, SampleSettings(**{**settings, "seed": 9}), resume=False).n_frames == 30
     assert not output.with_name("water.npz.partial").exists()
 
 
 def test_a_run_killed_after_writing_its_data_set_is_finished_by_the_next_call(unfinished):
     output, settings = unfinished
     output.write_text("an old copy")
-    assert sample("H2O", output, **settings).digest == read_dataset(output).digest
+    assert sample("H2O", output, SampleSettings(**settings)).digest == read_dataset(output).digest
 
 
 # -- a molecule that does not survive
@@ -404,14 +404,14 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
     monkeypatch.setattr(module, "TROUBLE", {"trouble": trouble, "after": 100})
     settings = {**SETTINGS, "calculator": "ase:test_sample:troubled"}
     with pytest.raises(BackendError, match=words) as raised:
-        sample("H2O", tmp_path / "water.npz", **settings)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(**settings))
     assert "stays whole at 400 K, but after 0.0" in str(raised.value)
     assert not (tmp_path / "water.npz").exists()
     kept = read_dataset(tmp_path / "water.npz.partial" / "frames.npz")
     assert 5 < kept.n_frames < 30
     assert f"the {kept.n_frames} frames before that are in" in str(raised.value)
     with pytest.raises(BackendError) as again:
-        sample("H2O", tmp_path / "water.npz", **settings)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(**settings))
     assert str(again.value) == str(raised.value)
 
 
@@ -423,7 +423,11 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
 def test_i_pi_is_stopped_where_a_molecule_falls_apart(tmp_path, monkeypatch, trouble, words):
     monkeypatch.setattr(sys.modules["test_sample"], "TROUBLE", {"trouble": trouble, "after": 100})
     with pytest.raises(BackendError, match=rf"stays whole at 400 K, but after 0\.0.*{words}"):
-        sample("H2O", tmp_path / "water.npz", calculator="ase:test_sample:troubled", engine="ipi", **SETTINGS)
+        sample(
+            "H2O",
+            tmp_path / "water.npz",
+            SampleSettings(calculator="ase:test_sample:troubled", engine="ipi", **SETTINGS),
+        )
     assert 5 < read_dataset(tmp_path / "water.npz.partial" / "frames.npz").n_frames < 30
 
 
@@ -431,10 +435,10 @@ def test_a_molecule_that_falls_apart_at_once_leaves_no_frame(tmp_path, monkeypat
     module = sys.modules["test_sample"]
     monkeypatch.setattr(module, "TROUBLE", {"trouble": "raise", "after": 10})
     with pytest.raises(BackendError, match="no frame was sampled before that"):
-        sample("H2O", tmp_path / "water.npz", calculator="ase:test_sample:troubled", **SETTINGS)
+        sample("H2O", tmp_path / "water.npz", SampleSettings(calculator="ase:test_sample:troubled", **SETTINGS))
     monkeypatch.setattr(module, "TROUBLE", {"trouble": "raise", "after": 0})
     with pytest.raises(BackendError, match="can relax, its calculation failed"):
-        sample("H2O", tmp_path / "other.npz", calculator="ase:test_sample:troubled", **SETTINGS)
+        sample("H2O", tmp_path / "other.npz", SampleSettings(calculator="ase:test_sample:troubled", **SETTINGS))
 
 
 def test_a_structure_that_does_not_relax_is_said_to(tmp_path, monkeypatch, caplog):
@@ -442,7 +446,7 @@ def test_a_structure_that_does_not_relax_is_said_to(tmp_path, monkeypatch, caplo
     stretched = molecule("H2O")
     stretched.positions *= 1.05
     write(tmp_path / "water.xyz", stretched)
-    sample(tmp_path / "water.xyz", tmp_path / "water.npz", calculator=SPRINGS, **SETTINGS)
+    sample(tmp_path / "water.xyz", tmp_path / "water.npz", SampleSettings(calculator=SPRINGS, **SETTINGS))
     assert "not relaxed to 0.01 eV/Å" in caplog.text
 
 

@@ -143,7 +143,7 @@ def test_a_continued_run_knows_what_an_unbroken_one_does(sound, scene, tmp_path)
 
 
 def test_training_on_a_wrong_label_raises_an_alarm_and_on_sound_ones_none(sound, scene):
-    descriptors, _, splits, bad = scene
+    _, _, splits, bad = scene
     trainer, rng = family("sgdml").trainer(sigma=20), np.random.default_rng(0)
     frames = rng.permutation(np.setdiff1d(splits.pool, bad))
     first, added = frames[:60], np.concatenate([frames[60:75], bad])
@@ -151,7 +151,7 @@ def test_training_on_a_wrong_label_raises_an_alarm_and_on_sound_ones_none(sound,
     before = trainer.fit(sound, first, splits.valid, rng=rng)
     for data, expected in ((sound, set()), (flipped(sound, bad), set(bad.tolist()))):
         after = trainer.fit(data, np.concatenate([first, added]), splits.valid, rng=rng)
-        raised = alarms(1, added, before, after, data, descriptors, others)
+        raised = alarms(1, added, before, after, data, others)
         assert {alarm.frame for alarm in raised} <= expected
         assert len(raised) >= len(expected) / 2
         assert all("raised the force error of near frames" in alarm.reason for alarm in raised)
@@ -246,6 +246,14 @@ def test_a_frame_is_in_quarantine_while_its_last_look_is_not_sound():
 def test_lists_of_frames_are_read(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert read_frame_list(tmp_path / name) == (3, 7, 12)
+
+
+def test_a_damaged_quarantine_as_a_list_is_named_once(tmp_path):
+    (tmp_path / "quarantine.json").write_text('{"frames": 3}')
+    with pytest.raises(InputError) as refused:
+        read_frame_list(tmp_path / "quarantine.json")
+    assert str(refused.value).count("quarantine.json, could not read") == 1
+    assert str(refused.value).endswith("; give the quarantine.json of a run")
 
 
 def test_a_wrong_list_is_one_sentence(tmp_path, water_file, water):

@@ -132,6 +132,18 @@ def test_what_killed_writes_left_is_removed_when_a_locked_block_ends(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["steps"]
 
 
+def test_a_write_under_a_lock_of_its_own_is_not_taken_for_a_killed_one(tmp_path):
+    with lock_folder(tmp_path / "run" / "md"):
+        (tmp_path / "run" / "md" / ".writing-a").mkdir()
+        time.sleep(0.02)
+        with lock_folder(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run" / "md" / ".writing-a").exists()
+    with lock_folder(tmp_path / "run"):
+        time.sleep(0.02)
+    assert not (tmp_path / "run" / "md" / ".writing-a").exists()
+
+
 def test_a_removed_folder_is_never_half_there(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").touch()

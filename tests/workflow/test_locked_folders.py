@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import WATER_SETTINGS, needs
 
+from ase_flatten.data.known_molecule import KnownMolecule
 from ase_flatten.md import load_protocol
 from ase_flatten.md.validate import Subject, Validation, validate
 from ase_flatten.utils.exceptions import InputError
@@ -25,7 +26,8 @@ def test_a_second_training_into_a_folder_is_refused(water, tmp_path):
 
 def test_a_second_validation_into_a_folder_is_refused(tmp_path):
     needs("pymbar", extra="md")
-    subject = Subject({}, {}, np.zeros((1, 2, 3)), tmp_path / "md")
+    known = KnownMolecule(np.array([1, 1]), 0.0, 1.0, np.array([0.74]))
+    subject = Subject({}, known, np.zeros((1, 2, 3)), tmp_path / "md")
     with lock_folder(tmp_path / "md"), pytest.raises(InputError, match="is writing to it"):
         validate(subject, Validation([300.0], load_protocol("quick")))
 

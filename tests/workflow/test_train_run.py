@@ -16,6 +16,7 @@ import pytest
 from conftest import WATER_SETTINGS
 
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.models import family
 from ase_flatten.models.model_folder import load_model, save_model
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.exceptions import InputError
@@ -136,6 +137,16 @@ def test_a_run_folder_without_draws_still_opens(finished_run, tmp_path):
     claim = Run(old).claims.of["worst_group"]
     assert claim.p_draw is None and len(claim.draws) == 1
     assert claim.improved == finished_run.claims.of["worst_group"].improved
+
+
+def test_errors_of_draws_are_of_forces_and_of_energies(finished_run, tmp_path):
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    path = tmp_path / "run" / "heldout_errors.npz"
+    with np.load(path) as errors:
+        arrays = {name: errors[name] for name in errors.files if name != "force_rmse_default_draws"}
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="without the other; compute them again with"):
+        _ = Run(tmp_path / "run").heldout_errors
 
 
 @pytest.mark.parametrize("kill_after", [0, 2])
@@ -269,3 +280,28 @@ def test_the_newest_run_is_found(tmp_path):
         (tmp_path / name / "run.json").write_text("{}")
         os.utime(tmp_path / name / "run.json", (1e9 - age, 1e9 - age))
     assert newest_run(tmp_path).name == "b"
+
+
+def test_a_trainer_without_the_base_class_trains_the_same_models(finished_run, water, tmp_path, monkeypatch):
+    """Families of third parties were written before there was a base class."""
+    sgdml = family("sgdml")
+
+    class BareTrainer:
+        def __init__(self, trainer):
+            self.default_frames, self.fit, self.settle = trainer.default_frames, trainer.fit, trainer.settle
+
+    class BareFamily:
+        name, distribution, units, expensive, load = (
+            sgdml.name, sgdml.distribution, sgdml.units, sgdml.expensive, sgdml.load,
+        )  # fmt: skip
+
+        def trainer(self, **settings):
+            return BareTrainer(sgdml.trainer(**settings))
+
+        def settings(self, trainer):
+            return {}
+
+    monkeypatch.setattr("ase_flatten.workflow.train_run.family", lambda name: BareFamily())
+    run = train(water, tmp_path / "run", WATER_SETTINGS, source="water.npz")
+    assert history(run) == history(finished_run)
+    assert (run.folder / "errors.csv").read_text() == (finished_run.folder / "errors.csv").read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_flatten.calculators import load_calculator
+from ase_flatten.data.known_molecule import KnownMolecule
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.geometry.bonds import bonded_pairs
 from ase_flatten.geometry.distance_histograms import N_BINS, count_distances, distribution_error
@@ -61,7 +62,7 @@ class Distances:
         return {"pairs": self.pairs.sum(axis=0), "bonds": self.bonds.sum(axis=0)}
 
 
-def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summary]:
+def judge(folder: str | Path, known: KnownMolecule) -> dict[str, Summary]:
     """Judge every model below the folder of a temperature by the energy that it should have.
 
     That is the energy of the reference method's own run where there is one, else that of the data, as
@@ -69,8 +70,7 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summ
 
     Parameters
     ----------
-    known : mapping
-        `Run.reference`.
+    known : KnownMolecule
 
     Returns
     -------
@@ -99,7 +99,7 @@ def judge(folder: str | Path, known: Mapping[str, np.ndarray]) -> dict[str, Summ
             assessed = replace(assessed, why=tuple(why for why in assessed.why if why != UNKNOWN_MEAN))
         total = run.summary.expected_total
         if expected is not None:
-            kinetic = run.summary.temperature_K / kelvin_per_eV(len(known["numbers"]))
+            kinetic = run.summary.temperature_K / kelvin_per_eV(len(known.numbers))
             total = (expected.mean + kinetic - zero) / KCAL_PER_MOL
         judged[name] = replace(run.summary, **vars(assessed), expected_total=total)
         if judged[name] != run.summary:
@@ -136,7 +136,7 @@ def decided(folder: str | Path, summaries: Mapping[str, Summary], *, looks: int,
 
 def analyse(
     folder: str | Path,
-    known: Mapping[str, np.ndarray],
+    known: KnownMolecule,
     *,
     reference: str | None = None,
     looks: int = 1,
@@ -150,9 +150,8 @@ def analyse(
 
     Parameters
     ----------
-    known : mapping
-        `Run.reference`, of which numbers and mean_pair_distances are needed; without the
-        histograms of the data there are no distances to compare with.
+    known : KnownMolecule
+        Without the histograms of the data there are no distances to compare with.
     reference : str, optional
         The method that made the data, as `load_calculator` takes it: it gives the true errors of each
         model on frames that it visited before it failed.
@@ -193,7 +192,7 @@ def analyse(
                 for kind, target in targets.items()
                 if kind != run.name
             },
-            reference_errors=_reference_errors(run, reference, known["numbers"], progress),
+            reference_errors=_reference_errors(run, reference, known.numbers, progress),
             nve=_conservation(run),
         )
     comparison = Comparison(
@@ -300,8 +299,8 @@ def _configurational(run: SavedRun, replica: int) -> FloatArray:
     return configurational_temperature(positions_of(frames), forces_of(frames))
 
 
-def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
-    bonded = bonded_pairs(known["numbers"], known["mean_pair_distances"])
+def _distances(run: SavedRun, known: KnownMolecule) -> Distances:
+    bonded = bonded_pairs(known.numbers, known.mean_pair_distances)
     pairs, bonds = np.zeros((2, run.summary.n_replicas, N_BINS), dtype=np.int64)
     for replica in range(len(pairs)):
         frames = run.frames(replica)
@@ -311,11 +310,11 @@ def _distances(run: SavedRun, known: Mapping[str, np.ndarray]) -> Distances:
     return Distances(pairs, bonds)
 
 
-def _targets(known: Mapping[str, np.ndarray], distances: Mapping[str, Distances]) -> dict[str, Distances]:
+def _targets(known: KnownMolecule, distances: Mapping[str, Distances]) -> dict[str, Distances]:
     """Return the histograms to compare with; those of the data are one for all."""
     targets = {}
-    if "pair_distance_counts" in known:
-        targets["data"] = Distances(known["pair_distance_counts"][None], known["bond_length_counts"][None])
+    if known.pair_distance_counts is not None and known.bond_length_counts is not None:
+        targets["data"] = Distances(known.pair_distance_counts[None], known.bond_length_counts[None])
     if "reference" in distances:
         targets["reference"] = distances["reference"]
     return targets

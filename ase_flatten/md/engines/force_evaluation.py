@@ -10,8 +10,6 @@ from ase_flatten.md.integrators.replicas import Evaluate
 from ase_flatten.models import MODEL_ERRORS, Prediction
 from ase_flatten.utils.typing import FloatArray, IntArray
 
-__all__ = ["BatchCalculator", "Evaluate", "evaluator"]
-
 
 @runtime_checkable
 class BatchCalculator(Protocol):

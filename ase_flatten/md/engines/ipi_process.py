@@ -21,8 +21,8 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ase_flatten.ipi.socket_protocol import connect, serve, unix_address
-from ase_flatten.md.engines.force_evaluation import Evaluate
 from ase_flatten.md.engines.ipi_files import ADDRESS, OutputReader, Outputs, checkpoint_step
+from ase_flatten.md.integrators.replicas import Evaluate
 from ase_flatten.utils.exceptions import BackendError, not_installed
 from ase_flatten.utils.typing import FloatArray, IntArray
 

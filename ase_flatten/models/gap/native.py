@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from ase_flatten.utils.atomic_files import writing
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import IntArray
 
 MODEL_FILE = "model.xml"
@@ -88,7 +88,7 @@ def read_native(folder: Path) -> NativeFiles:
         if (folder / LOG_FILE).is_file():
             contents[LOG_FILE] = (folder / LOG_FILE).read_bytes()
     except (OSError, ValueError, KeyError, AttributeError, ElementTree.ParseError) as error:
-        raise InputError(f"expected a GAP model in {path}, could not read it: {error}") from error
+        raise InputError(f"expected a GAP model in {path}, could not read it: {printable(error)}") from error
     return NativeFiles(contents, numbers, settings)
 
 

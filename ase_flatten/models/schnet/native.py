@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import dataloader
 
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.typing import IntArray
 
 if not hasattr(dataloader, "T_co"):  # SchNetPack 2.1 imports this name, PyTorch 2.6 renamed it
@@ -98,7 +98,7 @@ def read_torch(path: Path, what: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
-        raise InputError(f"expected {what} in {path}, could not read it: {reason}") from error
+        raise InputError(f"expected {what} in {path}, could not read it: {printable(reason)}") from error
 
 
 def read_potential(path: Path) -> Any:
@@ -121,7 +121,7 @@ def read_potential(path: Path) -> Any:
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(f"expected a model of SchNetPack in {path}, could not read it: {error}") from error
+        raise InputError(f"expected a model of SchNetPack in {path}, could not read it: {printable(error)}") from error
     with torch.serialization.safe_globals([_allowed(name, path) for name in named]):
         potential = read_torch(path, "a model of SchNetPack")
     schnet = getattr(potential, "representation", None)

@@ -11,8 +11,9 @@ from ase_flatten.models import Prediction
 from ase_flatten.models.sgdml.factor import KernelFactor
 from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.predictor import Predictor
-from ase_flatten.utils.atomic_files import reading_npz, write_npz
+from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.npz_files import reading_npz
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MODEL_FILE = "model.npz"

@@ -281,12 +281,10 @@ def known(rng, temperature=300.0, n_frames=4000):
     means = np.array([LENGTH, 1.5, LENGTH])
     bonded = bonded_pairs(np.array([8, 1, 1]), means)
     assert bonded.tolist() == [True, False, False]
-    return {
-        "numbers": np.array([8, 1, 1]),
-        "mean_pair_distances": means,
-        "pair_distance_counts": count_distances(distances),
-        "bond_length_counts": count_distances(distances[:, bonded]),
-    }
+    return KnownMolecule(
+        np.array([8, 1, 1]), 0.0, 1.0, means,
+        pair_distance_counts=count_distances(distances), bond_length_counts=count_distances(distances[:, bonded]),
+    )  # fmt: skip
 
 
 def springs():
@@ -387,8 +385,7 @@ def test_another_temperature_of_the_configurations_is_found(tmp_path, rng):
 def test_data_without_histograms_have_no_distances(tmp_path, rng):
     write_run(tmp_path / "default", rng, n_replicas=2)
     write_run(tmp_path / "improved", rng, n_replicas=2)
-    old = {name: value for name, value in known(rng).items() if not name.endswith("counts")}
-    comparison = analyse(tmp_path, old)
+    comparison = analyse(tmp_path, replace(known(rng), pair_distance_counts=None, bond_length_counts=None))
     assert comparison.models["default"].distances == {}
     assert not (tmp_path / "distances.png").exists() and (tmp_path / "survival.png").exists()
     assert comparison.log_rank.p_value == 1
@@ -407,13 +404,14 @@ def test_frames_before_a_failure_are_spread_evenly(tmp_path, rng):
 
 def test_a_run_without_a_thermostat_tells_of_its_energy(tmp_path):
     numbers, place = np.array([1, 1]), np.array([[0.0, 0, 0], [0.6, 0, 0]])
-    criteria = Criteria.of_molecule(KnownMolecule(numbers, 0.0, 1.0, np.array([0.6])), 100.0)
+    molecule = KnownMolecule(numbers, 0.0, 1.0, np.array([0.6]))
+    criteria = Criteria.of_molecule(molecule, 100.0)
     protocol = Protocol("nve", 100.0, 0.2, 0.01, 2000, 2, 20, thermostat="none")
     calculator = SpringCalculator(place, 5.0)
     start = [Atoms(numbers, 0.9 * place)] * 2
     summary = run_md(calculator, Plan("m", start, protocol, criteria, "ase"), tmp_path / "m")
     assert abs(summary.nve.drift) < 1 and summary.nve.conserved is True
-    comparison = analyse(tmp_path, {"numbers": numbers, "mean_pair_distances": np.array([0.6])})
+    comparison = analyse(tmp_path, molecule)
     assert comparison.models["m"].nve == summary.nve
     words = verdict([summary], {100.0: comparison})
     assert "Without a thermostat, m conserves the energy" in words
