@@ -284,7 +284,7 @@ def _check(evaluation: Evaluation, n_clusters: int) -> None:
     if len(populations) != n_clusters or len(n_heldout) != n_clusters:
         raise ValueError(f"{len(populations)} populations and {len(n_heldout)} counts of {n_clusters} clusters")
     if populations.min() < 1 or populations.max() > 2**40 or np.any((n_heldout < 0) | (n_heldout > populations)):
-        raise ValueError("counts of frames that cannot be")
+        raise ValueError("impossible counts of frames")
     if not n_heldout.any() or any(not evaluation.of(scheme) for scheme in SCHEMES):
         raise ValueError("no curve of one of the models, or no held-out frames")
     for curve in (*evaluation.curves, *evaluation.default_draws):

@@ -1,7 +1,7 @@
 """How far the worst group depends on the clustering: the same held-out errors under other clusterings.
 
 Ward linkage on two random subsets of a trajectory agrees little (adjusted Rand index of about 0.2), so that a claim on
-the worst group could rest on one clustering. Here held-out frames alone are clustered again, several times, each time
+the worst group could depend on one clustering. Here held-out frames alone are clustered again, several times, each time
 with other frames for Ward linkage and with half, as many or twice as many geometric clusters. Nothing is trained or
 predicted again.
 """
@@ -26,13 +26,13 @@ OTHER_CLUSTERINGS = "other_clusterings.npz"
 
 N_CLUSTERINGS = 10
 GEOMETRIES = (1.0, 0.5, 2.0)
-"""The numbers of geometric clusters that take turns, in units of the run's own."""
+"""The numbers of geometric clusters that are used in turn, relative to that of the run."""
 
 N_FRAMES_LEAST = 200
 """With fewer held-out frames there are too few groups for clusterings to differ."""
 
 N_WARD_MOST = 2000
-"""Frames that Ward linkage takes at most: 0.2 s each time."""
+"""Maximum number of frames for Ward linkage, which then takes 0.2 s each time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ class Subject:
             if not (run.folder / name).is_dir():
                 raise InputError(
                     f"expected a finished run, found no {name} model in {run.folder}; "
-                    "resume it with: ase-flatten train --resume"
+                    f"finish it with: ase-flatten train DATASET --out {run.folder} --resume"
                 )
         if start == "minimum":
             positions = known["lowest_positions"][None]

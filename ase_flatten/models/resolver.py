@@ -36,7 +36,7 @@ class NamedCalculator:
     name : str
         Short, and fit for the name of a folder.
     digest : str
-        Another one where predictions may be others: work is resumed only with the same.
+        Differs if predictions may differ; work is resumed only with the same digest.
     expensive : bool
         Whether predictions take so long that errors are estimated on subsets by default.
     family : str or None
@@ -225,4 +225,4 @@ KINDS = {
     "tblite": Kind("tblite:METHOD", _tblite),
     "ase": Kind("ase:MODULE:FACTORY", _factory),
 }
-"""The kinds of names beside paths, by the word before the first colon. A new kind is one more line here."""
+"""The kinds of names other than paths, by the word before the first colon."""

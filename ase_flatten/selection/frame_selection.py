@@ -134,7 +134,7 @@ def select(
         How many frames to choose.
     contradicted : callable, optional
         Returns which of the frames that are about to be chosen, (n,) int array, have labels that
-        cannot be right, as (n,) bool array; it is asked about every frame once.
+        cannot be right, as (n,) bool array; each frame is passed to it once.
 
     Returns
     -------

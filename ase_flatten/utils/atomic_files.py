@@ -79,7 +79,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing but a lock and what killed writes left."""
+    """Return whether a folder holds nothing but a lock and remains of killed writes."""
     return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 
@@ -96,7 +96,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, before: float) -> None:
-    """Remove what killed writes left below a folder before a time (of modification, s)."""
+    """Remove what killed writes left below a folder and last modified before a time, s."""
     for path in list(folder.rglob(f"{_UNFINISHED}*")):
         with suppress(OSError):  # gone already, with a folder that it was in
             if path.lstat().st_mtime < before:
@@ -130,7 +130,7 @@ def reading_npz(path: str | Path, what: str) -> Iterator[NpzFile]:
     Raises
     ------
     InputError
-        The file is missing, damaged, or holds something else; also where that is found within the block.
+        The file is missing, damaged, or holds something else; this may be found within the block.
     """
     try:
         with open_npz(path) as archive:
@@ -153,7 +153,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _umask() -> int:

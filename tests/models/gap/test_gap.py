@@ -213,7 +213,7 @@ class TestTrainer:
     @pytest.mark.parametrize(
         ("script", "message"),
         [
-            (None, "the program gap_fit, which is not there"),
+            (None, "the program gap_fit, which was not found"),
             ("echo git version QUIP,v0.8.1 e0_method", r"QUIP 0\.9 or later, found QUIP,v0\.8"),
             ("echo hello", "to be gap_fit, it answers hello"),
             ("#!/nowhere", "to run, it does not"),
