@@ -26,7 +26,7 @@ class ExpectedEnergy:
     error : float, eV
         The standard error of the mean.
     source : str
-        Where it comes from, in words.
+        Description of its origin.
     """
 
     mean: float
@@ -50,7 +50,7 @@ def expected_energy(known: Mapping[str, np.ndarray] | KnownMolecule, temperature
     Returns
     -------
     ExpectedEnergy or None
-        None where the moments are not known, as in old run folders, or where the data are not a canonical sample.
+        None if the moments are not known, as in old run folders, or if the data are not a canonical sample.
     """
     if not isinstance(known, KnownMolecule) and "temperature_K" not in known:
         return None

@@ -1,6 +1,6 @@
 """Files of results: each is read into an object of `ase_flatten.md.results`, or refused in a sentence.
 
-Each has a format. What earlier versions wrote is completed here, when it is read.
+Each file has a format version. Files of earlier versions are completed when they are read.
 """
 
 import re
@@ -53,7 +53,7 @@ def _read(path: Path, kind: type[Result], what: str, what_to_do: str) -> Result:
 def _upgraded(summary: Summary) -> Summary:
     """Complete a summary written before format 1.
 
-    The first ones only said whether a run was stable, not why, and named its failures only in words.
+    The earliest ones only said whether a run was stable, not why, and described its failures only in words.
     """
     verdict: dict[bool | None, Verdict] = {True: "stable", False: "unstable", None: "cannot tell"}
     return replace(
