@@ -16,7 +16,7 @@ from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _TILE_BYTES = 2**24
-"""Distances are computed in tiles of this size: larger ones leave the processor's cache."""
+"""Distances are computed in tiles of this size; larger ones do not fit into the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)

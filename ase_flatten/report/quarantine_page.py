@@ -1,4 +1,4 @@
-"""Frames in quarantine in the report."""
+"""The section of the report on frames in quarantine."""
 
 import base64
 import re

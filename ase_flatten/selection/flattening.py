@@ -240,7 +240,7 @@ def _tell(quarantine: Quarantine, number: int) -> None:
 
 
 class _Clock:
-    """Measure the time of each stage of a step."""
+    """A clock that measures the time of each stage of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

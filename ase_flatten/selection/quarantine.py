@@ -63,7 +63,7 @@ _SHOWN = 10
 
 @runtime_checkable
 class KernelModel(Protocol):
-    """What a `Model` offers in addition if its coefficients belong to training frames."""
+    """The additional interface of a `Model` whose coefficients belong to training frames."""
 
     @property
     def coefficient_sizes(self) -> FloatArray:

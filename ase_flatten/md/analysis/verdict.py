@@ -85,7 +85,7 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
             f"{'is' if len(of[CANNOT_TELL]) == 1 else 'are'} stable"
         )
     sentences = [f"At {temperature:g} K {'; '.join(clauses)}."]
-    # First those that decide, then those that agree.
+    # Verdicts that may need action come first.
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
         for summary in summaries:
             if summary.verdict == kind:

@@ -21,7 +21,7 @@ _FEW_FRAMES = 400
 
 
 class GAPModel:
-    """Predict with a GAP.
+    """A GAP model.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ _WIDE = 1000.0
 
 
 class QUIPPotential:
-    """Compute energies and forces of configurations of one molecule.
+    """A GAP in QUIP, for configurations of one molecule.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _SYMMETRY_FRAMES = 1000
 
 @dataclass(frozen=True)
 class SGDMLTrainer(Trainer):
-    """Train sGDML models.
+    """Trainer of sGDML models.
 
     Parameters
     ----------
