@@ -99,7 +99,7 @@ class Stages:
 
 
 class Stage:
-    """Time one task."""
+    """A timer of one task."""
 
     def __init__(self, stages: Stages, what: str) -> None:
         self.stages, self.what = stages, what

@@ -203,7 +203,7 @@ def dynamics(model: Model, dataset: Dataset, train_frames: IntArray, given: argp
 
 
 def reference_errors(model: Model, dataset: Dataset, positions: FloatArray, spec: str) -> FloatArray:
-    """Compute the force RMSE of each geometry by a calculator, eV/Å; infinite where it fails."""
+    """Compute the force RMSE of each geometry by a calculator, eV/Å; infinite if it fails."""
     calculator = load_calculator(spec)
     predicted = model.predict(positions).forces
     errors = np.full(len(positions), np.inf)

@@ -112,7 +112,7 @@ def main() -> None:
 
 
 class Data:
-    """Read data sets and their permutations once."""
+    """Data sets and their permutations, each read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -98,7 +98,7 @@ class LabelJudgement:
         The frames of the data set that were judged.
     scores : (n,) array
         Dimensionless, on a logarithmic scale: doubtful from 1, wrong from 2.
-        NaN where no model could judge the frame.
+        NaN if no model could judge the frame.
     levels : tuple of {"sound", "doubtful", "wrong"}
         "wrong" means beyond doubt.
     reasons : tuple of str
@@ -227,7 +227,7 @@ def judge_labels(
     frames : (n,) int array
         The frames to judge.
     predictions : sequence of Prediction
-        Each over `frames`; NaN where the model was trained on the frame. Energies may be off by a constant.
+        Each over `frames`; NaN if the model was trained on the frame. Energies may be off by a constant.
     descriptors : (n_frames, n_pairs) array, Å
         The pair distances of all frames of the data set.
     thresholds : Thresholds
@@ -263,7 +263,7 @@ def judge_labels(
 def _judge_forces(
     forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
 ) -> tuple[FloatArray, list[str], FloatArray, FloatArray]:
-    """Score forces and say what contradicts or explains them.
+    """Score forces, and return what contradicts or explains them.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def _judge_forces(
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
-    """Name the mistake that turns the predicted forces into these; return an empty string if none does."""
+    """Return the mistake that turns the predicted forces into these, or an empty string if there is none."""
     if not forces.any():
         return "all forces are zero" if _size(prediction) > 0.2 * typical else ""
     options = {"the forces have the wrong sign": -1.0}
@@ -389,7 +389,7 @@ def _disagreement(predicted: FloatArray) -> FloatArray:
     """Measure the largest difference between the forces of two models, (n,) in eV/Å; almost zero for a single one."""
     largest = np.full(predicted.shape[1], 1e-12)
     for one, other in combinations(predicted, 2):
-        largest = np.fmax(largest, _size(one - other))  # NaN where one of them was trained on the frame
+        largest = np.fmax(largest, _size(one - other))  # NaN if one of them was trained on the frame
     return largest
 
 
@@ -431,7 +431,7 @@ def _cross_predictions(
 
 
 def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
-    """Predict all frames by a model trained on some, NaN for these; none where the equations have no solution."""
+    """Predict all frames by a model trained on some, NaN for these; none if the equations have no solution."""
     training = TrainingGeometries(dataset.positions[frames], np.arange(dataset.n_atoms)[None])
     try:
         solution = KernelFactor(training, _SIGMA, _REGULARISATION).solve(dataset.forces[frames])

@@ -44,11 +44,11 @@ class Frame:
     numbers : (n_atoms,) int array
     positions : (n_atoms, 3) array
     energy, forces : as the file has them
-        None where it has none.
+        None if it has none.
     pbc : bool
         Whether the structure is periodic.
     units : tuple of str
-        The declared units of energy and length; None where none is declared.
+        The declared units of energy and length; None if none is declared.
     """
 
     numbers: IntArray

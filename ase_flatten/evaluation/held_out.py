@@ -114,7 +114,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path, *, n_clusters: int) -> "Evaluation":
-        """Read curves.json, as `evaluate` wrote it; raise InputError where it is damaged."""
+        """Read curves.json, as `evaluate` wrote it; raise InputError if it is damaged."""
         words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
         saved = read_record(path, _SavedCurves, version=None, **words)
         with understood(path, **words):
@@ -153,7 +153,7 @@ class HeldoutErrors:
 
     @classmethod
     def read(cls, path: Path, *, n_clusters: int) -> "HeldoutErrors":
-        """Read heldout_errors.npz, as `evaluate` wrote it; raise InputError where it is damaged."""
+        """Read heldout_errors.npz, as `evaluate` wrote it; raise InputError if it is damaged."""
         words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
         names = ("frames", "labels", *_OF_FRAMES)
         shapes = {

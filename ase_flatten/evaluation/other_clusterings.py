@@ -80,7 +80,7 @@ def other_groups(
     Returns
     -------
     (n_clusterings, n_heldout) int array
-        The group of each held-out frame, with at least 20 frames in a group; no rows where there are fewer than
+        The group of each held-out frame, with at least 20 frames in a group; no rows if there are fewer than
         `N_FRAMES_LEAST` held-out frames.
     """
     if len(heldout) < N_FRAMES_LEAST:
@@ -107,7 +107,7 @@ def other_groups(
 
 
 def read_other_groups(path: Path, n_heldout: int) -> IntArray | None:
-    """Read what `other_groups` found; None where the file is missing, as in runs of earlier versions.
+    """Read what `other_groups` found; None if the file is missing, as in runs of earlier versions.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def read_other_groups(path: Path, n_heldout: int) -> IntArray | None:
 
 
 def worst_groups(errors: HeldoutErrors, groups: IntArray) -> OtherClusterings | None:
-    """Compute the force RMSE of the worst group of each clustering, see `other_groups`; None where there are none."""
+    """Compute the force RMSE of the worst group of each clustering, see `other_groups`; None if there are none."""
     if not len(groups):
         return None
     worst = {

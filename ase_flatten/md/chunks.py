@@ -98,7 +98,7 @@ def write_chunk(folder: Path, chunk: Chunk) -> None:
 
 
 def read_chunk(path: Path, *, n_replicas: int, n_atoms: int, n_records: int) -> Chunk:
-    """Read a chunk of a run of `n_records` at most; raise InputError where it is damaged."""
+    """Read a chunk of a run of `n_records` at most; raise InputError if it is damaged."""
     what = "a checkpoint of an unfinished run"
     arrays = read_arrays(path, ("at", "alive", "failures"), what=what, remedy=what_to_do(path.parent))
     try:

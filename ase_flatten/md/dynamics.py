@@ -61,7 +61,7 @@ class Plan:
         The first configuration of each replica.
     protocol : Protocol
     criteria : Criteria
-        What the molecule may do; its lowest energy is the zero of the total energy.
+        The criteria for physical frames; their lowest energy is the zero of the total energy.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     seed : int
@@ -137,7 +137,7 @@ def run_md(
     calculator : ASE calculator
     plan : Plan
     folder : str or Path
-        Where the results go; what was there before is replaced.
+        Folder of the results; its previous content is replaced.
     resume : bool
         Whether an unfinished run of the same plan is resumed, or begins anew.
     until : int, optional
@@ -185,7 +185,7 @@ def _partial(folder: Path) -> Path:
 
 
 def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> int:
-    """Begin the dynamics, or resume them where a checkpoint is; return the step at which they begin."""
+    """Begin the dynamics, or resume them from a checkpoint; return the step at which they begin."""
     state = recorder.last_state(resume=resume)
     if state is None:
         recorder.take(engine.begin(np.array([atoms.positions for atoms in plan.start])))

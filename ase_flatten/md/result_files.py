@@ -17,19 +17,19 @@ Result = TypeVar("Result")
 
 
 def read_summary(path: Path) -> Summary:
-    """Read a summary.json; raise InputError where it is missing, damaged, or of a later format."""
+    """Read a summary.json; raise InputError if it is missing, damaged, or of a later format."""
     summary = _read(path, Summary, "the summary of a molecular dynamics run", remedy(path.parent))
     return summary if summary.format else _upgraded(summary)
 
 
 def read_comparison(path: Path) -> Comparison:
-    """Read a comparison.json; raise InputError where it is missing, damaged, or of a later format."""
+    """Read a comparison.json; raise InputError if it is missing, damaged, or of a later format."""
     comparison = _read(path, Comparison, "a comparison of molecular dynamics runs", remedy(path))
     return comparison if comparison.format else replace(comparison, format=FORMAT)
 
 
 def read_reference_errors(path: Path) -> ReferenceErrors:
-    """Read a reference_errors.json; raise InputError where it is missing or damaged."""
+    """Read a reference_errors.json; raise InputError if it is missing or damaged."""
     return _read(path, ReferenceErrors, "errors against the reference method", remedy(path))
 
 

@@ -187,7 +187,7 @@ def _wrong(energies: Energies, summary: Summary) -> str:
 
 
 def _read_frames(path: Path, frames: IntArray) -> list[Atoms]:
-    """Read frames of a trajectory, with their energy and forces; raise InputError where it is damaged."""
+    """Read frames of a trajectory, with their energy and forces; raise InputError if it is damaged."""
     try:
         if not path.is_file():
             raise ValueError("no such file")

@@ -67,12 +67,12 @@ class NamedCalculator:
 
     @property
     def numbers(self) -> IntArray | None:
-        """Atomic numbers, (n_atoms,), in the model's order; None where they are not known."""
+        """Atomic numbers, (n_atoms,), in the model's order; None if they are not known."""
         return None if self.saved is None else self.saved.model.numbers
 
     @property
     def training_positions(self) -> FloatArray:
-        """The geometries that it was trained on, (n_train, n_atoms, 3), Å; none where they are not known."""
+        """The geometries that it was trained on, (n_train, n_atoms, 3), Å; none if they are not known."""
         return np.empty((0, 0, 3)) if self.saved is None else self.saved.training_positions
 
     def train_frames(self, dataset_digest: str) -> IntArray:

@@ -228,7 +228,7 @@ def flatten(
 
 
 def _tell(quarantine: Quarantine, number: int) -> None:
-    """Log what a step changed in the quarantine."""
+    """Log the changes of the quarantine in a step."""
     changes = quarantine.changes(number)
     for frame in changes["quarantined_frames"]:
         log.info("step %d: frame %d goes to quarantine: %s", number, frame, quarantine.last_looks[frame].reason)

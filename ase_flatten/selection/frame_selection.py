@@ -76,7 +76,7 @@ class SelectionRule:
 
     @property
     def selector(self) -> Selector:
-        """The selector; raise InputError where `select` names one that is not installed."""
+        """The selector; raise InputError if `select` names one that is not installed."""
         if self.select is not None:
             return find_selector(self.select)
         return FineClusterSelector(self.pick, self.share, self.n_fine)

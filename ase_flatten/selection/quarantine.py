@@ -145,7 +145,7 @@ class Quarantine:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of quarantine.json: an entry a frame, with all looks at it, and the alarms."""
+        """Return the content of quarantine.json: one entry per frame, with all looks at it, and the alarms."""
         looks: dict[int, list[Look]] = {}
         for look in self.looks:
             looks.setdefault(look.frame, []).append(look)
@@ -157,7 +157,7 @@ class Quarantine:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Quarantine":
-        """Rebuild what `to_json` made; raise ValueError where it is something else."""
+        """Rebuild what `to_json` made; raise ValueError if it is something else."""
         saved = msgspec.convert(content, _Saved)
         looks = [Look(frame=entry.frame, **asdict(look)) for entry in saved.frames for look in entry.looks]
         looks.sort(key=lambda look: look.step)
@@ -188,7 +188,7 @@ class _Saved:
 
 
 def read_quarantine(path: Path, *, remedy: str) -> Quarantine:
-    """Read quarantine.json; raise InputError where it is missing, damaged or of a later format."""
+    """Read quarantine.json; raise InputError if it is missing, damaged or of a later format."""
     what = "the quarantine of a run"
     content = read_record(path, dict[str, Any], what=what, remedy=remedy, version=FORMAT)
     with understood(path, what=what, remedy=remedy):

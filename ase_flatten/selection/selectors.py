@@ -67,7 +67,7 @@ class Selector(Protocol):
         Returns
         -------
         callable
-            Returns up to `n_added` different rows of `candidates`, the best first; fewer where there are not
+            Returns up to `n_added` different rows of `candidates`, the best first; fewer if there are not
             enough candidates that differ from each other and from the training frames.
         """
 

@@ -92,7 +92,7 @@ def map_tasks(
 
 
 class LocalExecutor(Executor):
-    """Run calls in processes of this machine, with linear algebra on one core in each.
+    """An executor that runs calls in processes of this machine, with linear algebra on one core in each.
 
     A process that dies costs only the call that it was running, which is run once more in a new process;
     `WorkerDiedError` is raised when that one dies as well. Processes are started when they are first needed.

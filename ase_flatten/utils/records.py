@@ -1,7 +1,7 @@
 """Records in files: JSON and npz read into typed objects at one edge, understood or refused.
 
-Whatever a file holds, what comes back is an object of the type that was asked for, or an `InputError` that
-names the file, what is wrong with it and what to do.
+Whatever a file holds, reading it returns an object of the requested type or raises an `InputError` that names the file,
+what is wrong with it and what to do.
 """
 
 import json

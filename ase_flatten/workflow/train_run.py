@@ -108,7 +108,7 @@ def train(
     quick_models : QuickModels, optional
         `quick_models_of` the data set, where these have judged its labels already.
     source : str
-        What the data set is called, for the reader of run.json.
+        Name of the data set, for run.json.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
 def _first_quarantine(
     run: Run, dataset: Dataset, settings: RunSettings, quick_models: QuickModels
 ) -> Quarantine | None:
-    """Judge all labels unless the run has done so or the user has decided; raise InputError where some are wrong."""
+    """Judge all labels unless the run has done so or the user has decided; raise InputError if some are wrong."""
     if settings.quarantine == "off":
         return None
     if (run.folder / "quarantine.json").exists():
@@ -185,7 +185,7 @@ def _checked(
     resume: bool,
     source: str,
 ) -> dict[str, Any]:
-    """Return the content of run.json; raise InputError where it contradicts a run that is there already."""
+    """Return the content of run.json; raise InputError if it contradicts an existing run."""
     content = {
         "format": FORMAT,
         "settings": json.loads(json.dumps(asdict(settings))),

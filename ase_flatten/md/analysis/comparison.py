@@ -217,7 +217,7 @@ def require_packages() -> None:
 
 
 def comparisons(folder: str | Path) -> dict[float, Comparison]:
-    """Read the comparisons below ``RUN/md``, by temperature in K; raise InputError where one is damaged."""
+    """Read the comparisons below ``RUN/md``, by temperature in K; raise InputError if one is damaged."""
     found = [read_comparison(path) for path in sorted(Path(folder).glob("*K/comparison.json"))]
     return {comparison.temperature_K: comparison for comparison in found}
 

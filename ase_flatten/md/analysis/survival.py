@@ -77,7 +77,7 @@ def log_rank(
     Returns
     -------
     float
-        The p-value, 1 where no replica failed.
+        The p-value, 1 if no replica failed.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def stratified_log_rank(strata: Sequence[tuple[Lifetimes, Lifetimes]]) -> float:
     Returns
     -------
     float
-        The p-value, 1 where no replica failed.
+        The p-value, 1 if no replica failed.
     """
     excess = variance = 0.0
     for one, other in strata:
@@ -151,7 +151,7 @@ def sign_flip_test(differences: Sequence[float]) -> float:
 
 
 def lifelines(module: str = "lifelines") -> Any:
-    """Import the package or one of its modules; raise InputError where it is missing."""
+    """Import the package or one of its modules; raise InputError if it is missing."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -112,7 +112,7 @@ def drift(time_ps: FloatArray, series: FloatArray) -> tuple[float, float]:
     Returns
     -------
     slope, error : float
-        In the series' unit per ps; NaN where there are fewer than `_LEAST_BLOCKS` values.
+        In the series' unit per ps; NaN if there are fewer than `_LEAST_BLOCKS` values.
     """
     if len(series) < _LEAST_BLOCKS or series.shape[1] == 0:
         return float("nan"), float("nan")
