@@ -144,7 +144,7 @@ def test_a_slope_that_nothing_explains(ethanol_like, refused):
 def test_shifted_energies_are_named(ethanol_like, refused, shift):
     found = refused(replace(ethanol_like, energies=np.roll(ethanol_like.energies, shift)))
     assert "shifted relative to each other" in found["energies and forces"]
-    assert ("next" if shift > 0 else "last") in found["energies and forces"]
+    assert ("next" if shift > 0 else "previous") in found["energies and forces"]
 
 
 def test_shuffled_energies(ethanol_like, refused, rng):
@@ -161,7 +161,7 @@ def test_units_that_change_in_the_middle(ethanol_like, refused):
     energies = ethanol_like.energies - ethanol_like.energies.min()
     energies[180:] /= KCAL
     found = refused(replace(ethanol_like, energies=energies))
-    assert "a part of the frames" in found["energies and forces"]
+    assert "they disagree in some of the frames" in found["energies and forces"]
 
 
 def test_frames_far_apart_are_not_decided(ethanol_like, findings, rng):

@@ -54,7 +54,7 @@ def test_sound_data_stay_whole(ethanol_like, checked):
 
 def test_a_fault_of_the_whole_set_is_no_matter_of_frames(ethanol_like, checked):
     gradients = replace(ethanol_like, forces=-ethanol_like.forces)
-    with pytest.raises(InputError, match=r"whole set: energies and forces must agree.*gradients"):
+    with pytest.raises(InputError, match=r"whole set is at fault: energies and forces must agree.*gradients"):
         choose_frames(gradients, checked(gradients))
 
 
