@@ -1,8 +1,8 @@
 """What `ase info --plugins` lists of this package, by ASE's entry-point group ``ase.plugins``.
 
 ASE loads this module whenever it looks for plugins, so it imports nothing heavy. The group is an
-experiment of ASE's; a version that has moved `CalculatorPlugin` shall find nothing here, and not
-fail because of it.
+experiment of ASE's; a version that has moved `CalculatorPlugin` must find nothing here rather than
+fail.
 """
 
 from typing import Any

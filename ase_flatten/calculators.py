@@ -32,7 +32,7 @@ class FlattenedCalculator(Calculator):
     Parameters
     ----------
     path : str or Path
-        What names a model, as in `ase_flatten.models.resolver.resolve`: a run folder (its improved model),
+        The name of a model, as in `ase_flatten.models.resolver.resolve`: a run folder (its improved model),
         a model folder, a native file, or ``schnetpack:FILE:UNIT``.
     numbers : (n_atoms,) int array, optional
         The molecule, in the order of its atoms; needed for ``schnetpack:``, and otherwise compared with the model's.

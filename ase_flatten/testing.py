@@ -52,7 +52,9 @@ def check_model(model: Model, positions: FloatArray, *, reload: Callable[[Path],
     moved = model.predict(positions @ rotation.T + [1.0, -2.0, 3.0])
     _close(moved.energies, batch.energies, 1e-7, "rotation and translation change the energy")
     _close(moved.forces, batch.forces @ rotation.T, 1e-6 * scale, "forces do not turn with the molecule")
-    assert np.array_equal(model.permutations[0], np.arange(len(model.numbers))), "the first permutation is no identity"
+    assert np.array_equal(model.permutations[0], np.arange(len(model.numbers))), (
+        "the first permutation is not the identity"
+    )
     for permutation in model.permutations:
         exchanged = model.predict(positions[:, permutation])
         _close(exchanged.energies, batch.energies, 1e-6, "a permutation changes the energy")

@@ -1,4 +1,4 @@
-"""Time the clustering of many frames, stage by stage, and its assignment against a loop over frames.
+"""Time the clustering of many frames, stage by stage, and compare its assignment with a loop over frames.
 
     python benchmarks/bench_clustering.py [--frames N]
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=320_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=3, help="of the smaller sizes")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions at the smaller size")
     arguments = parser.parse_args()
     print_machine()
     data = synthetic(arguments.frames, rng=np.random.default_rng(arguments.seed))
@@ -74,7 +74,7 @@ def synthetic(n_frames: int, *, rng: np.random.Generator) -> Dataset:
 
 
 def planar() -> FloatArray:
-    """Give rough positions of the planar molecule, (16, 3) in Å."""
+    """Return rough positions of the planar molecule, (16, 3) in Å."""
     angles = np.radians(60 * np.arange(6))
     around = np.column_stack([np.cos(angles), np.sin(angles), np.zeros(6)])
     acid = [[2.88, 0.0, 0.0], [3.5, 1.06, 0.0], [3.5, -1.1, 0.0], [4.45, -1.0, 0.0]]
@@ -82,13 +82,13 @@ def planar() -> FloatArray:
 
 
 def turned(positions: FloatArray, pivot: FloatArray, axis: FloatArray, angles: FloatArray) -> FloatArray:
-    """Turn some atoms of each frame about an axis through its pivot."""
+    """Rotate some atoms of each frame about an axis through its pivot."""
     rotations = Rotation.from_rotvec(angles[:, None] * axis).as_matrix()
     return np.einsum("fij,faj->fai", rotations, positions - pivot[:, None]) + pivot[:, None]
 
 
 class Stages:
-    """Time each task that is reported as progress."""
+    """Progress that measures the time of each task."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -99,7 +99,7 @@ class Stages:
 
 
 class Stage:
-    """Time one task."""
+    """A timer of one task."""
 
     def __init__(self, stages: Stages, what: str) -> None:
         self.stages, self.what = stages, what
@@ -113,7 +113,7 @@ class Stage:
 
 
 def print_small(data: Dataset, n_frames: int, repeats: int) -> None:
-    """Print the spread of the times on few frames, and whether a seed gives the labels again."""
+    """Print the spread of the times on few frames, and whether a seed gives the same labels each time."""
     few = data.take(np.arange(n_frames))
     seconds, labels = [], []
     for _ in range(repeats):
@@ -132,7 +132,7 @@ def print_small(data: Dataset, n_frames: int, repeats: int) -> None:
 
 
 def print_full(data: Dataset, seed: int) -> IntArray:
-    """Print the time of each stage on all frames; give the geometric clusters."""
+    """Print the time of each stage on all frames; return the geometric clusters."""
     start = time.perf_counter()
     descriptors = pair_distances(data.positions)
     print(f"pair distances        {time.perf_counter() - start:7.2f}")
@@ -189,12 +189,12 @@ LOOPS: dict[str, Callable[..., float]] = {
 
 
 def spread(seconds: list[float]) -> str:
-    """Write the median, the least and the most."""
+    """Format the median, the minimum and the maximum."""
     return f"{np.median(seconds):7.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def peak_GB() -> float:
-    """Give the most memory that this process has held, GB."""
+    """Return the peak memory of this process, GB."""
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

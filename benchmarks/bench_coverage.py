@@ -4,8 +4,8 @@
 
 Errors of frames are made up with known truth: lognormal, of moderate (as measured on real molecules) and of heavy
 tails, in 30 groups of 20 to 400 held-out frames that are equal, spread, or equal but for one. With a run and its
-data, all frames that neither model trained or validated on stand for the truth, and held-out sets of the run's own
-sizes are drawn from each group of them, with replacement.
+data, all frames that neither model was trained or validated on are taken as the truth, and held-out sets of the run's
+own sizes are drawn from each group of them, with replacement.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def measured(run: Run, data: Path) -> tuple[Population, np.ndarray]:
 
 
 def held_out(rows: list[np.ndarray], populations: np.ndarray, rng: np.random.Generator, n_resamples: int) -> Claims:
-    """Make claims on these rows of each group."""
+    """Return the claims for these rows of each group."""
     sizes = np.array([len(row) for row in rows])
     values, labels = np.concatenate(rows), np.repeat(np.arange(len(rows)), sizes)
     force, energy = ({scheme: values[:, 2 * kind + place] for place, scheme in enumerate(SCHEMES)} for kind in (0, 1))
@@ -72,7 +72,7 @@ def held_out(rows: list[np.ndarray], populations: np.ndarray, rng: np.random.Gen
 
 
 def coverage(population: Population, sizes: np.ndarray, n_simulations: int, rng: np.random.Generator) -> np.ndarray:
-    """Count how often intervals hold the truth, (n_measures + 1, 3): default, improved, ratio; last, single groups."""
+    """Count how often intervals contain the truth, (n_measures + 1, 3): default, improved, ratio; last row: groups."""
     truth = _truth(population, sizes)
     groups = np.array([np.sqrt(np.mean(rows[:, :2] ** 2, axis=0)) for rows in population])
     hits = np.zeros((len(ROWS), 3))
@@ -131,6 +131,6 @@ def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="RUN DATASET, in pairs")
-    parser.add_argument("--simulations", type=int, default=400, help="[400]")
+    parser.add_argument("--simulations", type=int, default=400, help="number of simulations [400]")
     parser.add_argument("--seed", type=int, default=0)
     console.run_command(main, parser.parse_args())

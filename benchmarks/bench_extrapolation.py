@@ -2,17 +2,17 @@
 
     python benchmarks/bench_extrapolation.py DATA.npz --frames 100 --set sigma=20 [--family F] [--dynamics CALC]
 
-Trains a model by the default scheme of its family, and holds three signals against the errors on held-out
+Trains a model by the default scheme of its family, and compares three signals with the errors on held-out
 frames:
 
-old     the distance to the nearest training geometry over the largest such distance within the training set, all pair
-        distances alike: the definition of before;
-95, 99  the present one with its units at the 95 % and the 99 % quantile of the training geometries; 95 is what the
-        calculators have.
+old     the distance to the nearest training geometry over the largest such distance within the training set, with equal
+        weights of all pair distances: the former definition;
+95, 99  the present definition with its units at the 95 % and the 99 % quantile of the training geometries; the
+        calculators use 95.
 
-Then bonds are stretched in unseen frames, and it is counted how many come out above 1. Stretched are the
-bonds outside rings; the end with fewer atoms moves. With ``--dynamics CALC`` geometries of the
-model's own dynamics at 400 K are held against that calculator as well, with the same held-out RMSE.
+Then bonds outside rings are stretched in unseen frames by moving the end with fewer atoms, and the frames with a signal
+above 1 are counted. With ``--dynamics CALC``, geometries of the model's own dynamics at 400 K are compared with that
+calculator as well, with the same held-out RMSE.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def main(given: argparse.Namespace) -> None:
 
 
 def signals(training: FloatArray, model: Model) -> Iterator[tuple[str, Signal]]:
-    """Give the signals by name."""
+    """Return the signals by name."""
     yield "old", largest_gap_signal(training, model)
     for quantile in (0.95, 0.99):
         region = training_region(training, model.permutations, quantile=quantile)
@@ -95,7 +95,7 @@ def signals(training: FloatArray, model: Model) -> Iterator[tuple[str, Signal]]:
 
 
 def largest_gap_signal(training: FloatArray, model: Model) -> Signal:
-    """Make the signal of before."""
+    """Return the signal of the former definition."""
     distances = pair_distances(training)
     images = [pair_permutation(permutation) for permutation in model.permutations]
     gaps = np.full(len(distances), np.inf)
@@ -133,7 +133,7 @@ def table(
 
 
 def share(mask: np.ndarray) -> str:
-    """Give the share of the frames, or a dash where there are none."""
+    """Format the share of the frames, or a dash if there are none."""
     return f"{mask.mean():.1%}" if len(mask) else "-"
 
 
@@ -160,7 +160,7 @@ def stretched(title: str, measured: list[tuple[str, Signal]], dataset: Dataset, 
 
 
 def acyclic_bonds(dataset: Dataset, hydrogen: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """Give the bonds outside rings, with hydrogen or without: the atom that stays, and those that move."""
+    """Return the bonds outside rings, with hydrogen or without: the atom that stays, and those that move."""
     numbers = dataset.numbers
     bonded = bonded_pairs(numbers, pair_distances(dataset.positions[::20]).mean(axis=0))
     i, j = (end[bonded] for end in np.tril_indices(len(numbers), -1))
@@ -187,7 +187,7 @@ def stretch(positions: FloatArray, bond: tuple[int, np.ndarray], by: float) -> F
 
 
 def dynamics(model: Model, dataset: Dataset, train_frames: IntArray, given: argparse.Namespace) -> FloatArray:
-    """Run Langevin dynamics with the model, from training geometries; give a frame of each replica every 0.1 ps."""
+    """Run Langevin dynamics with the model, from training geometries; return a frame of each replica every 0.1 ps."""
     with tempfile.TemporaryDirectory() as folder:
         save_model(Path(folder) / "model", model, family(given.family), dataset, train_frames)
         calculator = load_calculator(Path(folder) / "model")
@@ -203,7 +203,7 @@ def dynamics(model: Model, dataset: Dataset, train_frames: IntArray, given: argp
 
 
 def reference_errors(model: Model, dataset: Dataset, positions: FloatArray, spec: str) -> FloatArray:
-    """Compute the force RMSE of each geometry by a calculator, eV/Å; infinite where it fails."""
+    """Compute the force RMSE of each geometry by a calculator, eV/Å; infinite if it fails."""
     calculator = load_calculator(spec)
     predicted = model.predict(positions).forces
     errors = np.full(len(positions), np.inf)
@@ -218,7 +218,7 @@ def reference_errors(model: Model, dataset: Dataset, positions: FloatArray, spec
 
 
 def look(signal: Signal, unseen: FloatArray, training: FloatArray, model: Model) -> None:
-    """Print what one look costs, and the preparation."""
+    """Print the time of one evaluation, and of the preparation."""
     times = []
     for one in unseen[:200, None]:
         start = time.perf_counter()
@@ -226,7 +226,7 @@ def look(signal: Signal, unseen: FloatArray, training: FloatArray, model: Model)
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
     training_region(training, model.permutations)
-    console.say(f"one look {1e3 * np.median(times):.2f} ms; preparation {time.perf_counter() - start:.2f} s")
+    console.say(f"one evaluation {1e3 * np.median(times):.2f} ms; preparation {time.perf_counter() - start:.2f} s")
 
 
 def setting(text: str) -> tuple[str, object]:
@@ -241,11 +241,11 @@ def setting(text: str) -> tuple[str, object]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+")
-    parser.add_argument("--family", default="sgdml", help="of the model [sgdml]")
-    parser.add_argument("--frames", type=int, default=100, help="to train on [100]")
+    parser.add_argument("--family", default="sgdml", help="model family [sgdml]")
+    parser.add_argument("--frames", type=int, default=100, help="training frames [100]")
     parser.add_argument(
         "--set", type=setting, nargs="+", default=[], metavar="NAME=VALUE", help="the trainer's settings"
     )
-    parser.add_argument("--dynamics", metavar="CALC", help="judge the model's own dynamics by this calculator")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random [0]")
+    parser.add_argument("--dynamics", metavar="CALC", help="compare the model with this calculator in its own dynamics")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices [0]")
     console.run_command(main, parser.parse_args())

@@ -1,10 +1,10 @@
-"""Time the batched engine of molecular dynamics, against the model alone and against ASE with the package's calculator.
+"""Time the batched engine of molecular dynamics, compared with the model alone and with ASE and sgdml's calculator.
 
     python benchmarks/bench_md.py DATASET.npz [--frames 400] [--replicas 32] [--steps 1000]
 
-Trains an sGDML model on evenly spread frames. Prints what a step costs above the model's own evaluation of the
-same configurations, records and checks included, what the trajectories of that many steps cost to write, and
-replica-steps a second here and by ASE's Langevin with `sgdml.intf.ase_calc.SGDMLCalculator`, at 300 K and 0.5 fs.
+Trains an sGDML model on evenly spread frames. Prints the time of a step above the model's own evaluation of the same
+configurations, records and checks included, the time to write the trajectories of these steps, and replica-steps per
+second here and with ASE's Langevin and `sgdml.intf.ase_calc.SGDMLCalculator`, at 300 K and 0.5 fs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Timed:
         self.calculator, self.seconds = calculator, 0.0
 
     def predict(self, positions: np.ndarray) -> Prediction:
-        """Predict, and take the time."""
+        """Predict, and measure the time."""
         start = time.perf_counter()
         answer = self.calculator.predict(positions)
         self.seconds += time.perf_counter() - start
@@ -107,7 +107,7 @@ def run(engine: BatchedEngine, recorder: Recorder) -> None:
 
 
 def one_at_a_time(calculator: FlattenedSGDML, path: Path, start: np.ndarray, protocol: Protocol) -> tuple[float, float]:
-    """Give the steps a second of ASE's dynamics with either calculator."""
+    """Return the steps per second of ASE's dynamics with either calculator."""
     from sgdml.intf.ase_calc import SGDMLCalculator
 
     rates = []
@@ -125,7 +125,7 @@ def one_at_a_time(calculator: FlattenedSGDML, path: Path, start: np.ndarray, pro
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Time something."""
+    """Return the time of a call, s."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

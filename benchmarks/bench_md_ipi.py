@@ -1,9 +1,9 @@
-"""Time what a step of dynamics through i-PI costs above the model's own evaluation.
+"""Measure the time of a step of dynamics through i-PI above the model's own evaluation.
 
     python benchmarks/bench_md_ipi.py [--atoms N] [--steps N]
 
-The model is a chain of harmonic bonds. Its evaluations are timed within the run and taken off the wall time, from
-the first frame to the last: what is left is i-PI's integration, its outputs, the socket and the waiting.
+The model is a chain of harmonic bonds. Its evaluations are timed within the run and subtracted from the wall time
+between the first frame and the last: the rest is i-PI's integration, its outputs, the socket and the waiting.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Springs(Calculator):
 
 
 class Timed:
-    """Take the time of each call."""
+    """A function that measures the time of each call."""
 
     def __init__(self, function: Any) -> None:
         self.function, self.seconds = function, 0.0
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measure(given: argparse.Namespace, n_replicas: int, interval: int) -> tuple[float, float]:
-    """Give ms a step and replica, beside the model and of the model."""
+    """Return ms per step and replica, without the model and of the model."""
     atoms = Atoms("H" * given.atoms, np.arange(given.atoms)[:, None] * [1.0, 0.0, 0.0])
     protocol = Protocol("benchmark", 300, 0.5, 0.01, given.steps, n_replicas, interval)
     engine = make_engine("ipi", Springs(), atoms.numbers, protocol, seed=0)
@@ -87,7 +87,7 @@ def measure(given: argparse.Namespace, n_replicas: int, interval: int) -> tuple[
 
 
 def span(values: np.ndarray) -> str:
-    """Write the least and the most."""
+    """Format the minimum and the maximum."""
     return f"{values.min():.2f} to {values.max():.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Hold SchNet here against SchNetPack: one step of dynamics, predictions in batches, a training, and flattening.
+"""Compare SchNet here with SchNetPack: one step of dynamics, predictions in batches, a training, and flattening.
 
     python benchmarks/bench_schnet.py DATASET.npz [--epochs 30] [--rows step batch training flattening]
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--rows", nargs="+", choices=rows, default=list(rows))
-    parser.add_argument("--epochs", type=int, default=30, help="of spktrain [30]")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of spktrain [30]")
     parser.add_argument("--device", help="cpu or cuda [a GPU if there is one]")
     given = parser.parse_args()
     print_machine()
@@ -155,7 +155,7 @@ def training(dataset: Dataset, given: argparse.Namespace) -> None:
 
 
 def run_spktrain(dataset: Dataset, frames: np.ndarray, folder: Path, n_epochs: int) -> tuple[float, float]:
-    """Train by SchNetPack's command; give its seconds up to its best validation error, kcal/(mol Å), and that error."""
+    """Train with SchNetPack's command; return the seconds up to its best validation error, and that, kcal/(mol Å)."""
     from schnetpack.data import ASEAtomsData
 
     units = {"energy": "kcal/mol", "forces": "kcal/mol/Ang"}
@@ -226,7 +226,7 @@ def flattening(dataset: Dataset, given: argparse.Namespace) -> None:
 
 
 def small_model(dataset: Dataset, folder: Path, given: argparse.Namespace) -> Path:
-    """Train a little, which is enough to be timed."""
+    """Train briefly, which is enough to be timed."""
     frames = np.linspace(0, dataset.n_frames - 1, 100).astype(np.int64)
     trainer = FAMILY.trainer(epochs=20, device=given.device)
     save_model(
@@ -240,12 +240,12 @@ def small_model(dataset: Dataset, folder: Path, given: argparse.Namespace) -> Pa
 
 
 def force_rmse(model: SchNetModel, dataset: Dataset, frames: np.ndarray) -> float:
-    """Give the force RMSE of some frames, kcal/(mol Å)."""
+    """Return the force RMSE of some frames, kcal/(mol Å)."""
     return float(np.sqrt(frame_errors(model, dataset, frames).force_mse.mean()) / KCAL_PER_MOL)
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Time something."""
+    """Return the time of a call, s."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

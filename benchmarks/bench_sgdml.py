@@ -50,12 +50,12 @@ PACKAGE_LENGTH_SCALES = range(10, 100, 10)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Say how large each row is.
+    """Sizes of each row.
 
     Parameters
     ----------
     repeats : int
-        Of what takes seconds.
+        Repetitions of measurements that take seconds.
     agreement, training, prediction, memory : int
         Training frames of these rows.
     predicted : int
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with md17_*.npz")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--molecules", nargs="+", default=None, help="instead of each row's own")
+    parser.add_argument("--molecules", nargs="+", default=None, help="molecules [those of each row]")
     parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--frames", type=int, help="training frames of the rows memory, training and prediction")
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 class Data:
-    """Read data sets and their permutations once."""
+    """Data sets and their permutations, each read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,7 +128,7 @@ class Data:
         return find_permutations(dataset.positions[::every], dataset.numbers)
 
     def task(self, molecule: str, n_frames: int, *, sigma: float = SIGMA) -> SingleTraining:
-        """Give the training on evenly spread frames."""
+        """Return the training on evenly spread frames."""
         dataset = self.dataset(molecule)
         frames = np.linspace(0, dataset.n_frames - 1, n_frames).round().astype(np.int64)
         return SingleTraining(
@@ -136,7 +136,7 @@ class Data:
         )
 
     def test_frames(self, molecule: str, n_frames: int) -> IntArray:
-        """Give frames that no training of `task` contains, nearly."""
+        """Return frames of which nearly none is a training frame of `task`."""
         n_all = self.dataset(molecule).n_frames
         return (np.linspace(0, n_all - 1, n_frames) + 7).astype(np.int64) % n_all
 
@@ -303,7 +303,7 @@ ROWS: dict[str, tuple[Callable[[Data, str, Sizes], None], tuple[str, ...]]] = {
 
 @cache
 def improved(data: Data, molecule: str, sizes: tuple[int, int, int]) -> tuple[list[Any], list[dict[str, float]]]:
-    """Run the improved training; give its last step, and the seconds of each."""
+    """Run improved training; return its last step, and the seconds of each stage."""
     dataset = data.dataset(molecule)
     clustering = cluster(dataset, rng=np.random.default_rng(0))
     splits = split(clustering, dataset.pair_distances, rng=np.random.default_rng(0))
@@ -349,7 +349,7 @@ def with_objects(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(ours: dict[str, Any], package: dict[str, Any], task: SingleTraining) -> str:
-    """Write how far two models are apart, in coefficients and forces."""
+    """Format the differences of two models in coefficients and forces."""
     frames = task.valid
     forces = [SGDMLModel(one).predict(task.dataset.positions[frames]).forces for one in (ours, package)]
     error = force_rmse(ours, task.dataset, frames)
@@ -361,29 +361,29 @@ def differences(ours: dict[str, Any], package: dict[str, Any], task: SingleTrain
 
 
 def difference(one: FloatArray, other: FloatArray) -> float:
-    """Give |one - other| / |other|."""
+    """Return |one - other| / |other|."""
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
 def force_rmse(content: dict[str, Any], dataset: Dataset, frames: IntArray) -> float:
-    """Give the force RMSE of some frames, kcal/(mol Å)."""
+    """Return the force RMSE of some frames, kcal/(mol Å)."""
     return float(np.sqrt(frame_errors(SGDMLModel(content), dataset, frames).force_mse.mean()) / KCAL_PER_MOL)
 
 
 def label(task: SingleTraining, molecule: str) -> str:
-    """Name a task."""
+    """Return the label of a task."""
     return f"{molecule:<10s} {len(task.frames)} frames, {len(task.permutations)} permutations:"
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Give the seconds that something takes, and its result."""
+    """Return the seconds that a call takes, and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
 
 
 def spread(values: list[float]) -> str:
-    """Write the median, the least and the most."""
+    """Format the median, the minimum and the maximum."""
     return f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g}, {len(values)} times)"
 
 

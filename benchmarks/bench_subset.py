@@ -1,10 +1,10 @@
-"""Hold cluster errors from subsets against those of all frames: the same bad clusters, and their cost.
+"""Compare cluster errors from subsets with those of all frames: whether the same clusters are bad, and the cost.
 
     python benchmarks/bench_subset.py DATASET.npz --seeds 5
 
 Trains an sGDML model, predicts all frames, and estimates the errors of the clusters on subsets with
-several seeds. A cluster nearer to the threshold than the resolution of the rule goes by its
-estimate, so for these the answers may differ; the table says how near the ones that differ are.
+several seeds. A cluster nearer to the threshold than the resolution of the rule is judged by its
+estimate, so the answers may differ; the table shows how near the clusters that differ are.
 """
 
 import argparse
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--frames", type=int, default=100, help="frames of the sGDML model [100]")
     parser.add_argument("--sigma", type=float, default=20, help="its length scale [20]")
-    parser.add_argument("--seeds", type=int, default=5, help="how many estimates, from seed 0 [5]")
+    parser.add_argument("--seeds", type=int, default=5, help="number of estimates, from seed 0 [5]")
     console.run_command(main, parser.parse_args())

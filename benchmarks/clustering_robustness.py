@@ -1,6 +1,6 @@
 """Show whether the verdict of a run depends on its clusters: clusterings of the whole data set.
 
-The held-out errors of a finished run are gathered anew under other clusterings of the same data: other seeds,
+The held-out errors of a finished run are collected again under other clusterings of the same data: other seeds,
 other subsets for Ward linkage, more and fewer geometric clusters, the other rules of assignment. Nothing is
 trained or predicted. Below 1, the improved model is better. `ase_flatten.evaluation.other_clusterings` does the same
 in seconds for every run, with clusterings of the held-out frames alone.
@@ -23,7 +23,7 @@ from ase_flatten.data.io import read_dataset
 from ase_flatten.workflow.run_folder import Run
 
 LEAST = 20
-"""Held-out frames that a cluster needs to be judged."""
+"""Least number of held-out frames of a cluster that is judged."""
 
 SCHEMES = ("default", "improved")
 
@@ -54,7 +54,7 @@ def worst(labels: np.ndarray, force_rmse: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Print a row a clustering, and the spread."""
+    """Print one row per clustering, and the spread."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("run", type=Path)

@@ -2,10 +2,10 @@
 
     python benchmarks/corrupted_labels.py DATASET.npz ... --kinds zero sign unit method shuffled --shares 0.003 0.01
 
-A fifth of the frames is set aside before anything else, with sound labels, and judges all models. The
-other frames are corrupted, cleaned as by `ase-flatten clean`, and trained on. Beside each model stand the
-one of sound data with the same seed, and with `--also-off` the one without cleaning and guard. Finished
-trainings are kept in `--out`, so that a benchmark that was stopped goes on.
+First a fifth of the frames, with sound labels, is set aside to test all models. The other frames are corrupted, cleaned
+as by `ase-flatten clean`, and trained on. Each model is compared with that of sound data with the same seed, and with
+`--also-off` also with that without cleaning and guard. Finished trainings are kept in `--out`, so that a benchmark that
+was stopped can be resumed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from ase_flatten.workflow.train_run import train
 SOUND = "sound"
 N_TEST = 2000
 ALLOWED = 1.05
-"""The improved model may be worse by this factor than the one of sound data."""
+"""The improved model may be worse than that of sound data by this factor."""
 
 
 def main(given: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ HEADER = (
 
 
 def line(data: str, seed: int, kind: str, share: float, guarded: Any, off: Any, sound: Any) -> tuple[Any, ...]:
-    """Write a row of the table: a training with the guard, and the one without."""
+    """Format a row of the table: a training with the guard, and the one without."""
     ratio = f"{guarded['improved'] / sound['improved']:.3f}" if sound else ""
     without = (off["n_bad_trained"], f"{off['default']:.3f}", f"{off['improved']:.3f}") if off else ("", "", "")
     return (
@@ -117,7 +117,7 @@ def one(
 
 
 def cleaned(data: Dataset, bad: IntArray) -> tuple[Dataset, IntArray, int]:
-    """Leave out what is refused, until nothing is; return the bad frames that are left and the number of sound lost."""
+    """Leave out refused frames until there are none; return the bad frames left and the number of sound ones lost."""
     is_bad, n_false = np.isin(np.arange(data.n_frames), bad), 0
     while (found := check_up(data, rng=np.random.default_rng(0))).refused:
         kept = choose_frames(data, found).kept
@@ -158,7 +158,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-n", "--steps", type=int, default=4)
     parser.add_argument("-i", "--initial", type=int, default=100)
     parser.add_argument("-s", "--step-size", type=int, default=50)
-    parser.add_argument("--sigma", type=float, help="length scale; searched for where it is not given")
+    parser.add_argument("--sigma", type=float, help="length scale [chosen on validation frames]")
     parser.add_argument("--also-off", action="store_true", help="train without cleaning and guard as well")
     parser.add_argument("--out", type=Path, default=Path("runs/corrupted_labels"))
     parser.add_argument("--rst", type=Path, help="file for the table")

@@ -68,7 +68,7 @@ def _zero(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Datas
 
 
 def _sign(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Dataset:
-    """Write gradients for forces."""
+    """Replace the forces by gradients."""
     return _labelled(dataset, frames, dataset.energies[frames], -dataset.forces[frames])
 
 
@@ -104,7 +104,7 @@ def _method_raw(dataset: Dataset, frames: IntArray, rng: np.random.Generator) ->
 
 
 def _shuffled(dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> Dataset:
-    """Give each bad frame the labels of another of them."""
+    """Assign to each bad frame the labels of another one."""
     others = np.roll(rng.permutation(frames), 1)
     order = np.argsort(np.roll(others, -1))
     return _labelled(dataset, frames, dataset.energies[others[order]], dataset.forces[others[order]])
@@ -145,4 +145,4 @@ KINDS: dict[str, Change] = {
     "swapped": _swapped,
     "duplicate": _duplicate,
 }
-"""The ways of `corrupt`; "unit" is kcal/mol read as eV, "unit-down" the reverse."""
+"""The kinds of corruption; "unit" is kcal/mol read as eV, "unit-down" the reverse."""

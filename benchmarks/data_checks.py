@@ -3,8 +3,8 @@
     python benchmarks/data_checks.py --data DIR --molecules ethanol uracil --out RESULTS.jsonl
     python benchmarks/data_checks.py --table RESULTS.jsonl ...
 
-A line of the results is one data set: how many of its bad frames are refused, noted or missed, and how many good
-ones are refused or noted. Lines that are there are not made again. The table is reStructuredText.
+Each line of the results is one data set: how many of its bad frames are refused, noted or missed, and how many good
+ones are refused or noted. Lines that exist already are not computed again. The table is reStructuredText.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SHARE = 0.01
 
 
 def subset(dataset: Dataset, n_frames: int, rng: np.random.Generator) -> Dataset:
-    """Draw frames at random, in their order; all where there are no more."""
+    """Draw frames at random, in their order; all of them if there are no more."""
     if n_frames >= dataset.n_frames:
         return dataset
     return dataset.take(np.sort(rng.choice(dataset.n_frames, n_frames, replace=False)))
@@ -64,7 +64,7 @@ def count(found: Checkup, bad_frames: IntArray, n_frames: int) -> dict[str, Any]
 
 
 def measure(given: argparse.Namespace) -> None:
-    """Check sound and corrupted data sets, a line each."""
+    """Check sound and corrupted data sets, and write one line for each."""
     known = set()
     if given.out.exists():
         lines = map(json.loads, given.out.read_text(encoding="utf-8").splitlines())
@@ -142,8 +142,10 @@ def _print_table(heads: list[str], rows: list[list[str]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--molecules", nargs="+", choices=FILES, default=list(FILES), help="which [all]")
-    parser.add_argument("--kinds", nargs="+", choices=["sound", *KINDS], default=["sound", *KINDS], help="which [all]")
+    parser.add_argument("--molecules", nargs="+", choices=FILES, default=list(FILES), help="molecules [all]")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=["sound", *KINDS], default=["sound", *KINDS], help="kinds of corruption [all]"
+    )
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="frames of corrupted data sets")
     parser.add_argument("--seeds", type=int, default=3, help="sound subsets of each size [3]")
     parser.add_argument("--out", type=Path, default=Path("data_checks.jsonl"), help="file of results, appended to")

@@ -3,8 +3,8 @@
     python examples/figure4.py md17_ethanol.npz md17_uracil.npz md17_salicylic.npz --frames 300
 
 One row per data set and one column per family: default models of one size, each trained on the family's own sample,
-and their force RMSE on clusters, by rising error, over frames that the model has not seen. Writes figure4.png and .pdf,
-and a table with the number of the ten worst clusters that all families share.
+and their force RMSE on clusters, in ascending order, over frames that the model has not seen. Writes figure4.png and
+.pdf, and a table with the number of the ten worst clusters that all families share.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def draw(rows: dict[str, dict[str, ClusterErrors]], path: Path) -> None:
     for axes, name in zip(panels[0], families, strict=True):
         axes.set_title(NAMES.get(name, name), fontsize=11)
     for axes in panels[-1]:
-        axes.set_xlabel("cluster, by rising error", fontsize=9)
+        axes.set_xlabel("clusters, sorted by error", fontsize=9)
     for suffix in ("png", "pdf"):
         with writing(path.with_suffix(f".{suffix}")) as beside:
             figure.savefig(beside, dpi=200)
@@ -99,10 +99,12 @@ def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path)
-    parser.add_argument("--families", nargs="+", default=["sgdml", "schnet", "gap"], help="[sgdml schnet gap]")
+    parser.add_argument(
+        "--families", nargs="+", default=["sgdml", "schnet", "gap"], help="model families [sgdml schnet gap]"
+    )
     parser.add_argument("--frames", type=int, default=300, help="training frames [300]")
-    parser.add_argument("--predicted", type=int, default=4000, help="frames that are predicted, at most [4000]")
-    parser.add_argument("--preset", default="small", help="of GAP [small]")
+    parser.add_argument("--predicted", type=int, default=4000, help="maximum number of predicted frames [4000]")
+    parser.add_argument("--preset", default="small", help="preset of GAP [small]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/figure4"), help="folder [runs/figure4]")
+    parser.add_argument("--out", type=Path, default=Path("runs/figure4"), help="folder of the results [runs/figure4]")
     console.run_command(main, parser.parse_args())

@@ -2,11 +2,11 @@
 
     python examples/stability.py DATASET.npz -n 5 -i 50 -s 30 --seeds 3 --T 300 400 500 --ps 10 --replicas 16
 
-Trains both models for each seed and runs them; what was stopped is resumed, what is finished is taken as it is.
+Trains both models for each seed and runs them; interrupted runs are resumed, and finished ones are not repeated.
 Prints three tables, and writes them for the documentation: the verdict on each run, with its replicas and energies;
-the analysis of the runs, over all seeds; and whether improved models last longer than default ones, by the replicas of
-these models (log-rank test stratified by seed) and by the models (one number per seed, which is what carries over to
-other seeds).
+the analysis of the runs, over all seeds; and whether improved models last longer than default ones, tested on the
+replicas of these models (log-rank test stratified by seed) and on the models themselves (one number per seed; only this
+test supports a claim about other seeds).
 ``--reference tblite:GFN2-xTB`` runs the reference method as well and gives the true errors of the first seed's models
 on frames that they visited; ``--check tblite:GFN2-xTB`` computes those of every seed, without running the method.
 """
@@ -263,20 +263,28 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("-n", type=int, default=5, help="steps [5]")
-    parser.add_argument("-i", type=int, default=50, help="frames to start with [50]")
-    parser.add_argument("-s", type=int, default=30, help="frames a step adds [30]")
+    parser.add_argument("-i", type=int, default=50, help="initial frames [50]")
+    parser.add_argument("-s", type=int, default=30, help="frames added in each step [30]")
     parser.add_argument("--model", default="sgdml", help="model family [sgdml]")
     parser.add_argument("--sigma", type=float, help="length scale of sGDML [chosen on validation frames]")
-    parser.add_argument("--epochs", type=int, help="passes of a SchNet over its frames, at most [its own]")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of them [0]")
-    parser.add_argument("--T", type=float, nargs="+", default=[300.0, 400.0, 500.0], help="K [300 400 500]")
-    parser.add_argument("--protocol", default="quick", help="a TOML file or a name; auto goes on until decided [quick]")
-    parser.add_argument("--ps", type=float, default=10.0, help="time of each replica [10]")
+    parser.add_argument("--epochs", type=int, help="maximum number of epochs of a SchNet [that of its settings]")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds [3]")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed [0]")
+    parser.add_argument(
+        "--T", type=float, nargs="+", default=[300.0, 400.0, 500.0], help="temperatures, K [300 400 500]"
+    )
+    parser.add_argument(
+        "--protocol",
+        default="quick",
+        help="TOML file or name of a protocol; auto runs until the verdict is decided [quick]",
+    )
+    parser.add_argument("--ps", type=float, default=10.0, help="time of each replica, ps [10]")
     parser.add_argument("--replicas", type=int, default=16, help="replicas of each model [16]")
     parser.add_argument("--reference", help="also run this method, with the first seed: tblite:GFN2-xTB")
-    parser.add_argument("--reference-ps", type=float, help="its time at most, ps [as the models]")
-    parser.add_argument("--check", help="give the true errors along the runs by this method: tblite:GFN2-xTB")
-    parser.add_argument("--data-temperature", type=float, help="K: add what the data, of this temperature, say")
+    parser.add_argument("--reference-ps", type=float, help="longest time of its replicas, ps [that of the models]")
+    parser.add_argument("--check", help="compute true errors along the runs with this method: tblite:GFN2-xTB")
+    parser.add_argument(
+        "--data-temperature", type=float, help="temperature of the data, K: adds a row for the data themselves"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/stability"), help="folder of the runs [runs/stability]")
     console.run_command(main, parser.parse_args())

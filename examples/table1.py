@@ -69,11 +69,17 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="folder with md17_*.npz")
     parser.add_argument("--model", choices=PAPER, default="sgdml", help="model family [sgdml]")
     parser.add_argument("--molecules", nargs="+", choices=MOLECULES, default=MOLECULES)
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 [3]")
-    parser.add_argument("--seeds-of", nargs="+", default=[], metavar="MOLECULE=SEEDS", help="other numbers of seeds")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 [3]")
+    parser.add_argument(
+        "--seeds-of",
+        nargs="+",
+        default=[],
+        metavar="MOLECULE=SEEDS",
+        help="other numbers of seeds for single molecules",
+    )
     parser.add_argument("--default-draws", type=int, default=2, help="default training sets of each run [2]")
     parser.add_argument("-n", type=int, default=8, help="steps [8]")
-    parser.add_argument("-i", type=int, default=200, help="frames to start with [200]")
-    parser.add_argument("-s", type=int, default=100, help="frames a step adds [100]")
+    parser.add_argument("-i", type=int, default=200, help="initial frames [200]")
+    parser.add_argument("-s", type=int, default=100, help="frames added in each step [100]")
     parser.add_argument("--out", type=Path, default=Path("runs/table1"), help="folder of the runs [runs/table1]")
     console.run_command(main, parser.parse_args())

@@ -1,8 +1,8 @@
 """The order of the atoms: whether it is the same in all frames, and whether the elements fit the geometry.
 
-Bonds of a molecule do not jump. Where two or more of them are impossibly long in a frame, and exchanging two atoms
-restores all of them, the frame has its atoms in another order. Where the elements are in a wrong order in the whole
-file, atoms have numbers of bonds that their elements never have.
+If two or more bonds are impossibly long in a frame, and exchanging two atoms restores all of them, the atoms of that
+frame are in another order. If the elements are in the wrong order throughout the file, some atoms have numbers of bonds
+that their elements never have.
 """
 
 from itertools import combinations
@@ -19,15 +19,15 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 JUMPED = 1.7
 """A bond is impossibly long beyond this multiple of the sum of covalent radii."""
 RESTORED = 1.35
-"""Bonds are restored when all are below this multiple."""
+"""Bonds are restored if all of them are below this multiple."""
 MOST_BONDS = {1: (1, 1), 6: (2, 4), 7: (1, 4), 8: (1, 2), 9: (1, 1), 16: (1, 6), 17: (1, 1), 35: (1, 1)}
-"""The fewest and most neighbours of an element in a molecule."""
+"""The smallest and the largest number of neighbours of an element in a molecule."""
 
 _MAX_FRAMES = 2000
 
 
 def atom_order(dataset: Dataset, distances: FloatArray) -> list[Finding]:
-    """Look for another order of the atoms, in all frames or in some.
+    """Check whether the atoms are in another order, in all frames or in some.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def atom_order(dataset: Dataset, distances: FloatArray) -> list[Finding]:
 
 
 def _elements(numbers: IntArray, typical: FloatArray) -> list[Finding]:
-    """Find an exchange of two elements which gives all atoms numbers of bonds that they can have."""
+    """Find an exchange of two elements after which all atoms have possible numbers of bonds."""
     misfit = _misfit(numbers, typical)
     if misfit == 0:
         return []
@@ -51,20 +51,20 @@ def _elements(numbers: IntArray, typical: FloatArray) -> list[Finding]:
             exchanged[[a, b]] = numbers[[b, a]]
             found.append((_misfit(exchanged, typical), a, b))
     best, a, b = min(found, default=(misfit, 0, 0))
-    # Whatever is only a little better may be an ion, a radical, or a bond that is being broken.
+    # If it is only slightly better, the cause may be an ion, a radical, or a bond that is breaking.
     if best > 0.5 * misfit or misfit < 2:
         return []
     message = (
-        "the elements must fit the geometry, found numbers of bonds that they do not have: "
-        f"atoms {a} ({chemical_symbols[numbers[a]]}) and {b} ({chemical_symbols[numbers[b]]}) look like each other's "
-        f"element{'' if best == 0 else ', and others as well'}; correct the order of the atomic numbers, "
-        "the frames can stay"
+        "the elements must fit the geometry, found impossible numbers of bonds: "
+        f"the elements of atoms {a} ({chemical_symbols[numbers[a]]}) and {b} ({chemical_symbols[numbers[b]]}) appear "
+        f"to be exchanged{'' if best == 0 else ', and others as well'}; correct the order of the atomic numbers, "
+        "the frames can be kept"
     )
     return [Finding("refused", "order of elements", message)]
 
 
 def _misfit(numbers: IntArray, typical: FloatArray) -> int:
-    """Count bonds that atoms have too many or too few."""
+    """Count the bonds by which atoms have too many or too few."""
     i, j = np.tril_indices(len(numbers), -1)
     bonded = bonded_pairs(numbers, typical)
     n_bonds = np.bincount(np.concatenate([i[bonded], j[bonded]]), minlength=len(numbers))
@@ -73,7 +73,7 @@ def _misfit(numbers: IntArray, typical: FloatArray) -> int:
 
 
 def _exchanged_atoms(dataset: Dataset, distances: FloatArray, typical: FloatArray) -> list[Finding]:
-    """Find frames where an exchange of two atoms restores two or more bonds that have jumped."""
+    """Find frames in which an exchange of two atoms restores two or more impossibly long bonds."""
     bonded = np.flatnonzero(bonded_pairs(dataset.numbers, typical))
     if not len(bonded):
         return []
@@ -104,6 +104,6 @@ def _exchanged_atoms(dataset: Dataset, distances: FloatArray, typical: FloatArra
     message = (
         f"the atoms must be in the same order in all frames, found two of them exchanged in {len(chosen)} of "
         f"{dataset.n_frames} frames, such as atoms {one} and {other} ({frame_numbers(np.array(chosen))}): their bonds "
-        "jump, and are sound after the exchange; reorder positions and forces there, the frames can stay"
+        "are impossibly long, and normal after the exchange; reorder positions and forces there, the frames can be kept"
     )
     return [Finding("refused", "order of atoms", message, chosen, ("two atoms are exchanged",), mend=True)]

@@ -34,31 +34,31 @@ NET_FORCE_BAND = (1e-3, 5e-2)
 SLOPE_BAND = (0.8, 1.25)
 """The slope of ΔE on the work of the forces: unit mistakes are factors of 1.6 and more, or a sign."""
 MIN_PAIRS = 20
-"""Fewer pairs of close frames than this say nothing about energies and forces."""
+"""With fewer pairs of close frames, energies and forces cannot be compared."""
 MIXED = 0.15
-"""The work of forces that energies may contradict where frames are close."""
+"""Fraction of the work of the forces that energies may contradict if frames are close."""
 MIXED_ALIKE = 0.8
-"""The part of that work above which one factor, and so another unit, explains the contradiction."""
+"""Fraction of that work above which a single factor, and therefore another unit, explains the contradiction."""
 OUTLIER = 20.0
-"""Robust standard deviations beyond which a frame is named."""
+"""Robust standard deviations beyond which a frame is reported."""
 SURE_CORRELATION = 0.95
-"""Energies that models of the forces predict with this correlation have the slope of these predictions."""
+"""Correlation with the predictions of models of the forces above which energies are judged by their slope on these."""
 WRONG_LABELS = "wrong labels"
 """The key of the finding that names frames whose labels are wrong beyond doubt."""
 TWO_KINDS_SHARE = 0.1
-"""From this part of the frames on, labels that differ are another kind and no longer single mistakes."""
+"""From this fraction of the frames on, labels that differ count as a second kind rather than as single mistakes."""
 TWO_KINDS_GAP = 6.0
-"""Two kinds of energies are apart by this many times the spread within each."""
+"""Two kinds of energies differ by more than this many times the spread within each."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkup:
-    """All that was found in a data set."""
+    """Findings of the checks of a data set."""
 
     findings: list[Finding]
     """Empty when all is well."""
     labels: LabelJudgement | None
-    """The judgement of each frame; None where the whole set is at fault, so that single frames cannot be judged."""
+    """The judgement of each frame; None if the whole set is at fault, so that single frames cannot be judged."""
 
     @property
     def refused(self) -> list[Finding]:
@@ -72,7 +72,7 @@ class Checkup:
 
 
 def check_dataset(dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> list[Finding]:
-    """Look for what would spoil a model: duplicates, wrong units, broken molecules, labels that do not belong.
+    """Check for what would spoil a model: duplicates, wrong units, broken molecules, inconsistent labels.
 
     Returns
     -------
@@ -89,12 +89,12 @@ def check_up(
     quick_models: QuickModels | None = None,
     progress: Progress = SILENT,
 ) -> Checkup:
-    """Look for what would spoil a model, and judge the labels of each frame.
+    """Check for what would spoil a model, and judge the labels of each frame.
 
     Parameters
     ----------
     quick_models : QuickModels, optional
-        What judges the labels; models of frames drawn from `rng` by default.
+        Models that judge the labels; by default, models of frames drawn from `rng`.
     """
     with progress.task("checking the data set", 5) as advance:
         distances = dataset.pair_distances
@@ -103,11 +103,11 @@ def check_up(
         advance(1)
         whole = length_unit(dataset, distances, rng=rng)
         if whole:
-            # Every other distance criterion would only repeat it.
+            # Every other criterion on distances would fail for the same reason.
             advance(3)
             return Checkup(findings + whole, None)
         order = atom_order(dataset, distances)
-        # Frames whose bonds jump are not broken.
+        # Molecules with exchanged atoms are not broken.
         findings += order or broken_molecules(dataset, distances)
         advance(1)
         nearest, lengths = nearest_frames(distances)
@@ -120,7 +120,7 @@ def check_up(
     unsound = np.isin(labels.levels, ("wrong", "doubtful"))
     two_kinds = _two_kinds(labels)
     if two_kinds:
-        # Every criterion of the energies would only repeat it.
+        # Every criterion on energies would fail for the same reason.
         return Checkup(findings + two_kinds, labels)
     about_labels = _labels(labels)
     kept = pairs[~unsound[pairs].any(axis=1)]
@@ -136,7 +136,7 @@ def check_up(
 
 
 def _few_frames(dataset: Dataset) -> list[Finding]:
-    message = f"at least {USEFUL_FRAMES} frames are useful, found {dataset.n_frames}; compute more before you train"
+    message = f"at least {USEFUL_FRAMES} frames are recommended, found {dataset.n_frames}; compute more before training"
     return [Finding("note", "few frames", message)] if dataset.n_frames < USEFUL_FRAMES else []
 
 
@@ -152,10 +152,12 @@ def _outliers(dataset: Dataset) -> list[Finding]:
         if scale > 0 and far.any():
             message = (
                 f"the {what} must be of similar size in all frames, found it more than {OUTLIER:g} robust standard "
-                f"deviations away in {some(far)}, most in frame {np.argmax(deviation)}; "
+                f"deviations away in {some(far)}, farthest in frame {np.argmax(deviation)}; "
                 "check whether these calculations converged"
             )
-            findings.append(Finding("note", f"{what} outliers", message, as_frames(far), (f"the {what} is far away",)))
+            findings.append(
+                Finding("note", f"{what} outliers", message, as_frames(far), (f"the {what} is an outlier",))
+            )
     return findings
 
 
@@ -181,7 +183,7 @@ def _net_forces(dataset: Dataset) -> list[Finding]:
                 f"{expected}, found more than {refused:.0%} of what random forces would give in {some(bad)}; look "
                 "for an external field, constraints, or forces that belong to other frames"
             )
-            # Where it is most of the frames, none can be left out.
+            # If most of the frames are affected, leaving them out is no remedy.
             frames = as_frames(bad) if bad.mean() < 0.5 else ()
             reason = f"the net {what} does not vanish: the forces may belong to another frame"
             findings.append(Finding("refused", f"net {what}", message, frames, (reason,)))
@@ -198,12 +200,12 @@ def _cross_sum(positions: FloatArray, forces: FloatArray) -> FloatArray:
 
 
 def _labels(labels: LabelJudgement) -> list[Finding]:
-    """Name the frames whose labels are wrong beyond doubt, and those that are doubtful."""
+    """Report the frames whose labels are wrong beyond doubt, and those whose labels are doubtful."""
     findings = []
     expected = "labels must agree with models that were trained on other frames"
     for level, found, advice in (
         ("wrong", "contradict them beyond doubt", "leave these frames out or compute them again"),
-        ("doubtful", "are doubtful", "look at these frames, or compute some of them again"),
+        ("doubtful", "are doubtful", "inspect these frames, or compute some of them again"),
     ):
         frames = labels.with_level(level)
         if not len(frames):
@@ -222,7 +224,7 @@ def _labels(labels: LabelJudgement) -> list[Finding]:
 
 
 def _summary(reasons: tuple[str, ...]) -> str:
-    """Name the commonest reasons, with the number of frames."""
+    """Format the most frequent reasons, with the number of frames."""
     if len(reasons) == 1:
         return reasons[0]
     counts = count_reasons(reasons)
@@ -231,7 +233,7 @@ def _summary(reasons: tuple[str, ...]) -> str:
 
 
 def _two_kinds(labels: LabelJudgement) -> list[Finding]:
-    """Recognise two kinds of labels in one file: a step of the energies against all models, for many of the frames."""
+    """Recognise two kinds of labels in one file: the energies of many frames deviate from all models by one step."""
     residuals = labels.energy_residuals
     if not np.isfinite(residuals).all():
         return []
@@ -241,7 +243,7 @@ def _two_kinds(labels: LabelJudgement) -> list[Finding]:
         return []
     step = int(np.argmax(high != high[0]))
     in_order = np.mean(high[:step] == high[0]) + np.mean(high[step:] != high[0]) > 1.95
-    where = f"from frame {step} on" if in_order else "mixed through the file"
+    where = f"from frame {step} on" if in_order else "mixed throughout the file"
     message = (
         f"energies must be those of one method, found two kinds that are {offset:.3g} eV apart, {high.sum()} and "
         f"{(~high).sum()} of {len(high)} frames, {where}: look for another method, basis set or zero of energy, and "
@@ -251,7 +253,7 @@ def _two_kinds(labels: LabelJudgement) -> list[Finding]:
 
 
 def _gap(values: FloatArray) -> tuple[float, np.ndarray]:
-    """Cut values into two groups by the widest gap in units of their spread; give the distance and the lower group."""
+    """Cut values into two groups at the widest gap; return their distance, 0 if it is small, and the lower group."""
     order = np.sort(values)
     n = len(order)
     margin = max(2, int(TWO_KINDS_SHARE * n))
@@ -267,7 +269,7 @@ def _gap(values: FloatArray) -> tuple[float, np.ndarray]:
 
 
 def _predicted_slope(dataset: Dataset, labels: LabelJudgement) -> float | None:
-    """Compare the energies' size and sign with those that models of the forces predict, where these are sure of it."""
+    """Return the slope of the energies on those that models of the forces predict; None if their correlation is low."""
     sound = np.array([level == "sound" for level in labels.levels]) & np.isfinite(labels.energy_residuals)
     if sound.sum() < USEFUL_FRAMES / 2:
         return None
@@ -280,7 +282,7 @@ def _predicted_slope(dataset: Dataset, labels: LabelJudgement) -> float | None:
 
 
 def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float | None) -> list[Finding]:
-    """Judge the slope, the correlation against what pairs at this distance must show, or neither."""
+    """Judge the correlation of energies and forces, then their slope, as far as close frames allow."""
     expected = "energies and forces must agree"
     found = f"(correlation {slope.correlation:.2f} over {slope.n_pairs} pairs of close frames)"
     message = (
@@ -295,8 +297,8 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
         return [undecided]
     if shift:
         message = (
-            f"{expected}, found that those of one frame fit the energies of the {'next' if shift > 0 else 'last'} "
-            "frame: the lists are shifted against each other; align them"
+            f"{expected}, found that the forces of each frame fit the energy of the "
+            f"{'next' if shift > 0 else 'previous'} frame: the lists are shifted relative to each other; align them"
         )
         return [Finding("refused", "energies and forces", message)]
     # Sound data reach 0.99 where frames are close, and 0.85 where they are not.
@@ -312,10 +314,10 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
         return [Finding("refused", "energies and forces", f"{expected}, found unrelated energies {found}: {advice}")]
     if tight and slope.outside > MIXED:
         message = (
-            f"{expected}, found that those of a part of the frames do not {found}: look for two units, two methods "
+            f"{expected}, found that they disagree in some of the frames {found}: look for two units, two methods "
             "or shuffled labels in one file, and keep one kind"
         )
-        # Stiff bonds far from their minimum scatter; a second unit is away by one factor.
+        # Stiff bonds far from their minimum scatter; a second unit differs by a single factor.
         if slope.shared > MIXED_ALIKE:
             return [Finding("refused", "energies and forces", message)]
         notes.append(Finding("note", "energies in part", message))
@@ -330,11 +332,13 @@ def _energies(dataset: Dataset, slope: EnergySlope, shift: int, predicted: float
         options = {explain_slope(value, dataset.n_atoms) for value in np.geomspace(low / margin, high * margin, 20)}
         named = sorted(option for option in options if option)
         advice = "no single mistake explains this" if not named else named[0] if len(named) == 1 else _one_of(named)
-        message = f"{expected}, found that energies seem to change {high:.2g} times as much as the forces say: {advice}"
+        message = (
+            f"{expected}, found that energies seem to change {high:.2g} times as much as the forces imply: {advice}"
+        )
         return [Finding("note" if predicted is None else "refused", "energies and forces", message)]
     explained = explain_slope(slope.high, dataset.n_atoms) or explain_slope(slope.low, dataset.n_atoms)
     advice = explained or "no single mistake of units or sign explains this; compute some of the labels again"
-    message = f"{expected}, found that energies change {slope.high:.3g} times as much as the forces say: {advice}"
+    message = f"{expected}, found that energies change {slope.high:.3g} times as much as the forces imply: {advice}"
     return [Finding("refused", "energies and forces", message)]
 
 

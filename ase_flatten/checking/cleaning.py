@@ -1,4 +1,4 @@
-"""Write a data set without the frames that are refused, and a list of what was left out and why."""
+"""Write a data set without its refused frames, and a list of the frames that were left out and why."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ FORMATS = (".npz", ".xyz", ".extxyz")
 
 @dataclass(frozen=True, eq=False)
 class CleanSelection:
-    """Return which frames stay, and why the others do not.
+    """Frames that are kept, and why the others are not.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ class CleanSelection:
 
     @property
     def summary(self) -> list[tuple[str, int]]:
-        """Reasons with the number of frames, the commonest first."""
+        """Reasons with the number of frames, the most frequent first."""
         return count_reasons(self.left_out.values())
 
 
 def choose_frames(dataset: Dataset, found: Checkup, *, doubtful: bool = False) -> CleanSelection:
-    """Choose the frames that stay.
+    """Choose the frames to keep.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ def choose_frames(dataset: Dataset, found: Checkup, *, doubtful: bool = False) -
     Raises
     ------
     InputError
-        The fault is one of the whole set, or nothing would be left.
+        The whole set is at fault, or no frame would be left.
     """
     fault = found.whole_set
     if fault is not None:
-        why = "these frames are sound once they are mended" if fault.frames else "the fault is one of the whole set"
+        why = "these frames can be corrected" if fault.frames else "the whole set is at fault"
         raise InputError(f"leaving out frames is no remedy, since {why}: {fault.message}")
     reasons: dict[int, list[str]] = {}
     for finding in found.findings:
@@ -70,18 +70,18 @@ def choose_frames(dataset: Dataset, found: Checkup, *, doubtful: bool = False) -
     if not len(kept):
         raise InputError(
             f"expected some sound frames, found a reason to leave out each of {dataset.n_frames}; "
-            "see ase-flatten check, and mend the data where they come from"
+            "see ase-flatten check, and correct the data at their source"
         )
     return CleanSelection(kept, {frame: "; ".join(reasons[frame]) for frame in sorted(reasons)})
 
 
 def check_output(source: Path, output: Path, *, overwrite: bool) -> Path:
-    """Refuse an output that would replace the data or something else; give the path of the list.
+    """Refuse an output that would replace the data set or another file; return the path of the list.
 
     Raises
     ------
     InputError
-        Another format than npz and extended XYZ; the data set itself; a file that exists, without `overwrite`.
+        A format other than npz and extended XYZ; the data set itself; an existing file, without `overwrite`.
     """
     if output.suffix not in FORMATS:
         raise InputError(f"the output must end in one of {', '.join(FORMATS)}, got {output}; choose one of them")
@@ -95,7 +95,7 @@ def check_output(source: Path, output: Path, *, overwrite: bool) -> Path:
 
 
 def write_clean(output: Path, listed: Path, dataset: Dataset, selection: CleanSelection) -> None:
-    """Write the frames that stay in their order, and the list of the others (frame, reason) as CSV."""
+    """Write the frames that are kept, in their order, and the list of the others (frame, reason) as CSV."""
     write_dataset(output, dataset.take(selection.kept))
     write_text(listed, _csv(("frame", "reason"), list(selection.left_out.items())))
 

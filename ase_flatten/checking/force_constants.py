@@ -1,7 +1,7 @@
-"""Force constants of X-H bonds from the data: they tell the unit of energies and forces together.
+"""Force constants of X-H bonds from the data, which reveal a unit that is wrong for both energies and forces.
 
-Where both are in the same wrong unit, energies and forces agree with each other. A stretch of a bond to hydrogen is
-so stiff that its force constant hardly depends on the rest of the molecule.
+If both are in the same wrong unit, energies and forces are consistent with each other. Bonds to hydrogen, however, are
+so stiff that their force constants hardly depend on the rest of the molecule.
 """
 
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ _LEAST_CORRELATION = 0.7
 
 @dataclass(frozen=True)
 class Stretch:
-    """Compare the force constants of bonds to hydrogen with those expected."""
+    """Force constants of bonds to hydrogen, relative to those expected."""
 
     n_bonds: int
     ratio: float
-    """Median over the bonds of what is found in units of what is expected."""
+    """Median over the bonds of the force constant divided by the expected one."""
     force_constant: float
     """Median over the bonds, eV/Å²."""
 
 
 def stretch(dataset: Dataset, distances: FloatArray, *, rng: np.random.Generator) -> Stretch | None:
-    """Regress the force on hydrogen atoms along their bonds on the bonds' lengths.
+    """Regress the force on hydrogen atoms along their bonds on the bond lengths.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def stretch(dataset: Dataset, distances: FloatArray, *, rng: np.random.Generator
     Returns
     -------
     Stretch or None
-        None where no bond of C, N or O to hydrogen can be judged.
+        None if no bond of C, N or O to hydrogen can be judged.
     """
     if dataset.n_frames < _LEAST_FRAMES:
         return None
@@ -73,7 +73,7 @@ def stretch(dataset: Dataset, distances: FloatArray, *, rng: np.random.Generator
 
 
 def energy_unit(dataset: Dataset, distances: FloatArray, *, rng: np.random.Generator) -> list[Finding]:
-    """Refuse energies and forces that are both in another unit than declared."""
+    """Check for energies and forces that are both in a unit other than the declared one."""
     found = stretch(dataset, distances, rng=rng)
     if found is None or BAND[0] <= found.ratio <= BAND[1]:
         return []
@@ -83,10 +83,10 @@ def energy_unit(dataset: Dataset, distances: FloatArray, *, rng: np.random.Gener
         if abs(np.log(found.ratio * ENERGY_UNITS[true] / ENERGY_UNITS[declared])) < UNIT_TOLERANCE
     ]
     message = (
-        f"stretching a bond to hydrogen must take 27 to 50 eV/Å², found {found.force_constant:.3g} eV/Å² over "
-        f"{found.n_bonds} bonds, {found.ratio:.3g} times what is usual: "
+        f"force constants of bonds to hydrogen must be 27 to 50 eV/Å², found {found.force_constant:.3g} eV/Å² over "
+        f"{found.n_bonds} bonds, {found.ratio:.3g} times the usual value: "
     )
     if not options:
-        return [Finding("note", "energy unit", message + "no unit explains this; look at the forces on hydrogen atoms")]
+        return [Finding("note", "energy unit", message + "no unit explains this; check the forces on hydrogen atoms")]
     advice = f"{', or '.join(options)}; declare the right unit for energies and forces"
     return [Finding("refused", "energy unit", message + advice)]

@@ -1,7 +1,7 @@
 """Check geometries: the unit of length, molecules that fell apart, frames that occur more than once.
 
-The bands are set between the largest value that sound reference data show and the smallest that a mistake makes:
-MD17, Langevin trajectories and random subsets of them, down to 200 frames, pass.
+The limits lie between the most extreme values of sound reference data and the least extreme ones that a mistake causes:
+MD17, Langevin trajectories and random subsets of these, down to 200 frames, pass.
 """
 
 from itertools import permutations
@@ -53,21 +53,23 @@ def length_unit(dataset: Dataset, distances: FloatArray, *, rng: np.random.Gener
 
 
 def broken_molecules(dataset: Dataset, distances: FloatArray) -> list[Finding]:
-    """Look for atoms that left the molecule or fell into each other."""
+    """Check for atoms that have left the molecule or are too close to each other."""
     findings = []
     close = 0.5 * radius_sums(dataset.numbers)
     too_close = np.zeros(dataset.n_frames, dtype=bool)
     for pair in np.flatnonzero(distances.min(axis=0) < close):
         too_close |= distances[:, pair] < close[pair]
     if too_close.any():
-        message = f"atoms must stay apart, found two nearer than half a bond in {some(too_close)}; remove these frames"
+        message = (
+            f"atoms must not overlap, found two within half a bond length in {some(too_close)}; remove these frames"
+        )
         findings.append(
             Finding("refused", "atoms too close", message, as_frames(too_close), ("two atoms are too close",))
         )
     n_fragments = count_fragments(dataset.numbers, distances)
     usual = _usual_fragments(dataset.numbers, distances, n_fragments)
     if usual > 1:
-        message = f"one molecule was expected, found {usual} in most frames; go on if this complex is meant"
+        message = f"one molecule is expected, found {usual} in most frames; ignore this if a complex is intended"
         findings.append(Finding("note", "complex", message))
     broken = n_fragments > usual
     if broken.any():
@@ -75,8 +77,8 @@ def broken_molecules(dataset: Dataset, distances: FloatArray) -> list[Finding]:
         atom, _ = smallest_fragment(dataset.numbers, distances[first])
         who = f"atom {atom} ({chemical_symbols[dataset.numbers[atom]]})"
         message = (
-            f"all atoms must stay bonded to the molecule, found it fallen apart in {some(broken)}, where {who} has "
-            "left; remove these frames"
+            f"all atoms must stay bonded to the molecule, found it broken in {some(broken)}, where {who} has "
+            "left it; remove these frames"
         )
         findings.append(Finding("refused", "broken molecules", message, as_frames(broken), ("the molecule is broken",)))
     return findings
@@ -85,14 +87,14 @@ def broken_molecules(dataset: Dataset, distances: FloatArray) -> list[Finding]:
 def _usual_fragments(numbers: IntArray, distances: FloatArray, n_fragments: IntArray) -> int:
     """Count the molecules of a sound frame.
 
-    A complex of several molecules is sound: its members are those that short bonds connect, of median length. An
-    atom that was bonded in one frame and is alone in most was lost.
+    A complex of several molecules is sound; the members of each are connected by bonds of short median length. An atom
+    that is bonded in one frame and isolated in most of them has been lost.
     """
     usual = int(np.median(n_fragments))
     if usual > 1:
         _, size = smallest_fragment(numbers, distances[np.argmax(n_fragments == usual)])
         if size == 1 and n_fragments.min() < usual and not np.isin(numbers, _NOBLE_GASES).any():
-            return 1  # lost early, and missing ever since
+            return 1  # lost early, and missing since then
     i, j = np.tril_indices(len(numbers), -1)
     bonded = bonded_pairs(numbers, np.median(distances, axis=0))
     graph = coo_array((np.ones(bonded.sum()), (i[bonded], j[bonded])), shape=(len(numbers),) * 2)
@@ -102,10 +104,10 @@ def _usual_fragments(numbers: IntArray, distances: FloatArray, n_fragments: IntA
 
 
 def duplicates(dataset: Dataset, distances: FloatArray, lengths: FloatArray) -> list[Finding]:
-    """Look for frames that occur more than once, and for some that nearly do.
+    """Check for frames that occur more than once, exactly or nearly.
 
-    Two atoms have one distance only, which comes close to another by chance: there a frame is a duplicate where the
-    positions are the same as they are written.
+    A molecule of two atoms has a single distance, which may coincide by chance: its frames are duplicates only if their
+    positions are the same.
 
     Parameters
     ----------
@@ -116,10 +118,10 @@ def duplicates(dataset: Dataset, distances: FloatArray, lengths: FloatArray) -> 
     findings = [Finding("refused", "duplicates", message, frames, reasons)] if frames else []
     near = (lengths < NEAR_IDENTICAL) & ~same
     if near.any() and dataset.n_atoms > 2:
-        # Counted by nearest neighbours: all pairs would not fit into memory where a trajectory stands still.
+        # Counted by nearest neighbours: all pairs would not fit into memory if a trajectory hardly moves.
         message = (
-            f"frames should be apart, found {near.sum()} of {dataset.n_frames} with another within {NEAR_IDENTICAL} Å; "
-            "they are kept on the same side of every split, sample less densely to make them useful"
+            f"frames should differ, found {near.sum()} of {dataset.n_frames} with another within {NEAR_IDENTICAL} Å; "
+            "these are kept on the same side of every split; sample less often to make them useful"
         )
         findings.append(Finding("note", "near-identical", message))
     return findings
@@ -128,7 +130,16 @@ def duplicates(dataset: Dataset, distances: FloatArray, lengths: FloatArray) -> 
 def _same_frames(
     dataset: Dataset, distances: FloatArray, lengths: FloatArray
 ) -> tuple[np.ndarray, str, tuple[int, ...], tuple[str, ...]]:
-    """Group duplicates; give who has any, the message, and which frames should go: all but one, or all, of a group."""
+    """Group duplicates.
+
+    Returns
+    -------
+    same : (n_frames,) bool array
+        Frames that have a duplicate.
+    message : str
+    remove, reasons : tuples
+        Frames to remove, all but one of each group, or all if their labels differ; and why.
+    """
     n_frames = dataset.n_frames
     candidates = np.flatnonzero(lengths < IDENTICAL)
     pairs = np.empty((0, 2), dtype=np.int64)
@@ -150,7 +161,7 @@ def _same_frames(
     first[np.unique(groups, return_index=True)[1]] = True
     leave = as_frames(same & (contradicted | ~first))
     reasons = tuple(
-        "another frame has this geometry with other labels" if contradicted[frame] else "the frame occurs before"
+        "another frame has this geometry with other labels" if contradicted[frame] else "an earlier frame is the same"
         for frame in leave
     )
     one, other = sorted(pairs[int(np.argmax(contradict))])
@@ -159,6 +170,6 @@ def _same_frames(
         f"a geometry must have one energy and one set of forces, {found}, some with other labels (such as frames "
         f"{one} and {other}); find out which are right and keep those"
         if contradict.any()
-        else f"every frame must be new, {found} (such as frames {one} and {other}); keep one of each"
+        else f"all frames must differ, {found} (such as frames {one} and {other}); keep one of each"
     )
     return same, message, leave, reasons

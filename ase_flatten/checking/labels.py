@@ -1,13 +1,13 @@
 """Judge the labels of each frame by models that were not trained on it.
 
-A wrong label contradicts independent models. So does a sound one in a region that they do not know; but there the
-frames nearby are predicted badly as well, whereas a wrong label stands out against its neighbours. Each residual is
+A wrong label contradicts independent models. So does a sound one in a region that they do not know, but there they are
+inaccurate for near frames as well, whereas a wrong label stands out among its neighbours. Each residual is
 therefore compared with an absolute level, with the residuals of the whole set, and with those of near frames; a label
-is doubted only if all of these are exceeded. Of several models the one that agrees best with the label counts, so that
-a wrong label in one training set cannot condemn sound frames.
+is doubtful only if all of these are exceeded. Of several models, the one that agrees best with the label counts, so
+that a wrong label in one training set does not make sound frames look wrong.
 
-The thresholds are set by sound reference data (MD17, Langevin trajectories of three molecules, subsets of them down
-to 100 frames), with a margin to the largest value seen.
+The thresholds are based on sound reference data (MD17, Langevin trajectories of three molecules, subsets of these down
+to 100 frames), with a margin to the largest value observed.
 """
 
 from collections.abc import Sequence
@@ -34,25 +34,25 @@ MIN_FRAMES = 50
 """Least number of frames that can be judged by each other."""
 
 CONTRADICTION = (0.4, 0.6)
-"""Doubtful and wrong from this difference of label and prediction on, in sizes of the larger of them."""
+"""Thresholds, for doubtful and wrong, of the difference of label and prediction relative to the larger of the two."""
 SPREAD = (5.0, 7.0)
 """The same, in robust standard deviations of the logarithm of that difference over all frames."""
 LOCAL_SPREAD = (5.0, 6.0)
-"""The same, of its ratio to the median of near frames."""
+"""The same for its ratio to the median over near frames."""
 DISAGREEMENT = (3.5, 4.5)
-"""The same, of the difference in units of the largest one between the models: 2.7 at most in sound data."""
+"""The same for the difference relative to the largest one between the models: at most 2.7 in sound data."""
 ENERGY_SPREAD = (5.0, 8.0)
-"""The same, of energy residuals in units of what is expected of the frame (`_energy_evidence`)."""
+"""The same for energy residuals relative to the error that is expected for the frame (`_energy_evidence`)."""
 ENERGY_SHARE = (0.2, 0.4)
-"""The same, in robust standard deviations of the energies themselves."""
+"""The same for energy residuals in robust standard deviations of the energies themselves."""
 ENERGY_WORK = (8.0, 14.0)
-"""The same, of what remains of the energy difference to the near frame that agrees best, less the work of the forces,
-in robust standard deviations of pairs as far apart: 7.0 at most in sound data."""
+"""The same for the deviation from the work of the forces between a frame and the near frame that agrees best, in robust
+standard deviations over pairs that are equally far apart: at most 7.0 in sound data."""
 EXPLAINED = 4.0
-"""An explanation holds where it brings the difference back within this many robust standard deviations ..."""
+"""An explanation holds if it reduces the difference to this many robust standard deviations or less ..."""
 REMAINS = 0.65
-"""... and leaves at most this part of it: the wrong sign leaves 0.4 to 0.59 for the poor quick models of a peptide, and
-forces of the right sign, taken for wrong, 1.5 times as much."""
+"""... and leaves at most this fraction of it: correcting the sign leaves 0.4 to 0.59 for the inaccurate quick models of
+a peptide; reversing forces whose sign is right increases the difference to 1.5 times its value."""
 
 _N_NEIGHBOURS = 16
 _N_CLOSE = 4
@@ -98,17 +98,17 @@ class LabelJudgement:
         The frames of the data set that were judged.
     scores : (n,) array
         Dimensionless, on a logarithmic scale: doubtful from 1, wrong from 2.
-        NaN where no model could judge the frame.
+        NaN if no model could judge the frame.
     levels : tuple of {"sound", "doubtful", "wrong"}
         "wrong" means beyond doubt.
     reasons : tuple of str
-        What contradicts the labels; empty where they are sound.
+        What contradicts the labels; empty if they are sound.
     force_differences : (n,) array
-        Forces less the best prediction, in sizes of the larger of the two.
+        Difference between the forces and the best prediction, relative to the larger of the two.
     force_errors : (n,) array, eV/Å
         Root-mean-square difference between the forces and the best prediction.
     energy_residuals : (n,) array, eV
-        Predicted energies less those of the labels, less the median: the smallest of all models.
+        Predicted energy minus that of the label, minus the median over frames: the smallest one of all models.
     """
 
     frames: IntArray
@@ -138,13 +138,13 @@ def check_labels(
 class QuickModels:
     """Quick sGDML models of disjoint random sets of frames, which judge the labels of all frames.
 
-    They are trained when they are first asked, and not again when they are asked with other thresholds.
+    They are trained at the first judgement, and not again for judgements with other thresholds.
 
     Parameters
     ----------
     dataset : Dataset
     rng : Generator
-        Every judgement begins where it was after the first training, so their order does not matter.
+        Every judgement starts from its state after the first training, so that their order does not matter.
     """
 
     def __init__(self, dataset: Dataset, *, rng: np.random.Generator, progress: Progress = SILENT) -> None:
@@ -154,12 +154,12 @@ class QuickModels:
     def judge(self, thresholds: Thresholds = Thresholds()) -> LabelJudgement:
         """Judge the labels of all frames.
 
-        Where a suspect was among the training frames, other models are trained without the suspects.
+        If a suspect was among the training frames, other models are trained without the suspects.
 
         Returns
         -------
         LabelJudgement
-            Of all frames; all sound, with scores NaN, where there are fewer than `MIN_FRAMES`.
+            Of all frames; if there are fewer than `MIN_FRAMES`, all are sound with scores of NaN.
         """
         dataset = self._dataset
         frames = np.arange(dataset.n_frames)
@@ -177,7 +177,7 @@ class QuickModels:
         return _with_work(found, dataset)
 
     def _first_predictions(self, frames: IntArray, advance: Any) -> tuple[list[Prediction], NDArray[np.int64]]:
-        """Train on all frames alike, once, and set the generator to where it was then."""
+        """Train, once, without excluding frames, and set the generator to its state after that."""
         if self._first is None:
             predictions, trained = _cross_predictions(self._dataset, frames, self._rng, advance)
             self._first = predictions, trained, self._rng.bit_generator.state
@@ -188,7 +188,7 @@ class QuickModels:
 
 
 def _with_work(found: LabelJudgement, dataset: Dataset) -> LabelJudgement:
-    """Compare energies with the work of the forces, which is more accurate than a model where frames are close."""
+    """Compare energies with the work of the forces, which is more accurate than a model if frames are close."""
     ratios, residuals = work_residuals(dataset, neighbours(dataset.pair_distances, _N_CLOSE))
     _, natural = _centre_and_scale(dataset.energies)
     by_work = np.minimum(_scale(ratios, ENERGY_WORK), _scale(residuals / natural, ENERGY_SHARE))
@@ -221,7 +221,7 @@ def judge_labels(
     frames : (n,) int array
         The frames to judge.
     predictions : sequence of Prediction
-        Each over `frames`; NaN where the model was trained on the frame. Energies may be off by a constant.
+        Each over `frames`; NaN if the model was trained on the frame. Energies may be off by a constant.
     thresholds : Thresholds
         Of the forces.
     """
@@ -255,7 +255,7 @@ def judge_labels(
 def _judge_forces(
     forces: FloatArray, predicted: FloatArray, near: IntArray, typical: float, thresholds: Thresholds
 ) -> tuple[FloatArray, list[str], FloatArray, FloatArray]:
-    """Score forces and say what contradicts or explains them.
+    """Score forces, and return what contradicts or explains them.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def _judge_forces(
 
 
 def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, usual: float, difference: float) -> str:
-    """Name the mistake that turns the predicted forces into these; return an empty string if none does."""
+    """Return the mistake that turns the predicted forces into these, or an empty string if there is none."""
     if not forces.any():
         return "all forces are zero" if _size(prediction) > 0.2 * typical else ""
     options = {"the forces have the wrong sign": -1.0}
@@ -306,7 +306,7 @@ def _explain_forces(forces: FloatArray, prediction: FloatArray, typical: float, 
 def _find_owners(
     forces: FloatArray, best: FloatArray, typical: float, usual: float, scores: FloatArray, reasons: list[str]
 ) -> None:
-    """Look among the suspects for those whose labels were exchanged."""
+    """Find suspects whose labels were exchanged with one another."""
     suspects = np.flatnonzero(scores >= 1)
     for row in suspects:
         if scores[row] >= 2 and "differ" not in reasons[row]:
@@ -323,8 +323,8 @@ def _find_owners(
 def _judge_energies(
     energies: FloatArray, residuals: FloatArray, forces: FloatArray, predicted: FloatArray, near: IntArray
 ) -> tuple[FloatArray, list[str], FloatArray]:
-    """Score energies: residuals, (n_models, n) in eV, against what is expected of each frame."""
-    # Models are aligned with each other, since two zeros of energy in the labels may leave none in the middle.
+    """Score energies by residuals, (n_models, n) in eV, relative to the error that is expected for each frame."""
+    # Models are aligned with each other: with two zeros of energy in the labels, each model may have its own median.
     residuals = residuals - np.nanmedian(residuals - residuals[:1], axis=1, keepdims=True)
     residuals -= np.nanmedian(residuals)
     rows = np.arange(residuals.shape[1])
@@ -346,8 +346,8 @@ def _energy_evidence(
 ) -> tuple[FloatArray, FloatArray]:
     """Compare energy residuals with those of near frames.
 
-    The error to expect of a frame is added up from three signs of ignorance: the residuals of near frames, the
-    disagreement of the models, and the error of the forces in proportion.
+    The error that is expected for a frame combines three contributions: the residuals of near frames, the disagreement
+    of the models, and one in proportion to the error of the forces.
     """
     around = smallest[near]
     excess = smallest - np.median(around, axis=1)
@@ -355,7 +355,7 @@ def _energy_evidence(
     disagreement = np.nanmax(residuals, axis=0) - np.nanmin(residuals, axis=0)
     force_errors = np.nanmin(_size(predicted - forces), axis=0)
     usual = 1.4826 * np.median(np.abs(smallest))
-    # A wrong label of the forces must not excuse that of the energy.
+    # Wrong forces must not make a wrong energy look expected.
     by_forces = usual * np.minimum(force_errors / np.median(force_errors), 5)
     return excess, np.sqrt(by_forces**2 + beyond**2 + disagreement**2) + 1e-12
 
@@ -366,7 +366,7 @@ def _contradiction(forces: FloatArray, predicted: FloatArray, typical: float) ->
     Returns
     -------
     difference : (n,) array
-        In sizes of the larger of the two, and at least of the typical size: 0 to 2.
+        Relative to the larger of the two, or to the typical size if that is larger: 0 to 2.
     best : (n, n_atoms, 3) array, eV/Å
         The prediction that differs least.
     """
@@ -381,7 +381,7 @@ def _disagreement(predicted: FloatArray) -> FloatArray:
     """Measure the largest difference between the forces of two models, (n,) in eV/Å; almost zero for a single one."""
     largest = np.full(predicted.shape[1], 1e-12)
     for one, other in combinations(predicted, 2):
-        largest = np.fmax(largest, _size(one - other))  # NaN where one of them was trained on the frame
+        largest = np.fmax(largest, _size(one - other))  # NaN if one of them was trained on the frame
     return largest
 
 
@@ -423,7 +423,7 @@ def _cross_predictions(
 
 
 def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
-    """Predict all frames by a model trained on some, NaN for these; none where the equations have no solution."""
+    """Predict all frames by a model trained on some, NaN for these; none if the equations have no solution."""
     training = TrainingGeometries(dataset.positions[frames], np.arange(dataset.n_atoms)[None])
     try:
         solution = KernelFactor(training, _SIGMA, _REGULARISATION).solve(dataset.forces[frames])

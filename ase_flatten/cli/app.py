@@ -1,4 +1,4 @@
-"""The command ``ase-flatten``: its commands, in the order of ``--help``."""
+"""The command ``ase-flatten`` and its subcommands, in the order of ``--help``."""
 
 from typing import Annotated
 

@@ -24,12 +24,10 @@ def errors(
     ] = None,
     clusters: Annotated[
         Path | None,
-        typer.Option(
-            help="A run folder or clusters.npz whose clusters to use [those of the model's run, or new clusters]."
-        ),
+        typer.Option(help="Run folder or clusters.npz to take the clusters from [the model's run, or new clusters]."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/NAME-errors].")] = None,
-    worst: Annotated[int, typer.Option(min=1, help="How many of the worst clusters to write the frames of.")] = 3,
+    worst: Annotated[int, typer.Option(min=1, help="Number of worst clusters whose frames are written.")] = 3,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].")
     ] = None,

@@ -37,7 +37,7 @@ def one_path(argument: Path | None, option: Path | None) -> Path:
 
 
 def read(path: Path, energy_unit: str | None, length_unit: str | None) -> "Dataset":
-    """Read a data set; raise InputError where it cannot be used."""
+    """Read a data set; raise InputError if it cannot be used."""
     from ase_flatten.data.io import read_dataset
 
     return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)

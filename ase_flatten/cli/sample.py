@@ -28,9 +28,9 @@ def sample(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Sample a reference trajectory by any ASE calculator.
+    """Sample a reference trajectory with any ASE calculator.
 
-    The same command resumes a trajectory that was interrupted.
+    An interrupted trajectory is resumed by the same command.
     """
     from ase_flatten.sampling.sample import SampleSettings
     from ase_flatten.sampling.sample import sample as sample_trajectory

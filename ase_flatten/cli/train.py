@@ -76,7 +76,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Resume a run with its own settings.")] = False,
     default_draws: Annotated[
         int | None,
-        typer.Option(min=1, help="Default training sets of the final size [4, or 1 where training is slow]."),
+        typer.Option(min=1, help="Default training sets of the final size [4, or 1 if training is slow]."),
     ] = None,
     strict: Annotated[
         bool, typer.Option(help="Exit with 1 unless the improved model is better in the worst group beyond noise.")

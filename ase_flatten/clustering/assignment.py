@@ -16,7 +16,7 @@ from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _TILE_BYTES = 2**24
-"""Distances are computed in tiles of this size: larger ones leave the processor's cache."""
+"""Distances are computed in tiles of this size; larger ones do not fit into the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ ASSIGNMENTS: dict[str, Rule] = {"average": average, "ward": ward, "maximum": max
 
 
 def rule_named(assignment: str) -> Rule:
-    """Return the rule of a name; raise InputError for a name that is none."""
+    """Return a rule by its name; raise InputError for an unknown name."""
     if assignment not in ASSIGNMENTS:
         raise InputError(f"assignment must be one of {', '.join(ASSIGNMENTS)}, got {assignment!r}")
     return ASSIGNMENTS[assignment]

@@ -236,7 +236,7 @@ def _affordable(n_ward: int, n_clusters: int) -> int:
     most = max(math.isqrt(int(_MEMORY_SHARE * available) // 8), n_clusters, 2)
     if most < n_ward:
         logger.warning(
-            "Ward linkage of %d frames needs %.1f GB, and %.1f GB are available: it takes %d",
+            "Ward linkage of %d frames needs %.1f GB, but %.1f GB are available: it is limited to %d frames",
             *(n_ward, 8e-9 * n_ward**2, 1e-9 * available, most),
         )
     return min(most, n_ward)
@@ -245,21 +245,23 @@ def _affordable(n_ward: int, n_clusters: int) -> int:
 def _ward_labels(descriptors: FloatArray, n_clusters: int) -> IntArray:
     n_frames = len(descriptors)
     if n_frames < n_clusters:
-        logger.warning("%d frames cannot make %d clusters: each is one of its own", n_frames, n_clusters)
+        logger.warning("%d frames are too few for %d clusters: each becomes its own cluster", n_frames, n_clusters)
     n_clusters = min(n_clusters, n_frames)
     if n_clusters == 1:
         return np.zeros(n_frames, dtype=np.int64)
     model = AgglomerativeClustering(n_clusters=n_clusters, linkage="ward", compute_distances=True).fit(descriptors)
     n_different = 1 + int(np.sum(model.distances_ > SAME_GEOMETRY))
     if n_different < n_clusters:
-        logger.warning("only %d of %d frames differ: they make no %d clusters", n_different, n_frames, n_clusters)
+        logger.warning(
+            "only %d of %d frames differ, which is too few for %d clusters", n_different, n_frames, n_clusters
+        )
         return _ward_labels(descriptors, n_different)
     return model.labels_.astype(np.int64)
 
 
 def _by_energy(energies: FloatArray, n_energy: int, group: int, *, rng: np.random.Generator) -> IntArray:
     """Split one geometric cluster by energy, rising, by KMeans."""
-    # The mean of thousands of eV goes first: a product of such energies has no digits left.
+    # The mean of thousands of eV is subtracted first, because products of such energies would lose all digits.
     energies = energies - energies.mean()
     n_different = len(np.unique(np.round(energies / SAME_ENERGY)))
     n_clusters = min(n_energy, n_different) if len(energies) >= n_energy else 1
@@ -272,9 +274,9 @@ def _by_energy(energies: FloatArray, n_energy: int, group: int, *, rng: np.rando
         return np.zeros(len(energies), dtype=np.int64)
     seed = int(rng.integers(2**31))
     kmeans = KMeans(n_clusters, init="k-means++", n_init=_KMEANS_STARTS, random_state=seed)
-    # Several threads add up in any order, and one is enough for numbers on a line.
+    # Several threads would add up in varying order, and one is enough in one dimension.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # Of energies that are hardly different KMeans may tell fewer apart; the empty ones are left out below.
+        # KMeans may find fewer clusters if energies hardly differ; empty ones are left out below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = kmeans.fit(energies[:, None]).labels_
     _, labels = np.unique(found, return_inverse=True)
@@ -292,7 +294,7 @@ def _by_population(labels: IntArray) -> IntArray:
 def _checked(labels: IntArray) -> IntArray:
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels must be one integer a frame, found shape {labels.shape} of {labels.dtype}")
+        raise InputError(f"labels must be one integer per frame, found shape {labels.shape} of {labels.dtype}")
     found = np.unique(labels)
     if found[0] != 0 or found[-1] != len(found) - 1:
         raise InputError(

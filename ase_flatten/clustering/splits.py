@@ -1,4 +1,4 @@
-"""Splits: frames to train on, frames to choose hyper-parameters by, and held-out frames to measure errors on."""
+"""Splits: frames to train on, frames to choose hyper-parameters with, and held-out frames to measure errors on."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class Splits:
     pool : int array
         Frames that a selection may choose for training.
     valid : int array
-        Frames that hyper-parameters are chosen by.
+        Validation frames, with which hyper-parameters are chosen.
     heldout : int array
-        Frames that errors are reported on, and that nothing else uses.
+        Held-out frames, on which errors are reported and which are used for nothing else.
     """
 
     pool: IntArray
@@ -39,7 +39,7 @@ class Splits:
 def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Generator, holdout: float = 0.2) -> Splits:
     """Set held-out and validation frames aside, stratified over the broad clusters.
 
-    Near-identical frames stay in the same set. Where a trajectory is so dense that they
+    Near-identical frames stay in the same set. If a trajectory is so dense that they
     form long chains, the chains are cut into pieces of 1 % of the data, in file order.
 
     Parameters
@@ -64,7 +64,7 @@ def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Gen
     pool = ~heldout & ~valid
     if not (heldout.any() and valid.any() and pool.any()):
         raise InputError(
-            f"{n_frames} frames are too few to hold {holdout:.0%} out, validate and train; use a larger data set"
+            f"{n_frames} frames are too few to hold out {holdout:.0%}, validate and train; use a larger data set"
         )
     return Splits(*(np.flatnonzero(mask).astype(np.int64) for mask in (pool, valid, heldout)))
 
@@ -86,7 +86,7 @@ def _units(descriptors: FloatArray) -> IntArray:
 
 
 def _draw(units: IntArray, labels: IntArray, free: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw whole units of free frames, from each cluster its share but never more than about half of it."""
+    """Draw whole units of free frames from each cluster: its share, but never more than about half of it."""
     candidates = np.flatnonzero(free)
     _, first, unit_of, sizes = np.unique(units[candidates], return_index=True, return_inverse=True, return_counts=True)
     strata = labels[candidates][first]

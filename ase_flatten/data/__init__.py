@@ -1,1 +1,1 @@
-"""Data sets: reading, units, sampling, and what they tell of their molecule."""
+"""Data sets: reading, units, sampling, and what they reveal about the molecule."""

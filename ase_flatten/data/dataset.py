@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Hold the frames of one molecule, read-only.
+    """Frames of one molecule with their energies and forces, read-only.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Energies against forces: the work of the forces between close frames must be the change of energy.
+"""Consistency of energies and forces: the work of the forces between close frames must equal the energy difference.
 
 Over a pair of frames, superposed by a proper rotation, ΔE = -½ (F₁ + F₂)·ΔR to third order in the displacement ΔR.
 """
@@ -16,11 +16,11 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 MAX_PAIRS = 1000
 TIGHT_RMSD = 0.1
-"""Below this root-mean-square displacement it is right to a few per cent, Å."""
+"""The trapezoid is accurate to a few per cent below this root-mean-square displacement, Å."""
 MAX_RMSD = 0.3
-"""Beyond this root-mean-square displacement the trapezoid says little, Å."""
+"""Largest root-mean-square displacement of pairs that are compared, Å; beyond it the trapezoid is inaccurate."""
 CLOSE = 0.05
-"""Pairs below this root-mean-square difference of pair distances are as good as closer ones, Å."""
+"""Pairs below this root-mean-square difference of pair distances are as useful as closer ones, Å."""
 TOLERANCE = np.log(1.15)
 SAME_FACTOR = 0.2
 
@@ -31,7 +31,7 @@ _SMALLEST_SCALE = 1e-9
 
 @dataclass(frozen=True)
 class EnergySlope:
-    """Compare energy differences with the work of the forces."""
+    """Energy differences ΔE of pairs of close frames compared with the work of the forces."""
 
     n_pairs: int
     rmsd: float
@@ -45,11 +45,11 @@ class EnergySlope:
     spread: float
     """Standard error of the logarithm of the slopes."""
     outside: float
-    """Part of the work in pairs whose ΔE is more than half away from the (lower) slope."""
+    """Fraction of the work in pairs whose ΔE deviates from the (lower) slope by more than half of it."""
     shared: float
-    """Part of that work in pairs that are all away by about the same factor, as a second unit would make it."""
+    """Fraction of that work in pairs that all deviate by about the same factor, as with a second unit."""
     flat: bool
-    """Whether energies hardly change where the forces do work."""
+    """Whether energies hardly change although the forces do work."""
 
 
 def energy_slope(dataset: Dataset, pairs: IntArray) -> EnergySlope:
@@ -96,12 +96,12 @@ def close_pairs(
     lengths : (n_frames,) array, Å
         Root-mean-square difference of their pair distances.
     beyond : float, Å
-        Pairs closer than this are the same geometry, and left out.
+        Pairs closer than this are the same geometry and are left out.
 
     Returns
     -------
     (n, 2) int array
-        Spread over the whole file where more pairs are close than needed.
+        Spread over the whole file if more pairs are close than are needed.
     """
     frames = np.arange(len(distances))
     pairs = np.vstack([np.column_stack([frames, nearest]), np.column_stack([frames[:-1], frames[1:]])])
@@ -118,9 +118,9 @@ def close_pairs(
 
 
 def energy_shift(dataset: Dataset, *, rng: np.random.Generator) -> int:
-    """Find by how many frames the energies are shifted against the forces, in file order: -1, 0 or 1.
+    """Find by how many frames the energies are shifted relative to the forces, in file order: -1, 0 or 1.
 
-    A shift is reported only where it explains the energies much better than none.
+    A shift is reported only if the energies fit the forces much better with it than without.
     """
     starts = np.sort(rng.permutation(np.arange(1, dataset.n_frames - 2))[:_MAX_SHIFTED])
     work, rmsd = trapezoid(dataset, np.column_stack([starts, starts + 1]))
@@ -142,7 +142,7 @@ def trapezoid(dataset: Dataset, pairs: IntArray) -> tuple[FloatArray, FloatArray
     -------
     work : (n_pairs,) array, eV
     rmsd : (n_pairs,) array, Å
-        What remains between the superposed frames.
+        Root-mean-square displacement between the superposed frames.
     """
     first, second = dataset.positions[pairs[:, 0]], dataset.positions[pairs[:, 1]]
     first = first - first.mean(axis=1, keepdims=True)
@@ -157,10 +157,10 @@ def trapezoid(dataset: Dataset, pairs: IntArray) -> tuple[FloatArray, FloatArray
 
 
 def work_residuals(dataset: Dataset, near: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Measure how far the energy of each frame is from what those of near frames and the work of the forces make it.
+    """Compute how far each energy deviates from the energies of near frames plus the work of the forces.
 
-    Pairs are those of a frame with `near` and with its neighbours in file order, where they superpose. The one
-    that agrees best counts, so that a wrong energy does not condemn the frames near it.
+    Each frame is paired with `near` and with its neighbours in file order, if they superpose. The pair that agrees
+    best counts, so that a wrong energy does not make those of near frames look wrong.
 
     Parameters
     ----------
@@ -170,9 +170,10 @@ def work_residuals(dataset: Dataset, near: IntArray) -> tuple[FloatArray, FloatA
     Returns
     -------
     ratios : (n_frames,) array
-        The residual in robust standard deviations of pairs as far apart; 0 for a frame with fewer than two pairs.
+        Smallest deviation, in robust standard deviations over pairs that are equally far apart; 0 for a frame with
+        fewer than two pairs.
     residuals : (n_frames,) array, eV
-        The smallest one of each frame; 0 as well.
+        Smallest deviation; also 0 for a frame with fewer than two pairs.
     """
     frames = np.arange(dataset.n_frames)
     ahead = np.column_stack([frames[:-1], frames[1:]])
@@ -195,12 +196,12 @@ def work_residuals(dataset: Dataset, near: IntArray) -> tuple[FloatArray, FloatA
 
 
 def explain_slope(slope: float, n_atoms: int) -> str | None:
-    """Name the mistake that makes energies change `slope` times as much as the forces say.
+    """Return the mistake that makes energies change `slope` times as much as the forces imply.
 
     Returns
     -------
     str or None
-        What the labels look like and what to do; None when nothing explains it.
+        What the labels look like and what to do; None if no mistake explains it.
     """
     options = []
     for sign in (1, -1):
@@ -208,20 +209,20 @@ def explain_slope(slope: float, n_atoms: int) -> str | None:
             mismatch = abs(np.log(slope / (sign * factor))) if slope * sign > 0 else np.inf
             said = [what] if what else []
             said += ["the forces look like gradients, which have the other sign; write -dE/dx"] if sign < 0 else []
-            # Of two explanations that fit alike, the simpler one.
+            # Of two explanations that fit equally well, the simpler one.
             options.append((mismatch + 0.04 * (n_mistakes + (sign < 0)), mismatch, ", and ".join(said)))
     _, mismatch, advice = min(options)
     return advice if mismatch < TOLERANCE and advice else None
 
 
 def _mistakes(n_atoms: int) -> list[tuple[float, int, str]]:
-    """List factor, number of single mistakes, and words."""
+    """List mistakes: the factor that each causes, the number of single mistakes in it, and its description."""
     one = "write both in one unit"
     usual = ("eV", "kcal/mol", "kJ/mol", "Hartree")
     mixed = [*permutations(usual, 2), *permutations(("Rydberg", "Hartree"), 2), *permutations(("Rydberg", "eV"), 2)]
     mixed += permutations(("meV", "eV"), 2)
     bohr = 1 / LENGTH_UNITS["Bohr"]
-    table = [(1 / n_atoms, 1, "the energies look like energies per atom; multiply them with the number of atoms")]
+    table = [(1 / n_atoms, 1, "the energies look like energies per atom; multiply them by the number of atoms")]
     for energy, force in mixed:
         factor = ENERGY_UNITS[force] / ENERGY_UNITS[energy]
         words = f"the energies look like {energy} where the forces are in {output_units(force).force}; {one}"
@@ -237,14 +238,14 @@ def _mistakes(n_atoms: int) -> list[tuple[float, int, str]]:
 
 
 def rank_correlation(a: FloatArray, b: FloatArray) -> float:
-    """Compute Spearman's correlation; 0 where one of the two does not change."""
+    """Compute Spearman's correlation; 0 if either is constant."""
     if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
         return 0.0
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def _slope(x: FloatArray, y: FloatArray) -> float:
-    """Minimise the sum of |y - slope x|: the median of y/x, weighted with |x|."""
+    """Minimise the sum of |y - slope x|: the median of y/x, weighted by |x|."""
     x, y = x[x != 0], y[x != 0]
     if not len(x):
         return 0.0

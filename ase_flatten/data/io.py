@@ -217,13 +217,13 @@ def _text(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> str | None:
         return None
     shape = declared_shape(archive, key)
     if 0 in shape:
-        raise InputError(f"expected a text as {key} in {path}, found an empty array; write the text or leave {key} out")
+        raise InputError(f"expected text as {key} in {path}, found an empty array; write the text or leave {key} out")
     text = archive[key].flat[0]
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
 def _collect(path: Path, frames: Iterable[Frame]) -> _Raw:
-    """Gather the frames of a trajectory, refusing what is not one molecule with energies and forces."""
+    """Collect the frames of a trajectory; refuse anything but one molecule with energies and forces."""
     positions: list[FloatArray] = []
     forces: list[FloatArray] = []
     energies: list[float] = []

@@ -72,7 +72,7 @@ class KnownMolecule:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> "KnownMolecule":
-        """Make the object from arrays with the names of its fields; missing ones are None."""
+        """Create the object from arrays with the names of its fields; missing ones are None."""
         known = {field.name: arrays[field.name] for field in fields(cls) if field.name in arrays}
         known.setdefault("highest_energy", np.max(arrays.get("energies", arrays["lowest_energy"])))
         return cls(**{name: value if np.ndim(value) else np.asarray(value).item() for name, value in known.items()})
@@ -115,7 +115,7 @@ class Reference:
     positions : (n_clusters, n_atoms, 3) array, Å
         Of the representatives.
     frames : (n_clusters,) int array, or None
-        The frames of the data set that they are.
+        Their frame numbers in the data set.
     """
 
     molecule: KnownMolecule

@@ -1,4 +1,4 @@
-"""Samples that keep proportions: of energies, of clusters."""
+"""Stratified samples, which keep the proportions of energies or of clusters."""
 
 import numpy as np
 
@@ -7,9 +7,10 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 def proportional_counts(populations: IntArray, total: int) -> IntArray:
-    """Share `total` draws among strata in proportion to their populations.
+    """Distribute `total` draws over strata in proportion to their populations.
 
-    Each stratum gives at least one while `total` lasts, the larger ones first, and none more than it has.
+    Each stratum gets at least one draw, the larger ones first if `total` does not suffice for all, and none gets more
+    than its population.
 
     Parameters
     ----------
@@ -27,14 +28,14 @@ def proportional_counts(populations: IntArray, total: int) -> IntArray:
     populations = np.asarray(populations, dtype=np.int64)
     available = int(populations.sum())
     if total > available:
-        raise InputError(f"{total} frames were asked for, only {available} are there to choose from; ask for fewer")
+        raise InputError(f"{total} frames were asked for, but only {available} are available; ask for fewer")
     least = np.zeros(len(populations), dtype=np.int64)
     least[np.argsort(-populations, kind="stable")[:total]] = 1
     least = np.minimum(least, populations)
     exact = populations * (total / max(available, 1))
     counts = np.clip(np.floor(exact).astype(np.int64), least, populations)
     while (rest := total - int(counts.sum())) != 0:
-        # The strata that are furthest from their share give or take first.
+        # The strata that are furthest from their share are changed first.
         lag = np.sign(rest) * (exact - counts)
         movable = counts < populations if rest > 0 else counts > least
         order = np.argsort(np.where(movable, -lag, np.inf), kind="stable")
@@ -43,7 +44,7 @@ def proportional_counts(populations: IntArray, total: int) -> IntArray:
 
 
 def stratified_sample(labels: IntArray, n_draws: int, *, rng: np.random.Generator) -> IntArray:
-    """Draw from labelled members in proportion to the labels' populations.
+    """Draw indices in proportion to the populations of their labels.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def stratified_sample(labels: IntArray, n_draws: int, *, rng: np.random.Generato
 
     Returns
     -------
-    (n_draws,) int array of places in `labels`, sorted
+    (n_draws,) int array of indices into `labels`, sorted
     """
     shuffled = rng.permutation(len(labels))
     _, strata, populations = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
@@ -61,7 +62,7 @@ def stratified_sample(labels: IntArray, n_draws: int, *, rng: np.random.Generato
 
 
 def energy_bins(energies: FloatArray, n_draws: int) -> IntArray:
-    """Bin energies by the rule of Freedman and Diaconis, into `n_draws / 2` bins at most.
+    """Bin energies by the rule of Freedman and Diaconis, into at most `n_draws / 2` bins.
 
     Parameters
     ----------

@@ -24,11 +24,11 @@ from ase_flatten.utils.npz_files import LARGEST_COMPRESSION, SMALL_BYTES
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 LONGEST_LINE = 1 << 24
-"""Characters in a line of extended XYZ."""
+"""Largest number of characters in a line of extended XYZ."""
 
 _SQLITE = b"SQLite format 3\0"
 _SQLITE_STEPS = 10_000_000
-"""Instructions of SQLite's virtual machine that any file may take; a row takes less than one a byte."""
+"""Instructions of SQLite's virtual machine that reading any file may take; a row takes less than one per byte."""
 _STEPS_BETWEEN_LOOKS = 1000
 
 _COLUMNS = re.compile(r":\s*[RSILrsil]\s*:\s*([^\s:\"'}\])]+)")
@@ -44,11 +44,11 @@ class Frame:
     numbers : (n_atoms,) int array
     positions : (n_atoms, 3) array
     energy, forces : as the file has them
-        None where it has none.
+        None if it has none.
     pbc : bool
         Whether the structure is periodic.
     units : tuple of str
-        The declared units of energy and length; None where none is declared.
+        The declared units of energy and length; None if none is declared.
     """
 
     numbers: IntArray
@@ -113,7 +113,7 @@ def _check_sizes(path: Path) -> None:
 
 
 def _check_frame(path: Path, stream: IO[str], n_atoms: int) -> int:
-    """Go over the comment and the atoms of a frame; return their number of characters."""
+    """Check the columns of a frame, and return the number of characters of its comment and atoms."""
     comment, first = stream.readline(LONGEST_LINE), stream.readline(LONGEST_LINE)
     n_columns, n_words = _n_columns(comment), len(first.split())
     if n_columns > n_words:
@@ -125,7 +125,7 @@ def _check_frame(path: Path, stream: IO[str], n_atoms: int) -> int:
 
 
 def _n_columns(comment: str) -> int:
-    """Return the number of columns that a comment line declares, or a lower number where it is unsuspicious."""
+    """Return the number of columns that a comment line declares, or a lower one if no count stands out."""
     counts = _COLUMNS.findall(comment)
     if all(count.isdecimal() and len(count) < 3 for count in counts):
         return 0
@@ -133,7 +133,7 @@ def _n_columns(comment: str) -> int:
 
 
 def _size(path: Path) -> int:
-    """Return the number of bytes of a file, decompressed; raise ValueError where these are far too many."""
+    """Return the number of bytes of a file, decompressed; raise ValueError if it is far too large."""
     size = path.stat().st_size
     if get_compression(str(path))[1] is None:
         return size

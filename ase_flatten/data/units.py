@@ -66,7 +66,7 @@ class OutputUnits:
 
     @property
     def scale(self) -> float:
-        """What eV, or eV/Å, are multiplied with."""
+        """Factor by which values in eV, or eV/Å, are multiplied."""
         return 1.0 / energy_in_eV(self.energy)
 
     @property

@@ -26,7 +26,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
 WORST_SHARE = 0.1
-"""Share of the frames that `worst_tenth` is about."""
+"""Share of the frames with the largest errors, for `worst_tenth`."""
 
 MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median", "overall", "unevenness", "energy")
 """Measures of error that claims are made about; see `Claims`."""

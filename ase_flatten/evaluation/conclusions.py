@@ -29,7 +29,7 @@ _HEADLINES = {
 }
 
 _ENOUGH_DRAWS = 4
-"""With fewer default draws, their spread is too poorly known for anything to lie beyond it."""
+"""With fewer default draws, their spread is not known well enough for a difference to lie beyond it."""
 
 
 def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> list[str]:
@@ -150,7 +150,7 @@ def _groups(claims: Claims) -> str:
 
 
 def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
-    """Say whether the claim on the worst group rests on the clustering."""
+    """Return a sentence on whether the claim on the worst group depends on the clustering."""
     others = claims.other_clusterings
     if others is None:
         return []

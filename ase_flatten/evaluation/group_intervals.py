@@ -109,7 +109,7 @@ def intervals_of_unevenness(
 
 
 def _quantile_of_ratio(first: FloatArray, second: FloatArray, share: float) -> float:
-    """Return a quantile of second over first, infinite where the first is 0."""
+    """Return a quantile of second over first, infinite if the first is 0."""
     ratios = np.divide(second, first, out=np.full(len(first), np.inf), where=first > 0)
     return float(np.quantile(ratios, share, method="nearest"))  # no interpolation with infinity
 

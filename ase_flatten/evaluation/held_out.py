@@ -114,7 +114,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: Path, *, n_clusters: int) -> "Evaluation":
-        """Read curves.json, as `evaluate` wrote it; raise InputError where it is damaged."""
+        """Read curves.json, as `evaluate` wrote it; raise InputError if it is damaged."""
         words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
         saved = read_record(path, _SavedCurves, version=None, **words)
         with understood(path, **words):
@@ -153,7 +153,7 @@ class HeldoutErrors:
 
     @classmethod
     def read(cls, path: Path, *, n_clusters: int) -> "HeldoutErrors":
-        """Read heldout_errors.npz, as `evaluate` wrote it; raise InputError where it is damaged."""
+        """Read heldout_errors.npz, as `evaluate` wrote it; raise InputError if it is damaged."""
         words = {"what": "the held-out errors of a run", "remedy": _AGAIN}
         names = ("frames", "labels", *_OF_FRAMES)
         shapes = {
@@ -287,7 +287,7 @@ def _check(evaluation: Evaluation, n_clusters: int) -> None:
     if len(populations) != n_clusters or len(n_heldout) != n_clusters:
         raise ValueError(f"{len(populations)} populations and {len(n_heldout)} counts of {n_clusters} clusters")
     if populations.min() < 1 or populations.max() > 2**40 or np.any((n_heldout < 0) | (n_heldout > populations)):
-        raise ValueError("counts of frames that cannot be")
+        raise ValueError("impossible counts of frames")
     if not n_heldout.any() or any(not evaluation.of(scheme) for scheme in SCHEMES):
         raise ValueError("no curve of one of the models, or no held-out frames")
     for curve in (*evaluation.curves, *evaluation.default_draws):

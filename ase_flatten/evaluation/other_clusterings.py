@@ -1,7 +1,7 @@
 """How far the worst group depends on the clustering: the same held-out errors under other clusterings.
 
 Ward linkage on two random subsets of a trajectory agrees little (adjusted Rand index of about 0.2), so that a claim on
-the worst group could rest on one clustering. Here held-out frames alone are clustered again, several times, each time
+the worst group could depend on one clustering. Here held-out frames alone are clustered again, several times, each time
 with other frames for Ward linkage and with half, as many or twice as many geometric clusters. Nothing is trained or
 predicted again.
 """
@@ -25,13 +25,13 @@ OTHER_CLUSTERINGS = "other_clusterings.npz"
 
 N_CLUSTERINGS = 10
 GEOMETRIES = (1.0, 0.5, 2.0)
-"""The numbers of geometric clusters that take turns, in units of the run's own."""
+"""The numbers of geometric clusters that are used in turn, relative to that of the run."""
 
 N_FRAMES_LEAST = 200
 """With fewer held-out frames there are too few groups for clusterings to differ."""
 
 N_WARD_MOST = 2000
-"""Frames that Ward linkage takes at most: 0.2 s each time."""
+"""Maximum number of frames for Ward linkage, which then takes 0.2 s each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def other_groups(
     Returns
     -------
     (n_clusterings, n_heldout) int array
-        The group of each held-out frame, with at least 20 frames in a group; no rows where there are fewer than
+        The group of each held-out frame, with at least 20 frames in a group; no rows if there are fewer than
         `N_FRAMES_LEAST` held-out frames.
     """
     if len(heldout) < N_FRAMES_LEAST:
@@ -106,7 +106,7 @@ def other_groups(
 
 
 def read_other_groups(path: Path, n_heldout: int) -> IntArray | None:
-    """Read what `other_groups` found; None where the file is missing, as in runs of earlier versions.
+    """Read what `other_groups` found; None if the file is missing, as in runs of earlier versions.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def read_other_groups(path: Path, n_heldout: int) -> IntArray | None:
 
 
 def worst_groups(errors: HeldoutErrors, groups: IntArray) -> OtherClusterings | None:
-    """Compute the force RMSE of the worst group of each clustering, see `other_groups`; None where there are none."""
+    """Compute the force RMSE of the worst group of each clustering, see `other_groups`; None if there are none."""
     if not len(groups):
         return None
     worst = {

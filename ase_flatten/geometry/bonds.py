@@ -102,7 +102,7 @@ def bond_graphs(numbers: IntArray, distances: FloatArray) -> tuple[BoolArray, In
     counts : (n_graphs,) int array
         Number of frames with each graph.
     longest : (n_pairs,) array, Å
-        The longest distance of each pair while it is bonded; 0 where it never is.
+        The longest distance of each pair while it is bonded; 0 if it never is.
     """
     sums = radius_sums(numbers)
     usual = np.mean(distances < CLEARLY_BONDED * sums, axis=0) > 0.5
@@ -151,7 +151,7 @@ def count_fragments(numbers: IntArray, distances: FloatArray) -> IntArray:
     Returns
     -------
     (n_frames,) int array
-        1 where the molecule is whole.
+        1 if the molecule is whole.
     """
     n_atoms = len(numbers)
     counts = np.ones(len(distances), dtype=np.int64)

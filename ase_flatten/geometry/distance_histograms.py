@@ -42,7 +42,7 @@ def density(counts: IntArray) -> FloatArray:
 def distribution_error(counts: IntArray, reference: IntArray) -> float:
     """Integrate |h(r) - h_ref(r)| over r: 0 for equal distributions, 2 for disjoint ones.
 
-    The error of h(r) in Fu et al. (2023), https://arxiv.org/abs/2210.07237; NaN where one is empty.
+    The error of h(r) in Fu et al. (2023), https://arxiv.org/abs/2210.07237; NaN if one is empty.
     """
     if not counts.any() or not reference.any():
         return float("nan")

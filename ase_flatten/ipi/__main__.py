@@ -21,7 +21,7 @@ class _ShowPES(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ase_flatten.ipi",
-        description="Serve i-PI with energies and forces of a model. Several may attach to one i-PI.",
+        description="Serve i-PI with energies and forces of a model. Several processes may attach to one i-PI.",
         epilog="Example: python -m ase_flatten.ipi runs/demo --unix flatten",
     )
     parser.add_argument(
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wait", type=float, default=60.0, metavar="S", help="how long to wait for i-PI and its first message, s [60]"
     )
-    parser.add_argument("--reconnect", action="store_true", help="wait for i-PI again when it has left")
+    parser.add_argument("--reconnect", action="store_true", help="wait for i-PI again after it has disconnected")
     parser.add_argument(
         "--pes", nargs=0, action=_ShowPES, help="print the path of the file for i-pi-driver-py -m custom -P, and exit"
     )
@@ -60,7 +60,7 @@ def _run(given: argparse.Namespace) -> None:
     address: Address = unix_address(given.unix, given.sockets_prefix) if given.unix else (given.host, given.port)
     answer, numbers = load_answer(given.model, given.structure)
     log.info(
-        "%s takes the atoms of i-PI to be %s, in this order: i-PI sends their number only",
+        "%s assumes that the atoms of i-PI are %s, in this order: i-PI sends only their number",
         given.model,
         " ".join(chemical_symbols[number] for number in numbers),
     )

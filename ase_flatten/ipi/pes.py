@@ -28,7 +28,7 @@ _Result = tuple[float, FloatArray, FloatArray, str]
 
 
 class FlattenDriver(Dummy_driver):
-    """Return energies and forces of a model to i-PI, virials of zero.
+    """Driver that returns energies and forces of a model to i-PI, with virials of zero.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ def connect(address: Address, *, wait_s: float) -> socket.socket:
 
 
 def serve(connection: socket.socket, answer: Answer, n_atoms: int, *, wait_s: float | None = None) -> bool:
-    """Answer i-PI until it leaves.
+    """Answer i-PI until it disconnects.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Chunks of an unfinished run: frames that were recorded, and where the engine stood, in one file each.
+"""Chunks of an unfinished run: recorded frames and the state of the engine, one file for each.
 
-A file is written at each checkpoint, into a folder beside the one that the run will become, and never changed.
+A file is written at each checkpoint, into a folder beside that of the finished run, and never changed.
 """
 
 import json
@@ -23,19 +23,19 @@ RECORDED = ("potential", "kinetic", "conserved")
 """Energies of all records."""
 
 DRAWN = ("positions", "momenta", "forces")
-"""What a trajectory holds of its frames."""
+"""Arrays of the frames of a trajectory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Records in a row: the energies of all, and the frames of those that a trajectory may have in the end.
+    """Consecutive records: the energies of all, and the frames of those that may become part of a trajectory.
 
     Parameters
     ----------
     potential, kinetic, conserved : (n_records, n_replicas) arrays, eV
     positions, momenta, forces : (n_frames, n_replicas, n_atoms, 3) arrays, Å, ASE's unit of momentum, eV/Å
     record : (n_frames,) int array
-        The number of each frame's record.
+        The record number of each frame.
     drawn : (n_frames, n_replicas) bool array
         Whether the frame of a replica may be in its trajectory.
     drawn_energy : (n_frames, n_replicas) array, eV
@@ -62,11 +62,11 @@ class Chunk:
         The step of the checkpoint.
     alive : (n_replicas,) bool array
     failures : tuple of Failure
-        All up to then.
+        All up to this step.
     state : dict
         Of the engine.
     frames : Frames or None
-        Recorded since the chunk before; None where none were.
+        Recorded since the previous chunk; None if there are none.
     """
 
     at: int
@@ -82,7 +82,7 @@ def chunk_files(folder: Path) -> list[Path]:
 
 
 def write_chunk(folder: Path, chunk: Chunk) -> None:
-    """Write a chunk after those that are there, atomically."""
+    """Write a chunk after the existing ones, atomically."""
     frames = {} if chunk.frames is None else vars(chunk.frames)
     write_npz(
         folder / f"chunk-{len(chunk_files(folder)):06d}.npz",
@@ -98,7 +98,7 @@ def write_chunk(folder: Path, chunk: Chunk) -> None:
 
 
 def read_chunk(path: Path, *, n_replicas: int, n_atoms: int, n_records: int) -> Chunk:
-    """Read a chunk of a run of `n_records` at most; raise InputError where it is damaged."""
+    """Read a chunk of a run of `n_records` at most; raise InputError if it is damaged."""
     what = "a checkpoint of an unfinished run"
     arrays = read_arrays(path, ("at", "alive", "failures"), what=what, remedy=what_to_do(path.parent))
     try:
@@ -116,7 +116,7 @@ def read_chunk(path: Path, *, n_replicas: int, n_atoms: int, n_records: int) -> 
 
 
 def damaged(path: Path, error: Exception) -> InputError:
-    """Make the error for a chunk that holds something else than it should."""
+    """Return the error for a chunk with wrong content."""
     return InputError(
         f"expected a checkpoint of an unfinished run in {path}, found {printable(error)}; {what_to_do(path.parent)}"
     )

@@ -27,39 +27,39 @@ HIGHEST_TEMPERATURE_K = 100_000.0
 """Outside these limits a kinetic temperature is unphysical, K (torch-sim's and MDsim's limits)."""
 
 STRETCH = 0.3
-"""How much longer than ever in the data a bond may be, Å: several standard deviations of a bond at 500 K."""
+"""By how much a bond may exceed its largest length in the data, Å: several standard deviations of a bond at 500 K."""
 
 MEAN_STRETCH = 0.5
-"""How far a bond may be from its mean length where no more is known, Å (MDsim's criterion)."""
+"""How far a bond may deviate from its mean length if only that is known, Å (MDsim's criterion)."""
 
 CLOSER = 0.85
-"""How close two atoms may come, in terms of the shortest distance of their elements in the data ..."""
+"""How close two atoms may come, relative to the shortest distance of their elements in the data ..."""
 
 FAR = 2.0
-"""... but beyond this distance never too close, Å: few data have atoms of some elements only far apart."""
+"""... but beyond this distance they are never too close, Å: some elements may occur only far apart in the data."""
 
 NEW_BOND = 1.15
 """Two atoms that are never bonded in the data have a new bond below this multiple of their radii's sum ..."""
 
 NEW_BOND_MARGIN = 0.3
-"""... if they are also closer than ever in the data by this much, Å."""
+"""... if they are also closer than their shortest distance in the data by this much, Å."""
 
 N_SIGMA = 6.0
-"""How far the potential energy may be below its mean: a Gaussian tail beyond it has 1e-9, and the tail to
-low energies, which have a minimum, is shorter than a Gaussian's; 32 replicas of a nanosecond are 6e6 records."""
+"""How far the potential energy may be below its mean, in standard deviations: a Gaussian has a probability of 1e-9
+beyond it, and less lies at low energies, which have a minimum; 32 replicas of a nanosecond are 6e6 records."""
 
 TAIL = 1e-12
-"""The probability beyond the upper limit. High energies are more frequent than a Gaussian's: of harmonic modes
-the energy is gamma distributed."""
+"""The probability beyond the upper limit. High energies are more frequent than in a Gaussian: the energy of harmonic
+modes follows a gamma distribution."""
 
 N_SIGMA_WINDOW = 3.0
 WINDOW_PS = 1.0
-"""An average over this time, ps, may be so many standard deviations below the mean. Fast fluctuations average out, slow
-changes of conformation do not: half of the data held against the other half came to 0.6 to 1.3."""
+"""An average over this time, ps, may be this many standard deviations below the mean. Fast fluctuations average out,
+slow changes of conformation do not: the means of the two halves of data sets differed by 0.6 to 1.3."""
 
 _BEYOND_DATA = 2.0
 _BEYOND_DATA_WINDOW = 1.0
-"""The lowest and highest energy of the data are physical, and so many standard deviations beyond them are allowed."""
+"""The lowest and highest energy of the data are physical, and this many standard deviations beyond them are allowed."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ class Criteria:
 
     A frame is unphysical
 
-    - when it holds values that are not finite, or its kinetic temperature leaves [0.1, 100000] K;
-    - when no bond graph of the data fits: each has a bond longer than ever in the data by more than 0.3 Å, or the
+    - if it holds values that are not finite, or its kinetic temperature is outside 0.1 to 100000 K;
+    - if no bond graph of the data fits: each has a bond longer than in any frame of the data by more than 0.3 Å, or the
       molecule has more fragments than any frame of the data;
-    - when two atoms are closer than 85 % of the shortest distance of their elements in the data and than 2 Å, or
-      atoms that the data never bond have a bond;
-    - when its potential energy is outside the canonical distribution at the temperature of the run, by
+    - if two atoms are closer than 2 Å and than 85 % of the shortest distance of their elements in the data, or two
+      atoms that are never bonded in the data have a bond;
+    - if its potential energy is outside the canonical distribution at the temperature of the run, by
       `energy_limits`; its average over 1 ps has a closer limit.
 
-    Where little is known, as in old run folders, bonds are those of the mean distances and may deviate by 0.5 Å from
+    If less is known, as in old run folders, bonds are those of the mean distances and may deviate by 0.5 Å from
     these, and the energy may lie outside the range of the data by up to the width of that range.
 
     Parameters
@@ -156,7 +156,7 @@ class Criteria:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """The limits that are too many for `record`."""
+        """The limits that are arrays, which `record` lacks."""
         return [self.graphs, self.longest, self.shortest]
 
     def kinetic(self, momenta: FloatArray) -> FloatArray:
@@ -170,7 +170,7 @@ class Criteria:
         with np.errstate(all="ignore"):
             temperatures = self.kinetic(frame.momenta) * kelvin_per_eV(len(self.numbers))
             distances = pair_distances(frame.positions)
-            # Written so that NaN is not fine.
+            # Written so that NaN is unphysical.
             fine = np.isfinite(np.sum(frame.forces + frame.positions, axis=(1, 2))) & np.isfinite(frame.potential)
             whole = self._fits(distances)
             apart = np.asarray((distances >= self.shortest).all(axis=1))
@@ -195,7 +195,7 @@ class Criteria:
         return found
 
     def sunk(self, window: FloatArray, alive: np.ndarray) -> dict[int, str]:
-        """Return which replicas have fallen below the energy that the molecule should have.
+        """Return which replicas have fallen too far below the expected energy.
 
         Parameters
         ----------
@@ -268,9 +268,9 @@ def energy_limits(known: KnownMolecule, temperature_K: float) -> EnergyLimits:
     """Derive the limits of the potential energy at a temperature.
 
     The lower one is six standard deviations below the mean by `expected_energy`. The upper one has a probability of
-    1e-12 beyond it in the gamma distribution of harmonic modes with the data's heat capacity. Twice the
-    error of the mean is added to both, and two standard deviations beyond the data's own extremes are
-    within: runs start there. Without an expected energy the range of the data is widened on both sides by its width.
+    1e-12 beyond it in the gamma distribution of harmonic modes with the data's heat capacity. Both are widened by twice
+    the error of the mean, and to two standard deviations beyond the extremes of the data, since runs start within
+    these. Without an expected energy, the range of the data is widened on both sides by its width.
     """
     lowest, highest = float(known.lowest_energy), float(known.highest_energy)
     expected = expected_energy(known, temperature_K)
@@ -290,7 +290,7 @@ def energy_limits(known: KnownMolecule, temperature_K: float) -> EnergyLimits:
 
 
 def kelvin_per_eV(n_atoms: int) -> float:
-    """Return the temperature of one eV of kinetic energy, the centre of mass at rest."""
+    """Return the temperature of one eV of kinetic energy, with the centre of mass at rest."""
     return 2 / ((3 * n_atoms - 3) * units.kB)
 
 

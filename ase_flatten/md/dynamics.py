@@ -46,12 +46,12 @@ CHECKPOINT_SECONDS = 60.0
 
 
 N_HELD_AGAINST_TRAINING = 100
-"""Frames of each replica that are held against the model's training geometries."""
+"""Frames of each replica that are compared with the model's training geometries."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One run of one model: all that its frames depend on, but for the model itself.
+    """One run of one model: everything that its frames depend on, except for the model itself.
 
     Parameters
     ----------
@@ -61,17 +61,17 @@ class Plan:
         The first configuration of each replica.
     protocol : Protocol
     criteria : Criteria
-        What the molecule may do; its lowest energy is the zero of the total energy.
+        The criteria for physical frames; their lowest energy is the zero of the total energy.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     seed : int
     digest : str
-        What tells this model from others of the same name: a run of another one is run again.
+        Distinguishes this model from others of the same name: if it differs, the run is made again.
 
     Raises
     ------
     InputError
-        Starts that are not one for each replica or are periodic, or a time step that the molecule does not allow.
+        Not one start for each replica, periodic starts, or a time step that is too long for the molecule.
     """
 
     model: str
@@ -127,7 +127,7 @@ def run_md(
     until: int | None = None,
     progress: Progress = SILENT,
 ) -> Summary:
-    """Run molecular dynamics of every replica and write the folder, whole or not at all.
+    """Run molecular dynamics of every replica and write the folder, completely or not at all.
 
     A replica ends at its first unphysical frame; the others continue. A folder that was
     finished with the same plan is not run again, an unfinished run is resumed.
@@ -137,7 +137,7 @@ def run_md(
     calculator : ASE calculator
     plan : Plan
     folder : str or Path
-        Where the results go; what was there before is replaced.
+        Folder of the results; its previous content is replaced.
     resume : bool
         Whether an unfinished run of the same plan is resumed, or begins anew.
     until : int, optional
@@ -185,7 +185,7 @@ def _partial(folder: Path) -> Path:
 
 
 def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> int:
-    """Begin the dynamics, or resume them where a checkpoint is; return the step at which they begin."""
+    """Begin the dynamics, or resume them from a checkpoint; return the step at which they begin."""
     state = recorder.last_state(resume=resume)
     if state is None:
         recorder.take(engine.begin(np.array([atoms.positions for atoms in plan.start])))
@@ -261,7 +261,7 @@ def _write(folder: Path, recorder: Recorder, plan: Plan, last: int, outside_trai
 
 
 def _outside_training(calculator: BaseCalculator, recorder: Recorder) -> float | None:
-    """Return the share of the frames outside the model's training geometries; None for other calculators."""
+    """Return the fraction of frames outside the model's training geometries; None for other calculators."""
     if not isinstance(calculator, FlattenedCalculator):
         return None
     found: FloatArray = calculator.extrapolation_of(recorder.positions(N_HELD_AGAINST_TRAINING))

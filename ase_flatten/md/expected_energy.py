@@ -24,7 +24,7 @@ class ExpectedEnergy:
     error : float, eV
         The standard error of the mean.
     source : str
-        Where it comes from, in words.
+        Description of its origin.
     """
 
     mean: float
@@ -47,7 +47,7 @@ def expected_energy(known: KnownMolecule, temperature_K: float) -> ExpectedEnerg
     Returns
     -------
     ExpectedEnergy or None
-        None where the moments are not known, as in old run folders, or where the data are not a canonical sample.
+        None if the moments are not known, as in old run folders, or if the data are not a canonical sample.
     """
     if known.mean_energy is None or known.temperature_K is None or known.energy_variance is None:
         return None

@@ -36,7 +36,7 @@ class Protocol:
         After equilibration: langevin, svr (stochastic velocity rescaling), nhc (a Nosé-Hoover chain) or
         none, which keeps the energy; the time constant of svr and nhc is the inverse friction.
     looks : int
-        Times at which the runs are judged, each twice as late as the one before and the last one after `n_steps`:
+        How often the runs are judged, each time after twice as many steps as before and finally after `n_steps`;
         they end as soon as the verdict is decided.
 
     Raises
@@ -82,7 +82,7 @@ class Protocol:
 
     @property
     def look_steps(self) -> list[int]:
-        """Return the steps at which the runs are looked at, multiples of the interval but for the last one."""
+        """Return the steps at which the runs are judged, multiples of the interval except for the last one."""
         halved = [self.n_steps // 2**power // self.interval * self.interval for power in range(1, self.looks)]
         return sorted({self.n_steps, *(step for step in halved if step > 0)})
 
@@ -92,7 +92,7 @@ class Protocol:
         return self.n_steps * self.timestep_fs / 1000
 
     def lasting(self, time_ps: float) -> "Protocol":
-        """Return the same protocol for another time of each replica, ps.
+        """Return the same protocol with another duration of each replica, ps.
 
         Raises
         ------

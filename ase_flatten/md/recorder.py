@@ -1,4 +1,4 @@
-"""The frames of a run that is under way, kept in a folder beside the one that it will become."""
+"""The frames of an unfinished run, kept in a folder beside that of the finished run."""
 
 import shutil
 from collections import deque
@@ -33,14 +33,14 @@ from ase_flatten.utils.typing import FloatArray
 
 
 class Recorder:
-    """Judge frames and keep them in chunks, in a folder that survives the process.
+    """A recorder that judges frames and keeps them in chunks, in a folder from which a run can be resumed.
 
     Parameters
     ----------
     folder : Path
         Of the unfinished run.
     settings : Settings
-        All that the frames depend on; chunks of other settings are discarded.
+        Everything that the frames depend on; chunks of other settings are discarded.
     protocol : Protocol
     criteria : Criteria
 
@@ -63,7 +63,7 @@ class Recorder:
         self._settings = settings
 
     def last_state(self, *, resume: bool) -> Mapping[str, Any] | None:
-        """Resume from the folder, or begin it anew; return the state of the engine that it ends with.
+        """Resume from the folder, or begin it anew; return the last state of the engine in it.
 
         Raises
         ------
@@ -128,13 +128,13 @@ class Recorder:
                 **{name: getattr(frame, name) for name in DRAWN},
                 "record": np.array(frame.step // self.protocol.interval),
                 "drawn_energy": frame.potential,
-                # The unphysical frame that ends a replica is drawn as the last of its trajectory.
+                # The unphysical frame that ends a replica is the last one of its trajectory.
                 "drawn": kept & np.isfinite(frame.positions).all(axis=(1, 2)),
             }
         )
 
     def checkpoint(self, state: State) -> None:
-        """Write what was taken since the last time, and where the engine stands, in one file."""
+        """Write the frames since the last checkpoint and the state of the engine to one file."""
         chunk = Chunk(self.step, self.alive, tuple(self.failures), state, self._stacked())
         write_chunk(self.folder, chunk)
         self._frames = []
@@ -151,7 +151,7 @@ class Recorder:
         return full
 
     def positions(self, most: int) -> FloatArray:
-        """Return physical configurations, at most so many of each replica, evenly over time: (n, n_atoms, 3), Å."""
+        """Return physical configurations, a limited number of each replica, evenly over time: (n, n_atoms, 3), Å."""
         spread, n_physical = stride(self.protocol.n_records), self._n_physical()
         n_even = -(-self.protocol.n_records // spread)
         every = spread * -(-n_even // most)
@@ -218,7 +218,7 @@ class Recorder:
         return kept
 
     def _stacked(self) -> Frames | None:
-        """Stack the energies of all records, and the frames of those that a trajectory may have in the end."""
+        """Stack the energies of all records, and the frames of those that may become part of a trajectory."""
         if not self._frames:
             return None
         records = np.array([frame["record"] for frame in self._frames])

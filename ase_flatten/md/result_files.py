@@ -1,6 +1,6 @@
 """Files of results: each is read into an object of `ase_flatten.md.results`, or refused in a sentence.
 
-Each has a format. What earlier versions wrote is completed here, when it is read.
+Each file has a format version. Files of earlier versions are completed when they are read.
 """
 
 import re
@@ -13,21 +13,21 @@ from ase_flatten.utils.records import read_record
 
 
 def read_summary(path: Path) -> Summary:
-    """Read a summary.json; raise InputError where it is missing, damaged, or of a later format."""
+    """Read a summary.json; raise InputError if it is missing, damaged, or of a later format."""
     what = "the summary of a molecular dynamics run"
     summary = read_record(path, Summary, what=what, remedy=remedy(path.parent), version=FORMAT)
     return summary if summary.format else _upgraded(summary)
 
 
 def read_comparison(path: Path) -> Comparison:
-    """Read a comparison.json; raise InputError where it is missing, damaged, or of a later format."""
+    """Read a comparison.json; raise InputError if it is missing, damaged, or of a later format."""
     what = "a comparison of molecular dynamics runs"
     comparison = read_record(path, Comparison, what=what, remedy=remedy(path), version=FORMAT)
     return comparison if comparison.format else replace(comparison, format=FORMAT)
 
 
 def read_reference_errors(path: Path) -> ReferenceErrors:
-    """Read a reference_errors.json; raise InputError where it is missing or damaged."""
+    """Read a reference_errors.json; raise InputError if it is missing or damaged."""
     return read_record(path, ReferenceErrors, what="errors against the reference method", remedy=remedy(path))
 
 
@@ -39,7 +39,7 @@ def remedy(path: Path) -> str:
 def _upgraded(summary: Summary) -> Summary:
     """Complete a summary written before format 1.
 
-    The first ones only said whether a run was stable, not why, and named its failures only in words.
+    The earliest ones only said whether a run was stable, not why, and described its failures only in words.
     """
     verdict: dict[bool | None, Verdict] = {True: "stable", False: "unstable", None: "cannot tell"}
     return replace(

@@ -15,7 +15,7 @@ UNSTABLE: Final = "unstable"
 CANNOT_TELL: Final = "cannot tell"
 
 FORMAT = 1
-"""Of summary.json and comparison.json; files without one are older."""
+"""Version of summary.json and comparison.json; files without one are older."""
 
 # Ranges that the values of a file must lie in.
 Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
@@ -25,7 +25,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
 Text = Annotated[str, msgspec.Meta(max_length=10**6, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")]
-"""Without control characters, which a terminal obeys."""
+"""Text without control characters, which a terminal would execute."""
 Replica = Annotated[int, msgspec.Meta(ge=0, lt=10**6)]
 
 
@@ -48,16 +48,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Lifetime:
-    """Mean lifetime of a replica and its interval of 95 %, ps.
+    """Mean lifetime of a replica and its 95 % confidence interval, ps.
 
     Parameters
     ----------
     mean_ps : float or None
-        The time that all replicas lived together over the number of failures; None where none failed.
+        The total time of all replicas divided by the number of failures; None if none failed.
     low_ps : float
-        0 where nothing was lived.
+        0 if the total time is 0.
     high_ps : float or None
-        None where none failed: there is no upper limit.
+        None if none failed: there is no upper limit.
     """
 
     mean_ps: NotNegative | None
@@ -67,7 +67,7 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class ExpectedPotential:
-    """Potential energy that a run should have, kcal/mol above the data's lowest.
+    """Expected potential energy of a run, kcal/mol above the lowest of the data.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Conservation:
     drift, drift_error : float or None
         Of the total energy, and its standard error, meV/atom/ps.
     ratio : float or None
-        The drift over the whole run, as a part of the kinetic energy's standard deviation.
+        The drift over the whole run, relative to the standard deviation of the kinetic energy.
     conserved : bool or None
         Whether that is below 1.
     """
@@ -107,7 +107,7 @@ class Conservation:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a replica may do, as `ase_flatten.md.criteria.Criteria` was made for the run.
+    """Limits of a physical frame, from the `ase_flatten.md.criteria.Criteria` of the run.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that the frames of a run depend on: a run with other settings is another run.
+    """Everything that the frames of a run depend on: a run with other settings is another run.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class Settings:
         The lowest and the highest potential energy of the data.
     criteria : Limits
     digest : str
-        What tells this model from others of the same name.
+        Distinguishes this model from others of the same name.
     start : str
         Digest of the starting geometries and of the limits that are not in `criteria`.
     """
@@ -173,9 +173,9 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """What the energies and the failures of a run say; see `ase_flatten.md.analysis.stability.summarize`.
+    """Assessment of the energies and failures of a run; see `ase_flatten.md.analysis.stability.summarize`.
 
-    All but the first six are of the replicas that did not fail.
+    All fields after the first six refer to the replicas that did not fail.
 
     Parameters
     ----------
@@ -186,23 +186,23 @@ class Assessment:
         A sentence for each replica that failed.
     failures : tuple of Failure
     lived_ps : float
-        The time of all replicas together.
+        The total time of all replicas.
     lifetime : Lifetime
     equilibration_ps : float
-        The transient that is left out of all that follows; None where it does not end.
+        The transient that is discarded for all following fields; None if it does not end.
     mean_total_energy, standard_error : float, kcal/mol
     mean_potential_energy, potential_error : float, kcal/mol
     drift, drift_error : float, kcal/mol/ps
         Of the total energy.
     drift_tolerance : float, kcal/mol
-        What the drift may add up to over the run.
+        The largest allowed drift over the run.
     departed : tuple of int
         Replicas that are far from the expected energy in the second half of the run.
     expected : ExpectedPotential
     verdict : str
         stable, unstable or cannot tell.
     stable : bool or None
-        True, False and None for these.
+        True, False and None, respectively.
     why : tuple of str
         The sentences that led to the verdict.
     """
@@ -243,13 +243,13 @@ class Summary(Assessment):
     n_replicas : int
     engine : str
     outside_training : float or None
-        The share of the frames, evenly spread and before a failure, that lie outside the model's training geometries
-        (an extrapolation above 1, see `ase_flatten.geometry.extrapolation`); None for calculators that do not tell.
+        The fraction of frames, evenly spread and before a failure, that lie outside the model's training geometries
+        (extrapolation above 1, see `ase_flatten.geometry.extrapolation`); None for calculators that do not compute it.
     settings : Settings or None
     nve : Conservation or None
         Of a run without a thermostat.
     expected_total : float or None
-        The total energy that is expected, with equipartition of the kinetic one, kcal/mol.
+        The expected total energy, with equipartition of the kinetic energy, kcal/mol.
     """
 
     format: Count = 0
@@ -275,7 +275,7 @@ class Summary(Assessment):
 
     @property
     def thermostat(self) -> str:
-        """The thermostat; files that do not name it were written when there was only Langevin's."""
+        """The thermostat; files that do not name it were written when only Langevin's was available."""
         return "langevin" if self.settings is None else self.settings.thermostat
 
 
@@ -315,7 +315,7 @@ class ReferenceErrors:
         The method.
     n_frames : int
     n_failed : int
-        Frames for which the method gave no answer.
+        Frames for which the method failed.
     force_rmse : float or None
         Per component, kcal/(mol Å).
     energy_rmse : float or None
@@ -331,13 +331,13 @@ class ReferenceErrors:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """What the analysis found of one model.
+    """Results of the analysis for one model.
 
     Parameters
     ----------
     duration_ps : float
     survival, survival_low, survival_high : float
-        The fraction of replicas that survive to the end, and its interval of 95 %.
+        The fraction of replicas that survive to the end, and its 95 % confidence interval.
     n_effective : float or None
         Independent samples of the total energy.
     kinetic_temperature_K, configurational_temperature_K : float or None
@@ -365,22 +365,23 @@ class ModelComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class SurvivalTest:
-    """Log-rank test of the survival of two models, and what the runs could have told.
+    """Log-rank test of the survival of two models, and the power of the comparison.
 
     Parameters
     ----------
     models : (str, str)
     p_value : float
     level : float
-        The p-value below which it is significant: 0.05, shared between the looks at the runs (Bonferroni).
+        The p-value below which it is significant: 0.05, divided among the looks at the runs (Bonferroni).
     rates : tuple of float or None
-        Failures of each model per ps that its replicas lived.
+        Failures of each model per ps of the total time of its replicas.
     lived_ps : tuple of float
-        The time that all replicas of each model lived together.
+        The total time of all replicas of each model.
     needed_ps : float or None
-        What each would have to live for the rates to be told apart with a power of 80 %; None for equal ones.
+        The total time of each model at which the rates could be distinguished with a power of 80 %; None if they are
+        equal.
     detectable_lifetime_ps : float or None
-        The longest lifetime that the runs would have told from one without end.
+        The longest lifetime that the runs could have distinguished from an infinite one.
     """
 
     models: tuple[Text, Text]
@@ -403,7 +404,7 @@ class Comparison:
     models : dict of ModelComparison
         By the name of the model.
     log_rank : SurvivalTest or None
-        Of the two models where there are two beside the reference.
+        Of the two models, if there are two besides the reference.
     """
 
     format: Count = 0

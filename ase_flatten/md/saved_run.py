@@ -15,13 +15,13 @@ from ase_flatten.utils.records import read_arrays
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MOST_FRAMES = 1000
-"""Of a replica in its trajectory, evenly spread: all records of a long run would fill the disk."""
+"""Evenly spread records of a replica in its trajectory: all records of a long run would fill the disk."""
 
 N_BEFORE_FAILURE = 10
-"""Records before a failure that are all in the trajectory."""
+"""Number of records before a failure that are all in the trajectory."""
 
 _LARGEST = 1e12
-"""Of any energy in eV, time in ps or temperature in K."""
+"""Largest plausible energy in eV, time in ps or temperature in K."""
 
 _ORDER = ("default", "improved", "reference")
 
@@ -46,7 +46,7 @@ class Energies:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The folder of a model's run, such as ``RUN/md/400K/improved``, whose files are read when they are asked for.
+    """The folder of a model's run, such as ``RUN/md/400K/improved``, whose files are read when they are needed.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class SavedRun:
 
     @cached_property
     def settings(self) -> Settings:
-        """What the frames of the run depend on."""
+        """Everything that the frames of the run depend on."""
         if self.summary.settings is None:
             raise InputError(
                 f"expected the settings of a run in {self.folder / 'summary.json'}, found none; {remedy(self.folder)}"
@@ -92,7 +92,7 @@ class SavedRun:
 
     @property
     def duration_ps(self) -> float:
-        """The time that a replica runs unless it fails."""
+        """The duration of a replica that does not fail."""
         return float(self.energies.time_ps[-1])
 
     @property
@@ -115,10 +115,10 @@ class SavedRun:
         return np.array([replica for replica in range(self.summary.n_replicas) if replica not in failed], dtype=int)
 
     def frames(self, replica: int, most: int = MOST_FRAMES) -> list[Atoms]:
-        """Read at most so many frames of a replica before it failed, evenly spread over its time."""
+        """Read a limited number of frames of a replica before it failed, evenly spread over its time."""
         n_records, n_physical = self.n_planned, int(self.n_physical[replica])
         spread = stride(n_records)
-        # What leads to a failure is also in the trajectory, at a distance of one record.
+        # The frames that lead to a failure are also in the trajectory, one record apart.
         kept = (
             kept_records(n_records, n_physical) if replica not in self.survivors else np.arange(0, n_physical, spread)
         )
@@ -150,7 +150,7 @@ def stride(n_records: int) -> int:
 
 
 def saved_runs(folder: str | Path) -> list[SavedRun]:
-    """Find the models below the folder of a temperature, default first, reference last of the known names.
+    """Find the models below the folder of a temperature: default first, and reference last among the known names.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def _wrong(energies: Energies, summary: Summary) -> str:
 
 
 def _read_frames(path: Path, frames: IntArray) -> list[Atoms]:
-    """Read frames of a trajectory, with their energy and forces; raise InputError where it is damaged."""
+    """Read frames of a trajectory, with their energy and forces; raise InputError if it is damaged."""
     try:
         if not path.is_file():
             raise ValueError("no such file")

@@ -28,7 +28,7 @@ from ase_flatten.workflow.run_folder import Run
 log = logging.getLogger(__name__)
 
 LARGEST_FLUCTUATION = 0.1
-"""Of the total energy without a thermostat, relative to that of the kinetic energy; above it, a warning is logged."""
+"""Fluctuation of the total energy without a thermostat above which a warning is logged; see `energy_fluctuation`."""
 
 _CHECKED_STEPS = 200
 
@@ -55,7 +55,7 @@ class Subject:
     folder: Path
 
     def criteria(self, temperature_K: float) -> Criteria:
-        """Derive what the molecule may do at a temperature."""
+        """Derive the criteria for physical frames at a temperature."""
         return Criteria.of_molecule(self.known, temperature_K)
 
     @classmethod
@@ -65,8 +65,8 @@ class Subject:
         Parameters
         ----------
         start : str
-            clusters: representatives of the broad clusters, the half that is lowest in energy;
-            worst: those of the clusters that the default model is worst on; minimum: the lowest frame of the data.
+            clusters: representatives of the half of the broad clusters that is lowest in energy; worst: those of the
+            clusters on which the default model is worst; minimum: the frame of lowest energy in the data.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class Subject:
             if not (run.folder / name).is_dir():
                 raise InputError(
                     f"expected a finished run, found no {name} model in {run.folder}; "
-                    "resume it with: ase-flatten train --resume"
+                    f"finish it with: ase-flatten train DATASET --out {run.folder} --resume"
                 )
         reference = run.reference
         if start == "minimum":
@@ -128,23 +128,23 @@ class Subject:
 
 @dataclass(frozen=True)
 class Validation:
-    """What is run of each model.
+    """Settings of a validation, the same for each model.
 
     Parameters
     ----------
     temperatures_K : sequence of float
     protocol : Protocol
-        Its temperature gives way to each of `temperatures_K`. With several looks, all models run to one of them
+        Its temperature is replaced by each of `temperatures_K`. With several looks, all models run to one of them
         before any continues to the next.
     engine : str
         One of `ase_flatten.md.engines.ENGINES`.
     nve_ps : float
-        Time to also run each model without a thermostat, ps.
+        Duration of an additional run of each model without a thermostat, ps.
     reference : str, optional
         A reference method, as `load_calculator` takes it.
     reference_ps : float, optional
-        The longest time of its replicas, ps, since it may cost a thousand times as much as a model; by default that of
-        the models.
+        The longest time of its replicas, ps, since it may be a thousand times as expensive as a model; by default that
+        of the models.
     seed : int
         Of velocities and noise.
     """
@@ -202,7 +202,7 @@ class _Models:
 def validate(
     subject: Subject, validation: Validation, *, resume: bool = True, progress: Progress = SILENT
 ) -> list[Summary]:
-    """Run all models, and the reference method where it is named; write and plot the results.
+    """Run all models, and the reference method if there is one; write and plot the results.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def validate(
     Returns
     -------
     list of Summary
-        By temperature and model; those without a thermostat are only written.
+        By temperature and model; summaries of runs without a thermostat are only written.
 
     Raises
     ------

@@ -20,7 +20,7 @@ _FRAMES_A_TASK = 8
 
 
 class ASEModel:
-    """Predict with an ASE calculator, one configuration at a time.
+    """A model that predicts with an ASE calculator, one configuration at a time.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ class Prediction:
 
 
 class Model(Protocol):
-    """Predict energies and forces of one molecule."""
+    """A model of the energies and forces of one molecule."""
 
     @property
     def numbers(self) -> IntArray:
@@ -55,7 +55,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a trainer keeps unfinished work, and where it reports progress.
+    """The folder in which a trainer keeps unfinished work, and the progress that it reports to.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class Trainer(ABC):
 
 
 class Family(Protocol):
-    """Make trainers of a family and load its models."""
+    """A model family, which makes trainers and loads models."""
 
     name: str
     """The name on the command line and in model.json."""

@@ -36,7 +36,7 @@ class NamedCalculator:
     name : str
         Short, and fit for the name of a folder.
     digest : str
-        Another one where predictions may be others: work is resumed only with the same.
+        Differs if predictions may differ; work is resumed only with the same digest.
     expensive : bool
         Whether predictions take so long that errors are estimated on subsets by default.
     family : str or None
@@ -67,12 +67,12 @@ class NamedCalculator:
 
     @property
     def numbers(self) -> IntArray | None:
-        """Atomic numbers, (n_atoms,), in the model's order; None where they are not known."""
+        """Atomic numbers, (n_atoms,), in the model's order; None if they are not known."""
         return None if self.saved is None else self.saved.model.numbers
 
     @property
     def training_positions(self) -> FloatArray:
-        """The geometries that it was trained on, (n_train, n_atoms, 3), Å; none where they are not known."""
+        """The geometries that it was trained on, (n_train, n_atoms, 3), Å; none if they are not known."""
         return np.empty((0, 0, 3)) if self.saved is None else self.saved.training_positions
 
     def train_frames(self, dataset_digest: str) -> IntArray:
@@ -227,4 +227,4 @@ KINDS = {
     "tblite": Kind("tblite:METHOD", _tblite),
     "ase": Kind("ase:MODULE:FACTORY", _factory),
 }
-"""The kinds of names beside paths, by the word before the first colon. A new kind is one more line here."""
+"""The kinds of names other than paths, by the word before the first colon."""

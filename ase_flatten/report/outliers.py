@@ -30,7 +30,7 @@ _DEPTH_IN_RUN = 3
 """Folders from a model file up to its run, RUN/steps/0003/model.npz, at most."""
 
 MAX_WORKERS = 8
-"""Processes for a calculator, unless another number is given: each holds its own calculator in memory."""
+"""Default number of processes for a calculator, each of which holds its own calculator in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Outliers:
     n_frames : int
         Frames that the errors describe; `errors.counts` says how many of them were predicted.
     stratum : str
-        Which frames these are, in words.
+        Description of these frames.
     clusters_of : Path or None
         The run folder or file that the clusters were read from; None if the data were clustered anew.
     """
@@ -55,7 +55,7 @@ class Outliers:
 
     @property
     def how(self) -> str:
-        """How many of the frames were predicted, in words; empty if all were."""
+        """Description of how many of the frames were predicted; empty if all were."""
         n_predicted = int(self.errors.counts.sum())
         return "" if n_predicted == self.n_frames else f", estimated from {n_predicted} of them"
 

@@ -230,7 +230,7 @@ def _temperatures(folder: Path) -> list[dict[str, Any]]:
 
 
 def _temperature(at: Path, summaries: list[Summary], read: Mapping[float, Comparison]) -> dict[str, Any]:
-    """Return what the page shows of one temperature."""
+    """Return what the page shows for one temperature."""
     temperature_K = summaries[0].temperature_K
     compared = read.get(temperature_K)
     return {

@@ -1,4 +1,4 @@
-"""Frames in quarantine in the report."""
+"""The section of the report on frames in quarantine."""
 
 import base64
 import re
@@ -93,7 +93,9 @@ def _drawn(run: Run) -> list[dict[str, str]]:
     path = run.folder / "quarantine.extxyz"
     if not path.exists():
         return []
-    with understood(path, what="frames in quarantine", remedy="write them again with: ase-flatten train --resume"):
+    with understood(
+        path, what="frames in quarantine", remedy="write them again with: ase-flatten train DATASET --out RUN --resume"
+    ):
         frames = _read_frames(path, len(run.reference.molecule.numbers))
         return [_picture(atoms) for atoms in frames]
 

@@ -138,7 +138,7 @@ class PartialRun:
         return read_dataset(self.output)
 
     def keep(self, frames: list[LabelledFrame]) -> str:
-        """Write all chunks and these last frames to a data set in the folder; return in words where they are."""
+        """Write all chunks and these last frames to a data set in the folder; describe where they are."""
         path = self.folder / "frames.npz"
         n_frames = self._write(path, frames)
         return f"the {n_frames} frames before that are in {path}" if n_frames else "no frame was sampled before that"

@@ -27,7 +27,7 @@ Walk = Callable[[BaseCalculator, IntArray, State, Protocol], Steps]
 
 
 class WalkError(Exception):
-    """The calculator gave no energy or forces; the message says why."""
+    """The calculator returned no energy or forces; the message says why."""
 
 
 def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:

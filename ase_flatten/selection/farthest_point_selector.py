@@ -14,7 +14,7 @@ from ase_flatten.utils.typing import IntArray
 
 @dataclass(frozen=True)
 class FarthestPointSelector:
-    """Take the candidate that is farthest from all training frames, add it to these, and so on.
+    """A selector that repeatedly takes the candidate that is farthest from all training frames and those taken before.
 
     Distances are Euclidean between the pair distances of two frames. The errors of the candidates do not matter.
     """

@@ -18,10 +18,10 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class FineClusterSelector:
-    """Take frames from the worse half of the fine clusters.
+    """A selector that takes frames from the worse half of the fine clusters.
 
     The candidates are clustered finely by distance alone, and the fine clusters ordered by force RMSE. The better
-    half gives frames only where the worse one has too few. No frame is near-identical to another or to a training
+    half is used only if the worse one has too few frames. No frame is near-identical to another or to a training
     frame.
 
     Parameters
@@ -37,7 +37,7 @@ class FineClusterSelector:
     Raises
     ------
     InputError
-        A setting that is none of these.
+        A setting with any other value.
     """
 
     pick: str = "largest-error"

@@ -226,7 +226,7 @@ def flatten(
 
 
 def _tell(quarantine: Quarantine, number: int) -> None:
-    """Log what a step changed in the quarantine."""
+    """Log the changes of the quarantine in a step."""
     changes = quarantine.changes(number)
     for frame in changes["quarantined_frames"]:
         log.info("step %d: frame %d goes to quarantine: %s", number, frame, quarantine.last_looks[frame].reason)
@@ -238,7 +238,7 @@ def _tell(quarantine: Quarantine, number: int) -> None:
 
 
 class _Clock:
-    """Measure the time of each stage of a step."""
+    """A clock that measures the time of each stage of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

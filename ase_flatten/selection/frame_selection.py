@@ -76,7 +76,7 @@ class SelectionRule:
 
     @property
     def selector(self) -> Selector:
-        """The selector; raise InputError where `select` names one that is not installed."""
+        """The selector; raise InputError if `select` names one that is not installed."""
         if self.select is not None:
             return find_selector(self.select)
         return FineClusterSelector(self.pick, self.share, self.n_fine)
@@ -134,7 +134,7 @@ def select(
         How many frames to choose.
     contradicted : callable, optional
         Returns which of the frames that are about to be chosen, (n,) int array, have labels that
-        cannot be right, as (n,) bool array; it is asked about every frame once.
+        cannot be right, as (n,) bool array; each frame is passed to it once.
 
     Returns
     -------

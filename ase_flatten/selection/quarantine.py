@@ -38,10 +38,10 @@ LISTED = "listed"
 """The level of frames that the user set aside."""
 
 N_NEAR = 16
-"""Near frames that a model is asked about in addition to each frame that it judges."""
+"""Near frames that a model predicts in addition to each frame that it judges."""
 
 N_EVERYWHERE = 300
-"""Frames from the whole data set that it is asked about as well."""
+"""Frames from the whole data set that it predicts as well."""
 
 N_NEAR_ALARM = 5
 WORSE = 2.0
@@ -53,9 +53,9 @@ STRAINED = 3.5
 MAX_SUSPECTS = 20
 
 LEARNT = 0.7
-"""A doubt is dropped once the force error of the frame has fallen to this part of what it was when the doubt arose.
+"""A label is no longer doubtful once the force error of the frame has fallen to this fraction of its first value.
 
-It fell to 0.71 at the least for 165 wrong labels (another method's, ethanol, six runs), and below 0.66 for rare frames.
+For 165 wrong labels (of another method, ethanol, six runs) it fell no lower than 0.71, and for rare frames below 0.66.
 """
 
 _SHOWN = 10
@@ -63,7 +63,7 @@ _SHOWN = 10
 
 @runtime_checkable
 class KernelModel(Protocol):
-    """What a `Model` offers in addition if its coefficients belong to training frames."""
+    """The additional interface of a `Model` whose coefficients belong to training frames."""
 
     @property
     def coefficient_sizes(self) -> FloatArray:
@@ -145,7 +145,7 @@ class Quarantine:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of quarantine.json: an entry a frame, with all looks at it, and the alarms."""
+        """Return the content of quarantine.json: one entry per frame, with all looks at it, and the alarms."""
         looks: dict[int, list[Look]] = {}
         for look in self.looks:
             looks.setdefault(look.frame, []).append(look)
@@ -157,7 +157,7 @@ class Quarantine:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Quarantine":
-        """Rebuild what `to_json` made; raise ValueError where it is something else."""
+        """Rebuild what `to_json` made; raise ValueError if it is something else."""
         saved = msgspec.convert(content, _Saved)
         looks = [Look(frame=entry.frame, **asdict(look)) for entry in saved.frames for look in entry.looks]
         looks.sort(key=lambda look: look.step)
@@ -188,7 +188,7 @@ class _Saved:
 
 
 def read_quarantine(path: Path, *, remedy: str) -> Quarantine:
-    """Read quarantine.json; raise InputError where it is missing, damaged or of a later format."""
+    """Read quarantine.json; raise InputError if it is missing, damaged or of a later format."""
     what = "the quarantine of a run"
     content = read_record(path, dict[str, Any], what=what, remedy=remedy, version=FORMAT)
     with understood(path, what=what, remedy=remedy):
@@ -216,8 +216,8 @@ def quick_models_of(dataset: Dataset, *, progress: Progress = SILENT) -> QuickMo
 def first_look(dataset: Dataset, quick_models: QuickModels) -> Quarantine:
     """Judge the labels of all frames before any training, by quick models.
 
-    Data are refused for what the usual thresholds call wrong, as by `ase-flatten check`; what the
-    stricter ones of the guard doubt is set aside.
+    Data are refused if labels are wrong by the usual thresholds, as in `ase-flatten check`; frames that are doubtful by
+    the stricter thresholds of the guard are set aside.
 
     Raises
     ------
@@ -266,8 +266,8 @@ def judge_by_model(
 ) -> LabelJudgement:
     """Judge the labels of frames by a model that was not trained on them.
 
-    The model is asked about near frames as well: where it is wrong about all of them, it has not
-    learnt this region, and no label is to blame. Frames from the whole data set show how accurate it is.
+    The model predicts near frames as well: if it is inaccurate for all of them, it has not learnt this region, and the
+    label is not at fault. Frames from the whole data set show how accurate it is overall.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def judge_by_model(
 
 
 def contradictions(judgement: LabelJudgement, step: int, known: Quarantine = Quarantine()) -> tuple[Look, ...]:
-    """Return the looks at the frames whose labels are contradicted, but for those that were found to be learnt."""
+    """Return the looks at the frames whose labels are contradicted, except for those that the model has learnt."""
     return tuple(look for look in _looks(judgement, step) if look.level != SOUND and not _is_learnt(look, known))
 
 
@@ -306,9 +306,9 @@ def look_again(
 ) -> tuple[Look, ...]:
     """Judge the frames in quarantine anew, now that the model has learnt more; listed ones stay as they are.
 
-    A model of fewer frames than the quick ones had could only know less. A frame is sound as well once its force
-    error has fallen to `LEARNT` of what it was: as a model learns what is near a rare frame it comes closer to its
-    label, but to a wrong one it comes no closer.
+    A model trained on fewer frames than the quick models would judge no better than these. A frame also counts as sound
+    once its force error has fallen to `LEARNT` times its first value: a model that learns the surroundings of a rare
+    frame comes closer to its label, but not to a wrong one.
     """
     if len(train_frames) < quick_training_size(dataset.n_atoms):
         return ()
@@ -323,7 +323,7 @@ def look_again(
 
 
 def _is_learnt(look: Look, known: Quarantine) -> bool:
-    """Return whether a model has come so much closer to the label than when it was first doubted in a step."""
+    """Return whether the force error has fallen to `LEARNT` times its value when a step first doubted the label."""
     first = next(
         (one for one in known.looks if one.frame == look.frame and one.step > BEFORE_TRAINING and one.level != SOUND),
         None,
@@ -369,7 +369,8 @@ def alarms(
             int(added[row]),
             f"training on it raised the force error of near frames {near_new[row] / near_old[row]:.1f} times"
             if spoils[row]
-            else f"its force error is {own_new[row] / near_new[row]:.1f} times that of near frames though trained on",
+            else f"although it was trained on, its force error is {own_new[row] / near_new[row]:.1f} times that of "
+            "near frames",
         )
         for row in np.flatnonzero(spoils | misfits)
     )
@@ -385,8 +386,8 @@ def strained(
 ) -> tuple[Look, ...]:
     """Find training frames whose labels a model contradicts that was trained without them.
 
-    A kernel model that interpolates reproduces a wrong label by large coefficients. Where some stand
-    out, one more model is trained without these frames and judges them; other models find nothing here.
+    A kernel model that interpolates reproduces a wrong label by large coefficients. If some coefficients stand out,
+    one more model is trained without these frames and judges them. For other models nothing is returned.
 
     Parameters
     ----------
@@ -408,7 +409,7 @@ def strained(
 
 
 def near_frames(descriptors: FloatArray, frames: IntArray, others: IntArray, n_near: int) -> IntArray:
-    """Return the frames of others that are nearest to each of some frames, (n_frames, n_near), itself left out."""
+    """Return the `n_near` nearest of the other frames to each frame, (n_frames, n_near), without the frame itself."""
     n_near = min(n_near, len(others) - 1)
     nearest = np.empty((len(frames), n_near), dtype=np.int64)
     for block in blocks(len(frames), 8 * (2 * len(others) + descriptors.shape[1])):
@@ -439,13 +440,13 @@ def _looks(judgement: LabelJudgement, step: int) -> tuple[Look, ...]:
 
 
 def read_frame_list(path: Path) -> tuple[int, ...]:
-    """Read which frames to set aside.
+    """Read the list of frames to set aside.
 
     Parameters
     ----------
     path : Path
-        The quarantine.json of a run, of which the frames in quarantine in the end are taken; a CSV file
-        with a column `frame`; or numbers, separated by white space or commas.
+        The quarantine.json of a run, for the frames in quarantine at its end; a CSV file with a column `frame`; or
+        numbers, separated by white space or commas.
 
     Raises
     ------

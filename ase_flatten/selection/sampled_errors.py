@@ -187,7 +187,7 @@ def _weighted(clusters: ClusterErrors, available: IntArray) -> dict[str, Any]:
 
 
 def _variances(errors: FrameErrors, clustering: Clustering, available: IntArray) -> FloatArray:
-    """Estimate the variance of each cluster's mean squared error, zero where all frames are drawn."""
+    """Estimate the variance of each cluster's mean squared error, zero if all frames are drawn."""
     labels = clustering.labels[errors.frames]
     drawn = np.maximum(np.bincount(labels, minlength=clustering.n_clusters), 1)
     means = np.bincount(labels, weights=errors.force_mse, minlength=clustering.n_clusters) / drawn

@@ -1,8 +1,7 @@
 """Selectors: what a selection rule must offer, and how selectors are found.
 
-A selector is an object with the attributes of `Selector` and an entry point in the group
-``ase_flatten.selectors`` that names it. A package of a third party adds a selector by
-declaring such an entry point.
+A selector is an object with the attributes of `Selector`, named by an entry point in the group
+``ase_flatten.selectors``. A third-party package adds a selector by declaring such an entry point.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,7 @@ Choose = Callable[[NDArray[np.bool_]], IntArray]
 
 
 class Selector(Protocol):
-    """Choose the frames that a step adds to the training set."""
+    """A rule that chooses the frames that a step adds to the training set."""
 
     @property
     def name(self) -> str:
@@ -68,7 +67,7 @@ class Selector(Protocol):
         Returns
         -------
         callable
-            Returns up to `n_added` different rows of `candidates`, the best first; fewer where there are not
+            Returns up to `n_added` different rows of `candidates`, the best first; fewer if there are not
             enough candidates that differ from each other and from the training frames.
         """
 
@@ -79,7 +78,7 @@ def selectors() -> list[str]:
 
 
 def find_selector(name: str) -> Selector:
-    """Return the selector of a name.
+    """Return a selector by its name.
 
     Raises
     ------

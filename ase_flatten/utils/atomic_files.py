@@ -77,7 +77,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing but a lock and what killed writes left."""
+    """Return whether a folder holds nothing but a lock and remains of killed writes."""
     return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 
@@ -94,7 +94,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, before: float) -> None:
-    """Remove what killed writes left below a folder before a time (of modification, s).
+    """Remove what killed writes left below a folder and last modified before a time, s.
 
     Folders below it that have a lock of their own are left alone: another process may be writing there.
     """
@@ -134,7 +134,7 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _umask() -> int:

@@ -23,13 +23,13 @@ from ase_flatten.utils.start import INTERRUPTED
 
 _PLAIN_SECONDS = 10.0
 
-# A pipe has no width; tables shall not be broken to fit eighty columns.
+# A pipe has no width; tables must not be wrapped at eighty columns.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 stderr = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
 
 
 class TerminalProgress:
-    """Show bars with rate and time left, one below the other for nested tasks."""
+    """Progress as bars with rate and time left, one below the other for nested tasks."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
@@ -71,7 +71,7 @@ class TerminalProgress:
 
 
 class PlainProgress:
-    """Write a line from time to time, for pipes and log files."""
+    """Progress as a line from time to time, for pipes and log files."""
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
@@ -95,7 +95,7 @@ class PlainProgress:
 
 
 class Interruptible:
-    """Stop at the next report of progress after Ctrl-C, and at once after a second one.
+    """Progress that stops the program at its next report after Ctrl-C, and at once after a second Ctrl-C.
 
     An exception that is raised inside another package is lost if it falls into a callback of the
     interpreter, and may leave that package in an undefined state.
@@ -157,12 +157,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def say(text: str) -> None:
-    """Print a line of result."""
+    """Print a line of the results."""
     stdout.print(text, markup=False, soft_wrap=True)
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors into a sentence and an exit status: InputError 2, BackendError 1, and Ctrl-C a hint and 130."""
+    """Turn errors into a sentence and an exit status: 2 for InputError, 1 for BackendError, 130 for Ctrl-C."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -182,7 +182,7 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
             stderr.print(f"ase-flatten: cannot open {reason}; check the path", markup=False, soft_wrap=True)
             raise typer.Exit(2) from None
         except MemoryError:
-            stderr.print("ase-flatten: there is not enough memory; use fewer frames or a machine with more")
+            stderr.print("ase-flatten: there is not enough memory; use fewer frames or a machine with more memory")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             stderr.print(

@@ -56,7 +56,7 @@ class Scratch:
 
 
 class _OneCore:
-    """Limit linear algebra to one core while any thread is within the block; the last to leave lifts the limit."""
+    """Limit of linear algebra to one core, in force until the last thread has left the block."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave.
+    """A mistake in the user's input.
 
     The message is one sentence: what was expected, what was found, what to do.
     The command line prints it and exits with status 2.

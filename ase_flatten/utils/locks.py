@@ -110,7 +110,9 @@ def _acquire(lock: FileLock, guarded: Path) -> None:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        log.warning("the file system of %s has no locks; make sure that no other process writes to it", guarded)
+        log.warning(
+            "the file system of %s does not support locks; make sure that no other process writes to it", guarded
+        )
 
 
 def _this_process() -> dict[str, str | int]:
@@ -119,7 +121,7 @@ def _this_process() -> dict[str, str | int]:
 
 
 def _holder(lock_path: Path) -> str:
-    """Return in words who holds a lock."""
+    """Describe the holder of a lock."""
     try:
         with open(lock_path, encoding="utf-8") as stream:
             found = json.loads(stream.read(_MOST_BYTES))

@@ -31,14 +31,14 @@ NPZ_ERRORS = (
 """What reading a damaged npz file raises."""
 
 LARGEST_COMPRESSION = 100
-"""Most declared bytes for each byte of the file: coordinates compress to about a half, and only constants so far."""
+"""Most declared bytes per byte of the file: coordinates compress to about a half, and only constants by this much."""
 
 SMALL_BYTES = 1 << 28
-"""Of arrays that may be compressed to any degree."""
+"""Arrays of up to this size may be compressed to any degree."""
 
 
 def require_regular(path: Path) -> None:
-    """Refuse pipes and devices, which may never end; raise ValueError."""
+    """Raise ValueError for pipes and devices, which may never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("not a regular file")
 
@@ -97,7 +97,7 @@ def declared_shape(archive: NpzFile, name: str) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        The array holds other than numbers or text, or is not as long as its header says.
+        The array holds something other than numbers or text, or is not as long as its header says.
     """
     member = f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name
     with archive.zip.open(member) as stream:

@@ -1,7 +1,7 @@
 """Many independent calls, run by any `concurrent.futures.Executor`.
 
 `map_tasks` runs them. `LocalExecutor` provides processes on this machine; executors of other packages, such as
-dask's ``Client.get_executor()``, and threads can be passed in its place. `PerWorker` makes what is costly to
+dask's ``Client.get_executor()``, and threads can be passed in its place. `PerWorker` makes an object that is costly to
 make, such as a calculator, once in each worker of any executor.
 """
 
@@ -68,8 +68,8 @@ def map_tasks(
     WorkerDiedError
         A worker died, twice if the executor is a `LocalExecutor`.
     Exception
-        What the function raised on the first task, in their order, that failed. Tasks that have not begun are
-        cancelled.
+        What the function raised for the first task that failed, in the order of the tasks. Tasks that have not
+        begun are cancelled.
     """
     results = []
     with progress.task(what, len(tasks)) as advance:
@@ -92,7 +92,7 @@ def map_tasks(
 
 
 class LocalExecutor(Executor):
-    """Run calls in processes of this machine, with linear algebra on one core in each.
+    """An executor that runs calls in processes of this machine, with linear algebra on one core in each.
 
     A process that dies costs only the call that it was running, which is run once more in a new process;
     `WorkerDiedError` is raised when that one dies as well. Processes are started when they are first needed.
@@ -105,7 +105,7 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, n_workers: int) -> None:
-        # One thread for each process: whose call it was that ended a process is then known.
+        # One thread per process, so that it is known which call a process was running when it died.
         self._threads = ThreadPoolExecutor(n_workers, thread_name_prefix="local-executor")
         self._own = threading.local()
         self._lock = threading.Lock()
@@ -177,7 +177,7 @@ class LocalExecutor(Executor):
 
 @dataclass(frozen=True, eq=False)
 class PerWorker(Generic[Result]):
-    """Make an object once in each worker, which is a thread of a process, and return that one at every call.
+    """A callable that makes an object once in each worker, a thread of a process, and returns it at every call.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ _kept = threading.local()
 
 
 def _begin_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

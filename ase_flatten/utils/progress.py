@@ -1,26 +1,26 @@
-"""Progress of long work: an object to report to, with a silent twin for libraries and tests."""
+"""Progress of long computations: the interface to report it to, and an implementation that shows nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
-"""Report that so many more units of the work are done."""
+"""Reports that a number of further units of a task are done."""
 
 
 class Progress(Protocol):
-    """Show how far a piece of work has got."""
+    """Display of the progress of tasks."""
 
     def task(self, what: str, total: int) -> AbstractContextManager[Advance]:
-        """Begin a piece of work of `total` units; call what it gives with each advance."""
+        """Begin a task of `total` units, whose progress is reported through the `Advance` that is yielded."""
 
 
 class Silent:
-    """Show nothing."""
+    """A `Progress` that shows nothing."""
 
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Return an `Advance` that does nothing."""
+        """Yield an `Advance` that does nothing."""
         yield lambda done: None
 
 

@@ -1,7 +1,7 @@
 """Records in files: JSON and npz read into typed objects at one edge, understood or refused.
 
-Whatever a file holds, what comes back is an object of the type that was asked for, or an `InputError` that
-names the file, what is wrong with it and what to do.
+Whatever a file holds, reading it returns an object of the requested type or raises an `InputError` that names the file,
+what is wrong with it and what to do.
 """
 
 import json
@@ -20,10 +20,10 @@ from ase_flatten.utils.npz_files import NPZ_ERRORS, open_npz, require_regular
 Record = TypeVar("Record")
 
 MOST_BYTES = 1 << 28
-"""Of a JSON file; those written here are a thousandth of that."""
+"""Largest size of a JSON file; those written here are a thousand times smaller."""
 
 MOST_BYTES_OF_ARRAYS = 1 << 33
-"""Of all arrays of an npz file together, by the sizes that it declares."""
+"""Largest total size of the arrays of an npz file, as declared in it."""
 
 _KINDS = {"int": "iu", "float": "f", "bool": "b"}
 
@@ -41,7 +41,7 @@ def read_record(path: Path, kind: type[Record], *, what: str, remedy: str, versi
     what : str
         What the file should hold, such as "the settings of a run".
     remedy : str
-        What the user can do where it does not, such as "delete md/400K and run it again".
+        What the user can do otherwise, such as "delete md/400K and run it again".
     version : int, optional
         The latest version of this kind of file that can be read; the file holds its own as `format`.
 
@@ -64,7 +64,7 @@ def read_record(path: Path, kind: type[Record], *, what: str, remedy: str, versi
 
 
 def read_lines(path: Path, kind: type[Record], *, what: str, remedy: str) -> list[Record]:
-    """Read a file with one JSON record a line; see `read_record`."""
+    """Read a file with one JSON record per line; see `read_record`."""
     try:
         return msgspec.json.Decoder(kind).decode_lines(_read_bytes(path))
     except _DAMAGE as error:
@@ -77,7 +77,7 @@ def write_record(path: Path, record: Any) -> None:
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
-    """Write a file with one JSON record a line, atomically."""
+    """Write a file with one JSON record per line, atomically."""
     lines = (json.dumps(msgspec.to_builtins(record, enc_hook=plain), allow_nan=False) for record in records)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
@@ -120,7 +120,7 @@ def read_arrays(
 
 @contextmanager
 def understood(path: Path, *, what: str, remedy: str) -> Iterator[None]:
-    """Refuse a file, as `read_record` does, where what follows from its content fails."""
+    """Refuse a file, as `read_record` does, if its content makes the block fail."""
     try:
         yield
     except _DAMAGE as error:
@@ -153,7 +153,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def refusal(path: Path, what: str, remedy: str, error: BaseException) -> InputError:
-    """Make the error that says which file was not understood, why, and what to do; see `read_record`."""
+    """Return the error that says which file was not understood, why, and what to do; see `read_record`."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"expected {what} in {path}, found no such file; {remedy}")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

@@ -1,6 +1,6 @@
 """Start a command line so that Ctrl-C while it is still being imported ends in one line.
 
-It imports nothing that takes time.
+This module imports nothing that takes time.
 """
 
 import os
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Import in this block what a command line needs; Ctrl-C ends the process with one line and status 130."""
+    """End the process with one line and status 130 if Ctrl-C is pressed during the imports in the block."""
     try:
         yield
     except KeyboardInterrupt:

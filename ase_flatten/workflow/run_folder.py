@@ -149,14 +149,14 @@ class DatasetInfo:
     Parameters
     ----------
     source : str
-        What the data set is called, such as the name of its file.
+        Name of the data set, such as that of its file.
     digest : str
-        What tells it from others.
+        Identifies the data set.
     formula : str
         Of the molecule.
     n_frames : int
     theory : str
-        The level of theory of the labels; empty where it is not known.
+        The level of theory of the labels; empty if it is not known.
     """
 
     source: str = ""

@@ -102,20 +102,19 @@ def train(
     folder : str or Path
         The run folder.
     resume : bool
-        Continue a run that is there already; only `schedule.n_steps` and `default_draws` may change.
+        Resume an existing run; only `schedule.n_steps` and `default_draws` may change.
     on_step : callable
         Called with each step when it is done.
     quick_models : QuickModels, optional
         `quick_models_of` the data set, where these have judged its labels already.
     source : str
-        What the data set is called, for the reader of run.json.
+        Name of the data set, for run.json.
 
     Raises
     ------
     InputError
-        A run that is there already without `resume`; one of other data or settings;
-        more frames asked for than there are; labels that are wrong beyond doubt;
-        a folder that cannot be written.
+        An existing run without `resume`, or with other data or settings; more frames asked for than are available;
+        labels that are wrong beyond doubt; a folder that cannot be written.
     """
     run = Run(Path(folder))
     with lock_folder(run.folder):
@@ -158,7 +157,7 @@ def train(
 
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
-    """Continue runs from before there was a quarantine as they were begun."""
+    """Resume runs that were begun before there was a quarantine without one."""
     if (run.folder / "run.json").exists() and "quarantine" not in run.info.settings:
         return replace(settings, quarantine="off")
     return settings
@@ -167,7 +166,7 @@ def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
 def _first_quarantine(
     run: Run, dataset: Dataset, settings: RunSettings, quick_models: QuickModels
 ) -> Quarantine | None:
-    """Judge all labels unless the run has done so or the user has decided; raise InputError where some are wrong."""
+    """Judge all labels unless the run has done so or the user has decided; raise InputError if some are wrong."""
     if settings.quarantine == "off":
         return None
     if (run.folder / "quarantine.json").exists():
@@ -186,7 +185,7 @@ def _checked(
     resume: bool,
     source: str,
 ) -> dict[str, Any]:
-    """Return the content of run.json; raise InputError where it contradicts a run that is there already."""
+    """Return the content of run.json; raise InputError if it contradicts an existing run."""
     content = {
         "format": FORMAT,
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -203,7 +202,7 @@ def _checked(
     if (run.folder / "run.json").exists():
         if not resume:
             raise InputError(
-                f"expected a new folder, found a run in {run.folder}; continue it with --resume or choose another --out"
+                f"expected a new folder, found a run in {run.folder}; add --resume to resume it, or choose another --out"
             )
         _hold_against(run, content)
         content["versions"] = {**run.info.versions, "resumed_with": content["versions"]}
@@ -213,7 +212,7 @@ def _checked(
 
 
 def _hold_against(run: Run, content: dict[str, Any]) -> None:
-    """Refuse to continue with other data or other settings, but for more steps and any number of default draws."""
+    """Refuse to resume with other data or settings, except for more steps and any number of default draws."""
     if run.info.dataset.digest != content["dataset"]["digest"]:
         raise InputError(
             f"expected the data that {run.folder} was begun with ({run.info.dataset.source}), "

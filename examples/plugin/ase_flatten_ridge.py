@@ -25,7 +25,7 @@ FILE = "ridge.npz"
 
 @dataclass(frozen=True, eq=False)
 class RidgeModel:
-    """Predict with weights of functions of the inverse distances.
+    """A model with weights of functions of the inverse distances.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class RidgeModel:
 
 @dataclass(frozen=True)
 class RidgeTrainer(Trainer):
-    """Fit the weights.
+    """Trainer of ridge models.
 
     Parameters
     ----------

@@ -129,7 +129,7 @@ def test_mistakes_of_units_and_sign_are_named(ethanol_like, findings, energy, fo
     found = findings(wrong.take(np.arange(0, 300, stride)))["energies and forces"]
     assert words in found.message
     if stride == 1 or not 0.25 < energy / force < 4:
-        assert found.level == "refused" and "times as much as the forces say" in found.message
+        assert found.level == "refused" and "times as much as the forces imply" in found.message
     else:  # with 50 frames far apart, several mistakes may explain it
         assert "energies seem to change" in found.message
 
@@ -143,8 +143,8 @@ def test_a_slope_that_nothing_explains(ethanol_like, refused):
 @pytest.mark.parametrize("shift", [-1, 1])
 def test_shifted_energies_are_named(ethanol_like, refused, shift):
     found = refused(replace(ethanol_like, energies=np.roll(ethanol_like.energies, shift)))
-    assert "shifted against each other" in found["energies and forces"]
-    assert ("next" if shift > 0 else "last") in found["energies and forces"]
+    assert "shifted relative to each other" in found["energies and forces"]
+    assert ("next" if shift > 0 else "previous") in found["energies and forces"]
 
 
 def test_shuffled_energies(ethanol_like, refused, rng):
@@ -161,7 +161,7 @@ def test_units_that_change_in_the_middle(ethanol_like, refused):
     energies = ethanol_like.energies - ethanol_like.energies.min()
     energies[180:] /= KCAL
     found = refused(replace(ethanol_like, energies=energies))
-    assert "a part of the frames" in found["energies and forces"]
+    assert "they disagree in some of the frames" in found["energies and forces"]
 
 
 def test_frames_far_apart_are_not_decided(ethanol_like, findings, rng):
@@ -283,7 +283,7 @@ def test_outliers_are_named(ethanol_like, findings):
     energies = few.energies.copy()
     energies[:30] -= 40  # too many to be judged one by one
     found = findings(replace(few, energies=energies))
-    assert "most in frame" in found["energy outliers"].message
+    assert "farthest in frame" in found["energy outliers"].message
 
 
 def test_same_seed_same_findings(ethanol_like):

@@ -17,7 +17,7 @@ from ase_flatten.utils.exceptions import InputError
 
 @pytest.fixture
 def spoilt(ethanol_like) -> Dataset:
-    """Frame 7 has zero forces; 300 occurs before; 301 has the geometry of 17 with another energy."""
+    """Frame 7 has zero forces; 300 repeats an earlier one; 301 has the geometry of 17 with another energy."""
     twice = ethanol_like.take(np.concatenate([np.arange(300), [5, 17]]))
     energies, forces = twice.energies.copy(), twice.forces.copy()
     energies[301] += 1
@@ -42,7 +42,9 @@ def test_bad_frames_are_left_out_and_listed(spoilt, checked, tmp_path, name):
     assert checked(clean).refused == []
     with open(tmp_path / "clean_left_out.csv", encoding="utf-8") as stream:
         rows = {int(row["frame"]): row["reason"] for row in csv.DictReader(stream)}
-    assert "all forces are zero" in rows[7] and "occurs before" in rows[300] and "other labels" in rows[17]
+    assert (
+        "all forces are zero" in rows[7] and "an earlier frame is the same" in rows[300] and "other labels" in rows[17]
+    )
 
 
 def test_sound_data_stay_whole(ethanol_like, checked):
@@ -52,7 +54,7 @@ def test_sound_data_stay_whole(ethanol_like, checked):
 
 def test_a_fault_of_the_whole_set_is_no_matter_of_frames(ethanol_like, checked):
     gradients = replace(ethanol_like, forces=-ethanol_like.forces)
-    with pytest.raises(InputError, match=r"whole set: energies and forces must agree.*gradients"):
+    with pytest.raises(InputError, match=r"whole set is at fault: energies and forces must agree.*gradients"):
         choose_frames(gradients, checked(gradients))
 
 
@@ -65,7 +67,7 @@ def test_exchanged_atoms_are_to_be_reordered(ethanol_like, checked):
     found = checked(swapped)
     message = {finding.what: finding.message for finding in found.refused}["order of atoms"]
     assert "atoms 0 (C) and 1 (C) (frames 40, 41, 42, 43)" in message and "remove" not in message
-    with pytest.raises(InputError, match="sound once they are mended"):
+    with pytest.raises(InputError, match="these frames can be corrected"):
         choose_frames(swapped, found)
 
 

@@ -134,5 +134,5 @@ def test_two_methods_in_one_file_are_said_as_such(salicylic, step):
     found = check_up(spoilt, rng=np.random.default_rng(0))
     two = {finding.what: finding.message for finding in found.refused}["two methods"]
     assert found.whole_set is not None and any(f"{size} eV apart" in two for size in (1.49, 1.5, 1.51))
-    assert ("from frame 250 on" if step else "mixed through the file") in two
+    assert ("from frame 250 on" if step else "mixed throughout the file") in two
     assert not [finding for finding in found.findings if finding.what.endswith("labels")]

@@ -452,7 +452,7 @@ def test_a_folder_that_cannot_be_put_in_place_is_put_back(tmp_path, monkeypatch)
 def test_json_and_npz(tmp_path):
     write_json(tmp_path / "a.json", {"array": np.arange(2), "number": np.float64(0.5)})
     assert (tmp_path / "a.json").read_text() == '{\n  "array": [\n    0,\n    1\n  ],\n  "number": 0.5\n}\n'
-    with pytest.raises(TypeError, match="set does not go into JSON"):
+    with pytest.raises(TypeError, match="set cannot be written as JSON"):
         write_json(tmp_path / "b.json", {"set": {1}})
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "b.json", {"number": np.nan})
@@ -486,7 +486,7 @@ def test_output_units():
 @pytest.mark.parametrize("key", ["e_unit", "r_unit", "name", "theory"])
 def test_an_empty_array_in_place_of_text(tmp_path, water, key):
     np.savez(tmp_path / "a.npz", **sgdml_arrays(water) | {key: np.array([], dtype=str)})
-    assert f"expected a text as {key} in" in refusal(tmp_path / "a.npz")
+    assert f"expected text as {key} in" in refusal(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("numbers", [np.zeros((0, 3), int), np.zeros((3, 0), int), np.zeros(0, int), np.array(8)])

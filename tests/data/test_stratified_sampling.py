@@ -23,7 +23,7 @@ def test_counts_are_proportional():
 
 
 def test_more_than_there_are_is_refused():
-    with pytest.raises(InputError, match=r"8 frames were asked for, only 5 are there"):
+    with pytest.raises(InputError, match=r"8 frames were asked for, but only 5 are available"):
         proportional_counts(np.array([2, 3]), 8)
 
 

@@ -110,7 +110,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capl
     monkeypatch.setattr("fcntl.flock", unsupported)
     with lock_folder(tmp_path / "run"):
         (tmp_path / "run" / "run.json").touch()
-    assert "has no locks" in caplog.text
+    assert "does not support locks" in caplog.text
     monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(InputError, match="Input/output error"), lock_folder(tmp_path / "run"):
         raise AssertionError  # pragma: no cover

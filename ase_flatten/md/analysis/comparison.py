@@ -63,10 +63,10 @@ class Distances:
 
 
 def judge(folder: str | Path, known: KnownMolecule) -> dict[str, Summary]:
-    """Judge every model below the folder of a temperature by the energy that it should have.
+    """Judge every model below the folder of a temperature by its expected energy.
 
-    That is the energy of the reference method's own run where there is one, else that of the data, as
-    `expected_energy` extrapolates it. Each ``summary.json`` that changes is written anew.
+    That is the energy of the reference method's own run if there is one, and otherwise that of the data, as
+    extrapolated by `expected_energy`. Each ``summary.json`` that changes is written anew.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def judge(folder: str | Path, known: KnownMolecule) -> dict[str, Summary]:
     Returns
     -------
     dict
-        The summaries, by the name of the model; expected_total besides, the total energy that is expected with
-        equipartition of the kinetic one, kcal/mol.
+        The summaries, by the name of the model, with `expected_total`: the expected total energy with equipartition of
+        the kinetic energy, kcal/mol.
     """
     runs = {run.name: run for run in saved_runs(folder)}
     expected = expected_energy(known, next(iter(runs.values())).summary.temperature_K)
@@ -119,9 +119,9 @@ def decided(folder: str | Path, summaries: Mapping[str, Summary], *, looks: int,
     summaries : mapping
         As `judge` returns them.
     looks : int
-        How often the runs are looked at, in all: the test shares its probability of a false alarm between them.
+        Total number of looks at the runs, among which the test divides its probability of a false alarm.
     longest_ps : float
-        The time of each replica that is planned at most.
+        The longest planned time of each replica.
     """
     found = {name: summary.verdict for name, summary in summaries.items() if name != "reference"}
     enough = longest_ps / np.log(2)
@@ -156,7 +156,7 @@ def analyse(
         The method that made the data, as `load_calculator` takes it: it gives the true errors of each
         model on frames that it visited before it failed.
     looks : int
-        How often the runs are looked at, as `decided` takes it.
+        Total number of looks at the runs; see `decided`.
 
     Returns
     -------
@@ -216,7 +216,7 @@ def require_packages() -> None:
 
 
 def comparisons(folder: str | Path) -> dict[float, Comparison]:
-    """Read the comparisons below ``RUN/md``, by temperature in K; raise InputError where one is damaged."""
+    """Read the comparisons below ``RUN/md``, by temperature in K; raise InputError if one is damaged."""
     found = [read_comparison(path) for path in sorted(Path(folder).glob("*K/comparison.json"))]
     return {comparison.temperature_K: comparison for comparison in found}
 
@@ -249,7 +249,7 @@ def distance_error(counts: IntArray, reference: IntArray) -> DistanceError:
 
 
 def lifetimes_of(run: SavedRun) -> Lifetimes:
-    """Return how long each replica ran and whether it failed; one lost in equilibration ran for no time."""
+    """Return how long each replica ran and whether it failed; one that failed in equilibration ran for no time."""
     durations = np.full(run.summary.n_replicas, run.duration_ps)
     failed = np.zeros(len(durations), dtype=bool)
     for failure in run.summary.failures:
@@ -259,7 +259,7 @@ def lifetimes_of(run: SavedRun) -> Lifetimes:
 
 
 def _difference(runs: Sequence[SavedRun], looks: int) -> SurvivalTest | None:
-    """Test whether the two models beside the reference differ in survival, and how long a run would tell."""
+    """Test whether the two models besides the reference differ in survival, and how long a run would be needed."""
     pair = [run for run in runs if run.name != "reference"]
     if len(pair) != 2:
         return None

@@ -54,7 +54,7 @@ def plot_total_energy(folder: str | Path) -> list[Path]:
 
 
 def plot_survival(folder: Path, curves: Mapping[str, Survival], comparison: Comparison) -> list[Path]:
-    """Draw the fraction of replicas that have not failed, and its interval of 95 %, for each model.
+    """Draw the fraction of replicas that have not failed, with its 95 % confidence interval, for each model.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Failure rates with exact intervals, and the power of a comparison of two of them.
 
-Replicas that fail at a constant rate have exponential lifetimes: the number of failures in the time that all replicas
-lived together is Poisson's.
+Replicas that fail at a constant rate have exponential lifetimes: the number of failures in their total time follows a
+Poisson distribution.
 """
 
 import numpy as np
@@ -16,20 +16,20 @@ POWER = 0.8
 """The probability with which a difference should be found."""
 
 MOST_FAILURES = 1000
-"""Rates that so many failures do not tell apart are treated as equal."""
+"""Rates that cannot be told apart by this many failures are treated as equal."""
 
 
 def lifetime(n_failed: int, lived_ps: float) -> Lifetime:
     """Estimate the mean lifetime of replicas that fail at a constant rate.
 
-    The interval is the exact one of a Poisson count (Garwood, https://doi.org/10.1093/biomet/28.3-4.437). Where none
+    The interval is the exact one of a Poisson count (Garwood, https://doi.org/10.1093/biomet/28.3-4.437). If none
     failed, the bound is one-sided: the rate is below -ln(0.05)/time with 95 % confidence.
 
     Parameters
     ----------
     n_failed : int
     lived_ps : float
-        The time of all replicas together until they failed or the run ended, ps.
+        The total time of all replicas until they failed or the run ended, ps.
     """
     if n_failed == 0:
         return Lifetime(None, float(lived_ps / -np.log(1 - CONFIDENCE)), None)
@@ -56,7 +56,7 @@ def power(rate: float, other_rate: float, lived_ps: float, *, level: float = SIG
     means = np.array([rate, other_rate]) * lived_ps
     most = int(poisson.ppf(1 - 1e-9, means.sum())) + 1
     total = np.arange(most + 1)
-    # Significant are k and fewer failures of one model, with 2 P(K <= k) <= level for K of Binomial(total, 1/2).
+    # At most k failures of one model are significant, with 2 P(K <= k) <= level for K of Binomial(total, 1/2).
     k = binom.ppf(level / 2, total, 0.5)
     k = np.where(binom.cdf(k, total, 0.5) > level / 2, k - 1, k)
     share = means[0] / means.sum() if means.sum() > 0 else 0.5
@@ -65,9 +65,9 @@ def power(rate: float, other_rate: float, lived_ps: float, *, level: float = SIG
 
 
 def time_to_tell_apart(rate: float, other_rate: float, *, level: float = SIGNIFICANCE) -> float | None:
-    """Compute the time that the replicas of each model must live together for a power of 80 %, ps.
+    """Compute the total time of the replicas of each model that is needed for a power of 80 %, ps.
 
-    None for equal rates, and for rates so close that a thousand failures would not do.
+    None for equal rates, and for rates so close that a thousand failures would not suffice.
     """
     mean = (rate + other_rate) / 2
     longest = MOST_FAILURES / (2 * mean) if mean > 0 else 0.0
@@ -81,7 +81,7 @@ def time_to_tell_apart(rate: float, other_rate: float, *, level: float = SIGNIFI
 
 
 def detectable_lifetime(lived_ps: float, *, level: float = SIGNIFICANCE) -> float:
-    """Compute the longest lifetime that is told from one without end, with a power of 80 %, ps.
+    """Compute the longest lifetime that can be distinguished from an infinite one with a power of 80 %, ps.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ SIGNIFICANT = 3.0
 """A deviation is significant beyond this many standard errors."""
 
 WITHIN = float(norm.ppf(0.95))
-"""A deviation is within a tolerance if it still is with so many standard errors added to it."""
+"""A deviation is within a tolerance if it still is with this many standard errors added to it."""
 
 TOLERATED_DRIFT = 1.0
 """The largest drift over a run, in canonical standard deviations of the total energy."""
@@ -47,7 +47,7 @@ the expected conformations."""
 _LATE = 0.9
 """A transient that ends later than in this part of the first half of a run is not taken to have ended."""
 
-UNKNOWN_MEAN = "the mean energy that it should have is unknown"
+UNKNOWN_MEAN = "its expected mean energy is unknown"
 
 REFERENCE_RUN = "the run of the reference method"
 """The source of an `ExpectedEnergy` that comes from molecular dynamics with the reference method."""
@@ -55,7 +55,7 @@ REFERENCE_RUN = "the run of the reference method"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one criterion says about a run."""
+    """The result of one criterion for a run."""
 
     verdict: Verdict
     sentence: str
@@ -81,9 +81,9 @@ def summarize(
     zero_energy_eV : float
         The zero of the energies that are returned.
     expected : ExpectedEnergy, optional
-        The potential energy that the run should have.
+        The expected potential energy of the run.
     thermostat : str
-        Without one ("none") there is no distribution that the energies should follow.
+        Without one ("none"), there is no distribution that the energies are expected to follow.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def summarize(
     slope, slope_error = drift(time_ps[kept], total[kept])
     known = _in_kcal(expected, zero_energy_eV)
     thermal = float(kinetic[:, whole].std()) / KCAL_PER_MOL if whole.any() else float("nan")
-    # Where the fluctuation of the potential energy is unknown: a harmonic one fluctuates as the kinetic energy does.
+    # If the fluctuation of the potential energy is unknown: a harmonic one fluctuates as the kinetic energy does.
     potential_std = thermal if known is None else known.std
     spread = float(np.hypot(thermal, potential_std))
     assessed = Assessment(
@@ -143,7 +143,7 @@ def summarize(
 
 
 def reference_energy(potential: FloatArray, kinetic: FloatArray, whole: np.ndarray) -> ExpectedEnergy | None:
-    """Return the potential energy of a run of the reference method; None where there is too little of it.
+    """Return the potential energy of a run of the reference method; None if the run is too short.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _survival(n_failed: int, n_replicas: int, lived_ps: float) -> Finding:
 
 
 def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list[Finding]:
-    """Object to a transient that does not end, or that ends at an energy that cannot be checked."""
+    """Judge a transient: whether it ends, and whether the energy at which it ends can be checked."""
     if not total.size or n_transient == 0:
         return []
     if assessed.equilibration_ps is None:
@@ -186,7 +186,7 @@ def _settling(assessed: Assessment, total: FloatArray, n_transient: int) -> list
             Finding(
                 CANNOT_TELL,
                 f"the total energy {moved} by {abs(change):.2g} kcal/mol in the first "
-                f"{assessed.equilibration_ps:.2g} ps, and the energy that it should have is unknown: add --reference",
+                f"{assessed.equilibration_ps:.2g} ps, and its expected value is unknown: add --reference",
             )
         ]
     return []
@@ -209,7 +209,7 @@ def _drift(assessed: Assessment, duration_ps: float) -> Finding:
 
 
 def _departed(numbers: np.ndarray, above: FloatArray, centre: float | None, std: float) -> tuple[int, ...]:
-    """Name the replicas whose potential energy in their second half is far from `centre`, or from their median."""
+    """Find the replicas whose potential energy in their second half is far from `centre`, or from their median."""
     if not above.size:
         return ()
     means = above[len(above) // 2 :].mean(axis=0)

@@ -18,7 +18,7 @@ from ase_flatten.utils.typing import FloatArray
 CONFIDENCE = 0.95
 
 Lifetimes = tuple[FloatArray, NDArray[np.bool_]]
-"""Of the replicas of a model: how long each ran, ps, and whether it failed, (n_replicas,) each."""
+"""How long each replica of a model ran, ps, and whether it failed, (n_replicas,) each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Survival:
     Parameters
     ----------
     time_ps, fraction, low, high : (n_times,) arrays
-        From time zero to the end; the fraction that survives and its interval of 95 %.
+        From time zero to the end; the fraction that survives and its 95 % confidence interval.
     """
 
     time_ps: FloatArray
@@ -72,13 +72,12 @@ def log_rank(
 ) -> float:
     """Test whether two survival curves differ significantly.
 
-    Mantel's log-rank test (Cancer Chemother. Rep. 50, 163, 1966); as large a
-    difference arises by chance with the probability that it gives.
+    Mantel's log-rank test (Cancer Chemother. Rep. 50, 163, 1966).
 
     Returns
     -------
     float
-        The p-value, 1 where no replica failed.
+        The p-value, 1 if no replica failed.
 
     Raises
     ------
@@ -96,8 +95,8 @@ def stratified_log_rank(strata: Sequence[tuple[Lifetimes, Lifetimes]]) -> float:
 
     The log-rank test with a stratum for each pair (seed): observed minus expected failures, and their hypergeometric
     variances, are summed over the pairs, so that replicas are compared within a pair only (Mantel and Haenszel,
-    https://doi.org/10.1093/jnci/22.4.719; Peto et al., https://doi.org/10.1038/bjc.1977.1). It is a claim
-    about replicas of these very models: `sign_flip_test` is one about models.
+    https://doi.org/10.1093/jnci/22.4.719; Peto et al., https://doi.org/10.1038/bjc.1977.1). It supports a claim about
+    replicas of these particular models; `sign_flip_test` supports one about models in general.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def stratified_log_rank(strata: Sequence[tuple[Lifetimes, Lifetimes]]) -> float:
     Returns
     -------
     float
-        The p-value, 1 where no replica failed.
+        The p-value, 1 if no replica failed.
     """
     excess = variance = 0.0
     for one, other in strata:
@@ -124,7 +123,7 @@ def stratified_log_rank(strata: Sequence[tuple[Lifetimes, Lifetimes]]) -> float:
 
 
 def lived(lifetimes: Lifetimes) -> float:
-    """Return the mean time that a replica lived within the run, ps: the area below the survival curve."""
+    """Return the mean time that a replica survived within the run, ps: the area below the survival curve."""
     return float(np.mean(lifetimes[0]))
 
 
@@ -132,13 +131,13 @@ def sign_flip_test(differences: Sequence[float]) -> float:
     """Test whether paired differences, one for each seed, are centred at zero: a claim about models, not replicas.
 
     Exact: under the null hypothesis every difference may as well have the other sign (Fisher's randomization test). The
-    p-value is the share of all 2^n changes of signs whose mean is as far from zero; of n seeds none can be below
-    2/2^n, 0.25 for three. (Beyond 13 seeds, of ten thousand changes of signs.)
+    p-value is the fraction of all 2^n changes of signs whose mean is at least as far from zero; for n seeds it cannot
+    be below 2/2^n, 0.25 for three. (Beyond 13 seeds, ten thousand random changes of signs are used.)
 
     Parameters
     ----------
     differences : sequence of float
-        Such as that of `lived` of two models of the same seed.
+        Such as those of `lived` between two models of the same seed.
 
     Returns
     -------
@@ -152,7 +151,7 @@ def sign_flip_test(differences: Sequence[float]) -> float:
 
 
 def lifelines(module: str = "lifelines") -> Any:
-    """Import the package or one of its modules; raise InputError where it is missing."""
+    """Import the package or one of its modules; raise InputError if it is missing."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -13,7 +13,7 @@ def configurational_temperature(positions: FloatArray, forces: FloatArray) -> Fl
     Generalised equipartition: of a bound molecule ⟨Σ_i (x_i - x̄)·∂U/∂x_i⟩ = (3 n_atoms - 3) k_B T, with x̄ the
     centre of the atoms, since the integral of ∂(x e^{-U/kT})/∂x vanishes (the virial among the vector fields
     of Jepps et al., https://doi.org/10.1103/PhysRevE.62.4757). Unlike ⟨|F|²⟩/⟨∇²U⟩ it needs no second
-    derivatives of the model. A single frame tells nothing, the mean does.
+    derivatives of the model. Only the mean over frames is meaningful.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def configurational_temperature(positions: FloatArray, forces: FloatArray) -> Fl
 
 
 def mean_and_error(series: FloatArray) -> tuple[float | None, float | None]:
-    """Return mean and standard error of an (n, n_replicas) series; None where there are none."""
+    """Return mean and standard error of an (n, n_replicas) series; None if there are none."""
     if series.size < 2:
         return None, None
     return float(series.mean()), mean_error(series)
@@ -35,8 +35,8 @@ def effective_samples(series: FloatArray) -> float | None:
     """Count the independent samples in an (n, n_replicas) series: its size over its statistical inefficiency.
 
     The inefficiency is pymbar's, from the autocorrelation (Chodera et al., https://doi.org/10.1021/ct0502864).
-    The standard errors come from block averages, which are as accurate, see no limit of 1 to
-    the inefficiency, and whose length the fit of the drift needs too.
+    The standard errors come from block averages instead, which are as accurate, are not limited to an
+    inefficiency of at least 1, and whose length the fit of the drift needs as well.
 
     Raises
     ------

@@ -22,7 +22,7 @@ TOLERATED_RATIO = 1.0
 """A drift over the run below this fraction of the kinetic energy's standard deviation is negligible (mlipaudit)."""
 
 LATEST_EQUILIBRATION = 0.5
-"""A transient that takes more than this part of a run is not taken to have ended."""
+"""A transient that takes more than this fraction of a run is considered not to have ended."""
 
 _LEAST_BLOCKS = 4
 _TRANSIENT_LEVEL = 0.01
@@ -66,9 +66,9 @@ def running_error(series: FloatArray) -> FloatArray:
 def block_error(series: FloatArray) -> tuple[float, int]:
     """Estimate the standard error of the mean of a correlated series by block averages.
 
-    The blocks are doubled in length. Of the lengths B the smallest with
-    B³ > 2 n s², s being the statistical inefficiency that this B gives, is long enough
-    (Lee et al., https://doi.org/10.1103/PhysRevE.83.066706); where none is, the largest error counts.
+    The length of the blocks is doubled repeatedly. The smallest length B with B³ > 2 n s², where s is the statistical
+    inefficiency at this B, is long enough (Lee et al., https://doi.org/10.1103/PhysRevE.83.066706); if none is, the
+    largest error is used.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def drift(time_ps: FloatArray, series: FloatArray) -> tuple[float, float]:
     Returns
     -------
     slope, error : float
-        In the series' unit per ps; NaN where there are fewer than `_LEAST_BLOCKS` values.
+        In the series' unit per ps; NaN if there are fewer than `_LEAST_BLOCKS` values.
     """
     if len(series) < _LEAST_BLOCKS or series.shape[1] == 0:
         return float("nan"), float("nan")
@@ -207,7 +207,7 @@ def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray
 
 
 def timeseries() -> Any:
-    """Import it from pymbar, without the advice that this logs when imported; raise InputError where it is missing."""
+    """Import `timeseries` from pymbar, without the advice that it logs; raise InputError if pymbar is missing."""
     log = logging.getLogger("pymbar")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -220,7 +220,7 @@ def timeseries() -> Any:
 
 
 def known_or_none(value: float) -> float | None:
-    """Return None for NaN, which JSON has not."""
+    """Return None for NaN, which JSON cannot represent."""
     return None if np.isnan(value) else value
 
 

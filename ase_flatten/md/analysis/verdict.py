@@ -8,16 +8,16 @@ from ase_flatten.md.analysis.stability import SIGNIFICANT, plus_minus
 from ase_flatten.md.results import CANNOT_TELL, STABLE, UNSTABLE, Comparison, Summary
 
 HEADS = ("T, K", "model", "mean potential", "expected", "drift", "failed", "lifetime (95 %)", "verdict")
-"""Of the table of runs."""
+"""Column heads of the table of runs."""
 
 _OFF = 0.05
 """A temperature that deviates by less than this fraction is not mentioned."""
 
 
 def verdict(summaries: Sequence[Summary], comparisons: Mapping[float, Comparison] | None = None) -> str:
-    """Say for each temperature which models are stable, which are not, for which the run cannot tell, and why.
+    """Return sentences on which models are stable at each temperature, which are not or cannot be judged, and why.
 
-    Then whether the models differ significantly, and if not, how long a run would tell them apart.
+    They also say whether the models differ significantly, and if not, how long a run would tell them apart.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
             f"{'is' if len(of[CANNOT_TELL]) == 1 else 'are'} stable"
         )
     sentences = [f"At {temperature:g} K {'; '.join(clauses)}."]
-    # First those that decide, then those that agree.
+    # Verdicts that may need action come first.
     for kind in (UNSTABLE, CANNOT_TELL, STABLE):
         for summary in summaries:
             if summary.verdict == kind:
                 why = _why(summary)
-                # Of a stable model, its survival and its mean energy; the table has the rest.
+                # For a stable model only its survival and mean energy; the table has the rest.
                 told = why if kind != STABLE else list(dict.fromkeys([*why[:1], *why[-1:]]))
                 sentences += [f"{summary.model}: {'; '.join(told)}."] if told else []
     more = _differences(summaries)
@@ -134,7 +134,7 @@ def _differences(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _conservation(comparison: Comparison) -> list[str]:
-    """Say how well the energy is conserved without a thermostat, where models were run without one."""
+    """Describe how well the energy is conserved without a thermostat, if models were run without one."""
     kept = [(name, model.nve) for name, model in comparison.models.items() if model.nve is not None]
     return [
         f"without a thermostat, {name} {'conserves' if nve.conserved else 'does not conserve'} the energy: its drift "
@@ -146,7 +146,7 @@ def _conservation(comparison: Comparison) -> list[str]:
 
 
 def _survival(comparison: Comparison) -> list[str]:
-    """Say whether the survival of the two models differs significantly, and what the runs could have detected."""
+    """Describe whether the survival of the two models differs significantly, and what the runs could have detected."""
     test = comparison.log_rank
     if test is None:
         return []
@@ -182,7 +182,7 @@ def _survival(comparison: Comparison) -> list[str]:
 
 
 def _temperatures(summaries: Sequence[Summary], comparison: Comparison) -> list[str]:
-    """Name the temperatures that differ from that of the thermostat."""
+    """Describe the temperatures that differ from that of the thermostat."""
     clauses = []
     for summary in summaries:
         found = comparison.models.get(summary.model)

@@ -20,7 +20,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 class ASEEngine:
-    """Integrate with `ase.md`; see `Engine`.
+    """Engine that integrates with `ase.md`; see `Engine`.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class ASEEngine:
     """
 
     thermostats: ClassVar[tuple[str, ...]] = ("langevin", "svr", "none")
-    """A Nosé-Hoover chain of ASE does not give out its state, without which a run cannot be resumed."""
+    """ASE's Nosé-Hoover chain does not expose its state, without which a run cannot be resumed."""
 
     def __init__(self, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> None:
         self._calculator, self._numbers, self._protocol = calculator, numbers, protocol
@@ -81,7 +81,7 @@ class ASEEngine:
         return self._frame(alive, problems)
 
     def close(self) -> None:
-        """Nothing runs beside this process."""
+        """Do nothing: there is no other process."""
 
     def _place(self, step: int, positions: FloatArray, momenta: FloatArray) -> None:
         self._step = step

@@ -1,4 +1,4 @@
-"""All replicas of a molecule in one call of the model a step, by `ase_flatten.md.integrators`."""
+"""All replicas of a molecule in one call of the model per step, by `ase_flatten.md.integrators`."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 class BatchedEngine:
-    """Integrate all replicas together; see `Engine`.
+    """Engine that integrates all replicas together; see `Engine`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class BatchedEngine:
         }
 
     def advance(self, n_steps: int, alive: np.ndarray) -> Frame:
-        """Make steps; a replica that the model fails on stays where it is, the others go on."""
+        """Make steps; a replica for which the model fails stays where it is, and the others continue."""
         alive = alive.copy()
         problems: dict[int, str] = {}
         with np.errstate(all="ignore"):  # on the way to NaN, which the criteria find in the frame
@@ -88,7 +88,7 @@ class BatchedEngine:
         return self._frame(problems)
 
     def close(self) -> None:
-        """Nothing runs beside this process."""
+        """Do nothing: there is no other process."""
 
     def _frame(self, problems: dict[int, str]) -> Frame:
         now = self._replicas

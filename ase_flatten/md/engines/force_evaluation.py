@@ -1,4 +1,4 @@
-"""What engines ask of a calculator: energies and forces of many configurations, and what went wrong with which."""
+"""Evaluation of a calculator for the engines: energies and forces of many configurations, and which of them failed."""
 
 from typing import Protocol, runtime_checkable
 
@@ -23,10 +23,10 @@ class BatchCalculator(Protocol):
 
 
 def evaluator(calculator: BaseCalculator | BatchCalculator, numbers: IntArray) -> Evaluate:
-    """Return a function from positions to potential energies, forces, and what went wrong with which.
+    """Return a function that evaluates positions; see `Evaluate`.
 
-    A `BatchCalculator` gets all positions in one call. Where that fails, and with any other calculator, one
-    configuration after the other is evaluated, so that one that the model fails on costs itself only.
+    A `BatchCalculator` gets all positions in one call. If that fails, and with any other calculator, configurations
+    are evaluated one by one, so that a failure affects no other configuration.
     """
     atoms = Atoms(numbers, calculator=calculator)
 

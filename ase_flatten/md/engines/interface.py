@@ -1,4 +1,4 @@
-"""What an engine is: it integrates the equations of motion for all replicas of one molecule."""
+"""The interface of engines, which integrate the equations of motion for all replicas of one molecule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Frame:
         Copies; the values of a replica that has failed are meaningless.
     potential : (n_replicas,) array, eV
     conserved : (n_replicas,) array, eV
-        The energy of the molecule and of its thermostat, up to a constant; NaN where the engine does not know it.
+        The energy of the molecule and of its thermostat, up to a constant; NaN if the engine does not know it.
     problems : dict
         The message of the model for each replica that it has failed on, by the number of the replica.
     """
@@ -41,15 +41,15 @@ class Frame:
 
 
 class Engine(Protocol):
-    """Integrate the equations of motion.
+    """Engine that integrates the equations of motion.
 
-    Made of a calculator, the molecule, a protocol and a seed. Before step zero the thermostat is
-    Langevin's; from there on it is the protocol's.
+    It is made from a calculator, the molecule, a protocol and a seed. Before step zero the thermostat is Langevin's,
+    and from then on that of the protocol.
 
     Attributes
     ----------
     thermostats : tuple of str
-        Those of `ase_flatten.md.protocol.THERMOSTATS` that the engine has.
+        Those of `ase_flatten.md.protocol.THERMOSTATS` that the engine supports.
     """
 
     thermostats: ClassVar[tuple[str, ...]]
@@ -63,11 +63,11 @@ class Engine(Protocol):
         ----------
         positions : (n_replicas, n_atoms, 3) array, Å
         momenta : (n_replicas, n_atoms, 3) array, ASE's unit of momentum, optional
-            By default they are drawn from the Maxwell-Boltzmann distribution, the centre of mass at rest.
+            By default, they are drawn from the Maxwell-Boltzmann distribution, with the centre of mass at rest.
         """
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Resume where `state` was taken; what follows is what would have followed then.
+        """Resume from `state`; the dynamics continue as they would have without the interruption.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Engine that lets an `i-pi` process integrate and serves it with forces through a Unix socket.
 
-One i-PI process has all replicas, each a system of its own with momenta from its own child of the seed; it draws
+One i-PI process integrates all replicas, each a system of its own with momenta from its own child of the seed; it draws
 the noise of all from one generator. See `ase_flatten.md.engines.ipi_process` for how the two processes keep in step.
 """
 
@@ -23,7 +23,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 
 
 class IPIEngine:
-    """Integrate with `i-pi`; see `Engine`.
+    """Engine that integrates with `i-pi`; see `Engine`.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Run the script that is named first until it ends, or until standard input does: the main part of i-PI's process.
+"""The main module of i-PI's process: run the script of the first argument until it or standard input ends.
 
 The process that starts this one holds the other end of standard input. When it is killed, i-PI ends as well and its
-private folder, in which it runs, is removed. By itself, i-PI waits for ever for a driver that was killed before it
+private folder, in which it runs, is removed. Otherwise i-PI would wait for ever for a driver that was killed before it
 connected.
 """
 
@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 _SECONDS = 1.0
-"""Time within which the end of standard input follows that of the socket."""
+"""Time within which standard input ends after the socket, s."""
 
 
 def _end_with_starter() -> None:
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
-        # i-PI ends by itself, too, when its driver disconnects; the folder stays while someone may read its log.
+        # i-PI also ends when its driver disconnects; the folder then stays, because its log may still be read.
         if select.select([0], [], [], _SECONDS)[0]:
             _remove_folder()

@@ -23,7 +23,7 @@ _ELECTRON = units._me / units._amu
 _VELOCITY = units.Bohr / units.AUT
 _FORCE = units.Hartree / units.Bohr
 CHECKPOINT_STEPS = 1000
-"""Steps between two checkpoints of i-PI, about; writing one takes longer than many steps."""
+"""Approximate number of steps between two checkpoints of i-PI; writing one takes longer than many steps."""
 
 _NO_END = "1000000000000"
 """Number of steps after which i-PI would end by itself."""

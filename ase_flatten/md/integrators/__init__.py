@@ -12,7 +12,7 @@ from ase_flatten.md.integrators.velocity_verlet import VelocityVerlet
 
 
 class Integrator(Protocol):
-    """Propagate replicas by one time step after the other."""
+    """Integrator that propagates replicas step by step."""
 
     def __init__(self, conditions: Conditions) -> None: ...
 
@@ -22,12 +22,12 @@ class Integrator(Protocol):
         Parameters
         ----------
         alive : (n_replicas,) bool array
-            Replicas that the model is evaluated for; the others are of no meaning.
+            Replicas for which the model is evaluated; the values of the others are meaningless.
 
         Returns
         -------
         dict
-            What went wrong with which replica, by its number.
+            The message of the model for each replica that it failed on, by the number of the replica.
         """
 
 
@@ -37,4 +37,4 @@ INTEGRATORS: dict[str, type[Integrator]] = {
     "nhc": NoseHooverChain,
     "none": VelocityVerlet,
 }
-"""By the name of the thermostat in a protocol; none keeps the energy."""
+"""Integrators by the name of the thermostat in a protocol; none conserves the energy."""

@@ -21,7 +21,7 @@ from ase_flatten.md.integrators.replicas import Conditions, Replicas
 
 
 class BAOAB:
-    """Integrate the Langevin equation; see `ase_flatten.md.integrators.Integrator`."""
+    """Integrator of the Langevin equation; see `ase_flatten.md.integrators.Integrator`."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._timestep, self._decay = conditions.timestep, conditions.decay

@@ -4,7 +4,7 @@ With `fixcm=True`, its default, ASE's `Langevin` removes the centre of mass from
 noise and scales the rest up by √(N/(N−1)), so that N atoms have the kinetic energy of
 3N degrees of freedom, though only 3N − 3 are left to move. Each of these is too
 hot by N/(N−1): a dimer's bond by a factor of two, 16 atoms by 7 %, while 2K/3NkB looks
-right. So the noise stays as it is here, and the constraint `FixCom` projects the
+right. Here the noise is therefore left as it is, and the constraint `FixCom` projects the
 motion of the centre of mass out of positions and momenta.
 """
 
@@ -32,7 +32,7 @@ HIGHEST_TEMPERATURE_K = 10_000.0
 def langevin(
     atoms: Atoms, *, temperature_K: float, timestep_fs: float, friction_per_fs: float, rng: np.random.Generator
 ) -> Langevin:
-    """Make Langevin dynamics that keeps the centre of mass still and samples the canonical ensemble.
+    """Return Langevin dynamics that keeps the centre of mass at rest and samples the canonical ensemble.
 
     Replaces the constraints of `atoms` by `FixCom`; the propagator is that of
     Vanden-Eijnden and Ciccotti, https://doi.org/10.1016/j.cplett.2006.07.086, eq. 23.
@@ -49,7 +49,7 @@ def langevin(
 
 
 def draw_momenta(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
-    """Set the momenta of `atoms` to a draw from the Maxwell-Boltzmann distribution, the centre of mass at rest.
+    """Draw the momenta of `atoms` from the Maxwell-Boltzmann distribution, with the centre of mass at rest.
 
     The angular momentum is left as drawn: friction and noise act on the rotation as on
     every other motion, so the ensemble that is sampled has it.

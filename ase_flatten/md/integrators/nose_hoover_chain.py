@@ -23,7 +23,7 @@ from ase_flatten.utils.typing import FloatArray
 
 
 class NoseHooverChain:
-    """Integrate with a Nosé-Hoover chain for each replica; see `ase_flatten.md.integrators.Integrator`."""
+    """Integrator with a Nosé-Hoover chain for each replica; see `ase_flatten.md.integrators.Integrator`."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._verlet = VelocityVerlet(conditions)

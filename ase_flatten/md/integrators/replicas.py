@@ -1,4 +1,4 @@
-"""Replicas of one molecule, and the pieces that their integrators are made of."""
+"""Replicas of one molecule, and the operations that their integrators consist of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from ase.data import atomic_masses
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 Evaluate = Callable[[FloatArray], tuple[FloatArray, FloatArray, dict[int, str]]]
-"""Positions, (n, n_atoms, 3) in Å, to potential energies, (n,) in eV, forces, (n, n_atoms, 3) in eV/Å, and what went
-wrong with which of them."""
+"""Maps positions, (n, n_atoms, 3) in Å, to potential energies, (n,) in eV, forces, (n, n_atoms, 3) in eV/Å, and the
+message for each configuration that failed, by its row."""
 
 CHAIN_LINKS = 3
 """Links of a Nosé-Hoover chain."""
@@ -61,8 +61,8 @@ class Replicas:
     kT : float, eV
         Of the momenta that `thermal_momenta` draws.
     rng : np.random.Generator
-        The noise of all replicas. It is drawn for all of them whatever became of some, so that none depends on the
-        fate of the others.
+        The noise of all replicas. It is drawn for failed ones as well, so that no replica depends on the failure of
+        another.
     positions, momenta, forces : (n_replicas, n_atoms, 3) arrays, Å, ASE's unit of momentum, eV/Å
     potential : (n_replicas,) array, eV
     heat : (n_replicas,) array, eV
@@ -89,7 +89,7 @@ class Replicas:
         self._thermal = np.sqrt(self.kT / self._per_mass)
 
     def place(self, positions: FloatArray, momenta: FloatArray | None) -> dict[int, str]:
-        """Put the replicas at their start, draw momenta unless they are given, and evaluate; see `update`."""
+        """Set the initial positions, draw momenta unless they are given, and evaluate; see `update`."""
         n_replicas = len(positions)
         self.positions = np.array(positions, dtype=float)
         self.momenta = self.thermal_momenta() if momenta is None else np.array(momenta)
@@ -99,15 +99,15 @@ class Replicas:
         return self.update(np.ones(n_replicas, dtype=bool))
 
     def kick(self, time: float) -> None:
-        """Let the forces act: p ← p + F time."""
+        """Change the momenta by the forces: p ← p + F time."""
         self.momenta += time * self.forces
 
     def drift(self, time: float) -> None:
-        """Let the atoms move: x ← x + p/m time."""
+        """Change the positions by the velocities: x ← x + p/m time."""
         self.positions += self.momenta * (time * self._per_mass)
 
     def update(self, alive: np.ndarray) -> dict[int, str]:
-        """Evaluate the replicas that are alive, net forces taken out; return what went wrong with which."""
+        """Evaluate the replicas that are alive, and remove net forces; return a message for each that failed."""
         if alive.all():
             self.potential, forces, problems = self.evaluate(self.positions)
             self.forces = forces - forces.sum(axis=1, keepdims=True) * self._share
@@ -122,7 +122,7 @@ class Replicas:
         return 0.5 * np.einsum("rax,rax->r", self.momenta, self.momenta * self._per_mass)
 
     def thermal_momenta(self) -> FloatArray:
-        """Draw momenta of the Maxwell-Boltzmann distribution, the centre of mass at rest."""
+        """Draw momenta from the Maxwell-Boltzmann distribution, with the centre of mass at rest."""
         noise = self.rng.standard_normal(self.positions.shape)
         noise *= self._thermal
         noise -= noise.sum(axis=1, keepdims=True) * self._share

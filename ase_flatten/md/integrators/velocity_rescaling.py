@@ -22,7 +22,7 @@ from ase_flatten.md.integrators.velocity_verlet import VelocityVerlet
 
 
 class VelocityRescaling:
-    """Integrate with stochastic velocity rescaling; see `ase_flatten.md.integrators.Integrator`."""
+    """Integrator with stochastic velocity rescaling; see `ase_flatten.md.integrators.Integrator`."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._verlet = VelocityVerlet(conditions)

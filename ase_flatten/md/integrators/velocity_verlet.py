@@ -1,4 +1,4 @@
-"""Velocity Verlet: dynamics without a thermostat, which keep the energy.
+"""Velocity Verlet: dynamics without a thermostat, which conserve the energy.
 
 Swope et al., https://doi.org/10.1063/1.442716. A step of length Δt is
 
@@ -16,7 +16,7 @@ from ase_flatten.md.integrators.replicas import Conditions, Replicas
 
 
 class VelocityVerlet:
-    """Integrate Newton's equations of motion; see `ase_flatten.md.integrators.Integrator`."""
+    """Integrator of Newton's equations of motion; see `ase_flatten.md.integrators.Integrator`."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._timestep = conditions.timestep

@@ -48,7 +48,7 @@ def find_gap_fit() -> Path:
     homes = [Path(home) / "gap_fit" for home in package.submodule_search_locations or []]
     found = next((home for home in homes if os.access(home, os.X_OK)), None) or shutil.which("gap_fit")
     if found is None:
-        raise InputError(f"GAP needs the program gap_fit, which is not there; {hint}")
+        raise InputError(f"GAP needs the program gap_fit, which was not found; {hint}")
     try:
         greeting = subprocess.run(
             [str(found), "--help"], capture_output=True, text=True, errors="replace", timeout=60, check=False

@@ -24,7 +24,7 @@ _READ_BY_QUIP: set[str] = set()
 
 
 class GAPModel:
-    """Predict with a GAP.
+    """A GAP model.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def read_native(folder: Path) -> NativeFiles:
         for coordinates in root.iter("gpCoordinates"):
             name = coordinates.attrib["sparseX_filename"]
             if not _SPARSE_FILE.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a file of sparse points")
+                raise ValueError(f"{name!r} is not the name of a file of sparse points")
             contents[name] = (folder / name).read_bytes()
             _check_sparse_points(coordinates, contents[name])
         numbers, settings = _ours(root)

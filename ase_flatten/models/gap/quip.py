@@ -21,7 +21,7 @@ _WIDE = 1000.0
 
 
 class QUIPPotential:
-    """Compute energies and forces of configurations of one molecule.
+    """A GAP in QUIP, for configurations of one molecule.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class QUIPPotential:
         except ImportError as error:
             raise InputError(f"GAP needs quippy ({error}); install it with: pip install 'ase-flatten[gap]'") from error
         try:
-            # What to make of the file is said here, and not left to the file.
+            # The kind of potential is stated here rather than read from the file.
             calculator = Potential(f"IP GAP label={LABEL}", param_filename=str(folder / MODEL_FILE))
         except RuntimeError as error:
             raise InputError(f"expected a GAP model, QUIP refuses it: {error}") from error

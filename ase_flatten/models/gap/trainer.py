@@ -32,7 +32,7 @@ _POSITIVE = ("cutoff", "atom_sigma", "delta", "energy_sigma", "force_sigma", "sp
 
 @dataclass(frozen=True)
 class GAPTrainer(Trainer):
-    """Train GAP models with SOAP.
+    """Trainer of GAP models with SOAP.
 
     Parameters
     ----------

@@ -258,7 +258,7 @@ class _Batches:
 
 
 class _StateKeeper(pl.Callback):
-    """Save the state after each validation, report it, and decide whether to end."""
+    """Callback that saves the state after each validation, reports it, and decides whether to end."""
 
     def __init__(self, checkpoint: Path | None, advance: Any) -> None:
         self._checkpoint, self._advance = checkpoint, advance

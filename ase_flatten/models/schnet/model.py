@@ -27,7 +27,7 @@ _PAIR_FEATURES_AT_ONCE = {"cpu": ONE_THREAD_BELOW, "cuda": 2**26}
 
 
 class SchNetModel:
-    """Predict with a SchNet.
+    """A SchNet model.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from ase_flatten.utils.typing import IntArray
 
 
 class MoleculeNetwork(nn.Module):
-    """Evaluate a SchNetPack potential on configurations of one molecule.
+    """A SchNetPack potential for configurations of one molecule.
 
     The weights are shared with the potential.
 

@@ -38,7 +38,7 @@ _VALIDATION_FRAMES = 1000
 
 
 class SchNetTrainer(Trainer):
-    """Train SchNet models.
+    """Trainer of SchNet models.
 
     Parameters
     ----------

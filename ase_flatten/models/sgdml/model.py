@@ -24,7 +24,7 @@ _NEEDED = ("z", "R_desc", "R_d_desc_alpha", "c", "std", "sig", "lam", "perms")
 
 
 class SGDMLModel:
-    """Predict with an sGDML model file.
+    """An sGDML model, as in a model file of the `sgdml` package.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ _GPU_LEAST = 32
 
 
 class Predictor:
-    """Predict energies and forces, in the units of the model.
+    """The predictions of a model: energies and forces, in the units of the model.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ _SYMMETRY_FRAMES = 1000
 
 @dataclass(frozen=True)
 class SGDMLTrainer(Trainer):
-    """Train sGDML models.
+    """Trainer of sGDML models.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class SGDMLTrainer(Trainer):
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
     ) -> list[Model]:
-        """Give all models the same regularisation, and another length scale if it helps them significantly.
+        """Use the same regularisation for all models, and another length scale if it improves them significantly.
 
         See `length_scale.review`; a length scale that the user chose is kept.
         """

@@ -214,7 +214,7 @@ class TestTrainer:
     @pytest.mark.parametrize(
         ("script", "message"),
         [
-            (None, "the program gap_fit, which is not there"),
+            (None, "the program gap_fit, which was not found"),
             ("echo git version QUIP,v0.8.1 e0_method", r"QUIP 0\.9 or later, found QUIP,v0\.8"),
             ("echo hello", "to be gap_fit, it answers hello"),
             ("#!/nowhere", "to run, it does not"),
@@ -308,7 +308,7 @@ BOMB = '<!DOCTYPE GAP [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]
         (rewriting("IP GAP label=GAP", "FilePot command=touch"), "another potential"),
         (rewriting("</GAP>", "<FilePot/></GAP>"), "it holds FilePot"),
         (rewriting('do_core="F"', 'do_core="T"'), "adds another potential"),
-        (rewriting('sparseX_filename="', 'sparseX_filename="../../'), "no name of a file of sparse points"),
+        (rewriting('sparseX_filename="', 'sparseX_filename="../../'), "not the name of a file of sparse points"),
         (rewriting('dimensions="[0-9]*"', 'dimensions="99999999"'), "not the SOAP of its sparse points"),
         (rewriting("n_max=4", "n_max=9999"), "not the SOAP of its sparse points"),
         (rewriting('alpha="[^"]*"', 'alpha="nan"'), "finite weights"),
