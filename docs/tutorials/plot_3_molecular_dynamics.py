@@ -30,7 +30,8 @@ def run(module, *arguments):
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-run("ase_flatten.cli", "train", DATA, "--out", RUN, *"-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split())
+options = "-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split()
+run("ase_flatten.cli", "train", DATA, "--out", RUN, *options)
 run("ase_flatten.md", RUN, "--T", "400", "--protocol", "quick", "--quiet")
 
 # %%
