@@ -336,9 +336,9 @@ class Run:
         return self.folder / ("steps" if scheme == "improved" else "default_steps") / f"{number:04d}"
 
 
-def open_run(folder: Path | None) -> Run:
+def open_run(folder: str | Path | None) -> Run:
     """Return the run in a folder, or the newest one; raise InputError if there is none."""
-    run = Run(folder or newest_run())
+    run = Run(newest_run() if folder is None else Path(folder))
     _ = run.info
     return run
 

@@ -53,7 +53,7 @@ for scheme, colour in (("default", "#d95f02"), ("improved", "#1f78b4")):
     curve = sorted(float(row[f"force_rmse_{scheme}"]) for row in rows)
     total = float(overall[f"force_rmse_{scheme}"])
     ax.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=f"{scheme}, all frames: {total:.2f}")
-ax.set(xlabel="clusters of at least 20 held-out frames, by rising error", ylabel="force RMSE (kcal/(mol Å))")
+ax.set(xlabel="clusters of at least 20 held-out frames, sorted by error", ylabel="force RMSE (kcal/(mol Å))")
 ax.set_ylim(bottom=0)
 ax.legend(frameon=False)
 plt.show()

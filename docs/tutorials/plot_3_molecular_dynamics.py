@@ -12,13 +12,15 @@ run the default and the improved model of the :doc:`previous tutorial <plot_2_fl
 # The first command continues the run of the previous tutorial, or returns at once if it is finished. The second starts
 # 16 replicas of each model from the same geometries with the same random numbers, for 2 ps each.
 
-import json
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from ase.units import kcal, mol
+
+from ase_flatten.md.result_files import read_summary
 
 DATA, RUN = "../../examples/data/salicylic_gfn2_500K.npz", "../../runs/tutorial"
 
@@ -28,7 +30,8 @@ def run(module, *arguments):
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-run("ase_flatten.cli", "train", DATA, "--out", RUN, *"-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split())
+options = "-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split()
+run("ase_flatten.cli", "train", DATA, "--out", RUN, *options)
 run("ase_flatten.md", RUN, "--T", "400", "--protocol", "quick", "--quiet")
 
 # %%
@@ -39,10 +42,11 @@ run("ase_flatten.md", RUN, "--T", "400", "--protocol", "quick", "--quiet")
 # beyond noise. Otherwise the run cannot tell.
 
 for scheme in ("default", "improved"):
-    with open(f"{RUN}/md/400K/{scheme}/summary.json") as file:
-        summary = json.load(file)
-    print(f"{scheme}: {summary['verdict']}; {summary['n_failed']} of {summary['n_replicas']} replicas failed")
-    print(*summary["why"], sep="\n")
+    summary = read_summary(Path(RUN, "md", "400K", scheme, "summary.json"))
+    print(f"{scheme}: {summary.verdict}; {summary.n_failed} of {summary.n_replicas} replicas failed")
+    print(*summary.why, sep="\n")
+    if summary.outside_training is not None:
+        print(f"{summary.outside_training:.0%} of the frames lie outside the training geometries")
 
 # %%
 # If nothing failed in such a short run, that is weak evidence: the quick protocol can tell a model that fails every
