@@ -202,7 +202,7 @@ def _checked(
     if (run.folder / "run.json").exists():
         if not resume:
             raise InputError(
-                f"expected a new folder, found a run in {run.folder}; add --resume to resume it, or choose another --out"
+                f"expected a new folder, found a run in {run.folder}; add --resume, or choose another --out"
             )
         _hold_against(run, content)
         content["versions"] = {**run.info.versions, "resumed_with": content["versions"]}
