@@ -222,7 +222,7 @@ def test_a_run_of_other_data_is_not_continued(water, finished_run):
 
 
 def test_a_run_is_not_overwritten(water, finished_run, tmp_path):
-    with pytest.raises(InputError, match="add --resume to resume it"):
+    with pytest.raises(InputError, match="add --resume, or choose another"):
         train(water, finished_run.folder, WATER_SETTINGS)
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="found other files"):
