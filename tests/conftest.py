@@ -87,7 +87,7 @@ def ipi() -> None:
 
 
 @pytest.fixture(params=["ase", "ipi"])
-def walker(request: pytest.FixtureRequest) -> str:
+def sampling_engine(request: pytest.FixtureRequest) -> str:
     """Each engine that makes data sets."""
     if request.param == "ipi":
         request.getfixturevalue("ipi")

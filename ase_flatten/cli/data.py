@@ -17,6 +17,7 @@ from ase_flatten.cli.options import (
     Verbose,
     one_path,
     read,
+    results_folder,
 )
 from ase_flatten.utils import console
 from ase_flatten.utils.exceptions import InputError
@@ -120,12 +121,12 @@ def cluster(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
+    folder = results_folder(out, f"{path.stem}-clusters")
     content, unit = read(path, energy_unit, length_unit), output_units(units)
     found = clusters.cluster(
         content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
         assignment=assignment, progress=console.progress(quiet),
     )  # fmt: skip
-    folder = out or Path("runs") / f"{path.stem}-clusters"
     frames = clusters.representatives(found, content.pair_distances)
     write_clusters(folder / "clusters.npz", found, frames)
     write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ase_flatten.cli.options import Data, EnergyUnit, LengthUnit, Quiet, Seed, Subset, Units, Verbose, read
+from ase_flatten.cli.options import (
+    Data,
+    EnergyUnit,
+    LengthUnit,
+    Quiet,
+    Seed,
+    Subset,
+    Units,
+    Verbose,
+    read,
+    results_folder,
+)
 from ase_flatten.utils import console
 from ase_flatten.utils.exceptions import InputError
 
@@ -51,8 +62,8 @@ def errors(
     spec = model or (given.pop(0) if given else None)
     if not path.name or spec is None or given:
         raise InputError("expected one data set and one model; see ase-flatten errors --help")
+    folder = results_folder(out, f"{path.stem}-errors")
     content, unit = read(path, energy_unit, length_unit), output_units(units)
-    folder = out or Path("runs") / f"{path.stem}-errors"
     with LocalExecutor(workers or min(n_cores(), MAX_WORKERS)) as executor:
         outliers = find_outliers(
             content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset, executor=executor,
@@ -70,7 +81,7 @@ def errors(
         ],
     )
     console.say(
-        f"over {outliers.n_frames} frames {outliers.stratum}{outliers.how}: {found.overall_rmse * unit.scale:.3f} "
+        f"over {outliers.n_frames} frames {outliers.which_frames}{outliers.how}: {found.overall_rmse * unit.scale:.3f} "
         f"{unit.force}"
     )
     console.say(f"tables, figure and worst frames: {folder}")

@@ -36,6 +36,14 @@ def one_path(argument: Path | None, option: Path | None) -> Path:
     return argument or option or Path()
 
 
+def results_folder(asked: Path | None, default: str) -> Path:
+    """Return the folder of the results; raise InputError if it is a run folder, whose files they would replace."""
+    folder = asked or Path("runs") / default
+    if (folder / "run.json").exists():
+        raise InputError(f"expected a folder for results, found a run in {folder}; choose another --out")
+    return folder
+
+
 def read(path: Path, energy_unit: str | None, length_unit: str | None) -> "Dataset":
     """Read a data set; raise InputError if it cannot be used."""
     from ase_flatten.data.io import read_dataset

@@ -42,7 +42,7 @@ class Outliers:
     errors : ClusterErrors
     n_frames : int
         Frames that the errors describe; `errors.counts` says how many of them were predicted.
-    stratum : str
+    which_frames : str
         Description of these frames.
     clusters_of : Path or None
         The run folder or file that the clusters were read from; None if the data were clustered anew.
@@ -50,7 +50,7 @@ class Outliers:
 
     errors: ClusterErrors
     n_frames: int
-    stratum: str
+    which_frames: str
     clusters_of: Path | None = None
 
     @property
@@ -122,9 +122,9 @@ def find_outliers(
     worst = found.clusters.ascending[::-1][:n_worst]
     found = complete(found, errors_of, clustering, frames, worst)
     of_frames, errors = found.errors, found.clusters
-    stratum = f"outside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
+    which_frames = f"outside the {len(train_frames)} training frames" if len(train_frames) else "of the data set"
     if run:
-        stratum += f", including the {len(run.splits.valid)} validation frames"
+        which_frames += f", including the {len(run.splits.valid)} validation frames"
 
     middle_frames = representatives(clustering, dataset.pair_distances)
     write_clusters(folder / CLUSTERS, clustering, middle_frames)
@@ -132,7 +132,7 @@ def find_outliers(
     _write_frames(folder, dataset, clustering, of_frames, worst, units)
     typical = dataset.atoms(int(middle_frames[errors.worst]))
     plot_outliers(errors, folder / "outliers", units=units, title=dataset.formula, structure=typical)
-    return Outliers(errors, len(frames), stratum, clusters_of)
+    return Outliers(errors, len(frames), which_frames, clusters_of)
 
 
 def _run_of(named: NamedCalculator, dataset: Dataset) -> Run | None:

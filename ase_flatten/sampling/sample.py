@@ -33,7 +33,7 @@ from ase_flatten.md.integrators.langevin import check_thermostat, check_timestep
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.sampling.partial_run import LabelledFrame, PartialRun, State
-from ase_flatten.sampling.trajectory import WALKS, WalkError
+from ase_flatten.sampling.trajectory import SAMPLING_ENGINES, DynamicsError
 from ase_flatten.utils.exceptions import BackendError, InputError, keeping, printable
 from ase_flatten.utils.locks import lock_file
 from ase_flatten.utils.progress import SILENT, Progress
@@ -96,8 +96,10 @@ class SampleSettings:
             raise InputError(f"the seed must be 0 or a positive integer, got {self.seed}; choose another")
         if self.dtype not in ("float32", "float64"):
             raise InputError(f"dtype must be float32 or float64, got {self.dtype!r}; choose one of them")
-        if self.engine not in WALKS:
-            raise InputError(f"the engine must be one of {', '.join(WALKS)}, got {self.engine!r}; choose one of them")
+        if self.engine not in SAMPLING_ENGINES:
+            raise InputError(
+                f"the engine must be one of {', '.join(SAMPLING_ENGINES)}, got {self.engine!r}; choose one of them"
+            )
         if self.engine == "ipi":
             ipi_command()
         check_thermostat(temperature_K=self.temperature_K, friction_per_fs=self.friction_per_fs)
@@ -267,12 +269,12 @@ def _run_chunk(
     """Run one chunk; return the new state, the frames sampled, and why it failed if it did."""
     chunk = settings.chunk(state.step)
     stop = state.step + chunk.n_steps
-    walk = WALKS[settings.engine](load_calculator(named, numbers=numbers), numbers, state, chunk)
+    dynamics = SAMPLING_ENGINES[settings.engine](load_calculator(named, numbers=numbers), numbers, state, chunk)
     frames: list[LabelledFrame] = []
     failure = None
-    with closing(walk):
+    with closing(dynamics):
         try:
-            for state, atoms in walk:
+            for state, atoms in dynamics:
                 is_frame, forces = settings.is_frame(state.step), atoms.get_forces(apply_constraint=False)
                 if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
                     failure = "its positions or forces are no longer numbers"
@@ -282,7 +284,7 @@ def _run_chunk(
                     frames.append(LabelledFrame(atoms.get_positions(), float(atoms.get_potential_energy()), forces))
                 if failure is not None:
                     break
-        except WalkError as error:
+        except DynamicsError as error:
             failure = str(error)
     return state, frames, failure
 

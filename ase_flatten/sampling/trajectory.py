@@ -1,7 +1,7 @@
 """Langevin dynamics of one molecule, started from a state and followed step by step.
 
-A piece of dynamics (a walk) starts with a calculator that has computed nothing yet, and depends on the state alone.
-A trajectory of several walks, each started from the last state of the one before, is therefore the same wherever it
+A piece of dynamics starts with a calculator that has computed nothing yet, and depends on the state alone.
+A trajectory of several pieces, each started from the last state of the one before, is therefore the same wherever it
 was interrupted. `by_ipi` starts an `i-pi` process for that, which takes about a second.
 """
 
@@ -22,16 +22,16 @@ from ase_flatten.utils.typing import IntArray
 Steps = Generator[tuple[State, Atoms], None, None]
 """Successive states, and the atoms with their energy and forces."""
 
-Walk = Callable[[BaseCalculator, IntArray, State, Protocol], Steps]
+RunDynamics = Callable[[BaseCalculator, IntArray, State, Protocol], Steps]
 """Run from a state by a protocol of one replica, and yield after each `interval` of it, or after every step."""
 
 
-class WalkError(Exception):
+class DynamicsError(Exception):
     """The calculator returned no energy or forces; the message says why."""
 
 
 def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
-    """Run ASE's Langevin dynamics; a `Walk`."""
+    """Run ASE's Langevin dynamics; a `RunDynamics`."""
     atoms = Atoms(numbers, state.positions, momenta=state.momenta, calculator=calculator)
     rng = _generator(state)
     dynamics = langevin(
@@ -42,12 +42,12 @@ def by_ase(calculator: BaseCalculator, numbers: IntArray, state: State, protocol
         try:
             dynamics.step()
         except CalculatorError as error:
-            raise WalkError(f"its calculation failed: {error}") from error
+            raise DynamicsError(f"its calculation failed: {error}") from error
         yield _state(step, atoms, rng), atoms
 
 
 def by_ipi(calculator: BaseCalculator, numbers: IntArray, state: State, protocol: Protocol) -> Steps:
-    """Run i-PI's Langevin dynamics, whose noise has a seed drawn from the state's generator; a `Walk`."""
+    """Run i-PI's Langevin dynamics, whose noise has a seed drawn from the state's generator; a `RunDynamics`."""
     rng = _generator(state)
     engine = make_engine("ipi", calculator, numbers, protocol, seed=int(rng.integers(2**63)))
     alive = np.ones(1, dtype=bool)
@@ -55,7 +55,7 @@ def by_ipi(calculator: BaseCalculator, numbers: IntArray, state: State, protocol
     try:
         for frame in chain([engine.begin(state.positions[None], state.momenta[None])], later):
             if frame.problems:
-                raise WalkError(frame.problems[0])
+                raise DynamicsError(frame.problems[0])
             if frame.step > 0:
                 atoms = Atoms(numbers, frame.positions[0], momenta=frame.momenta[0])
                 atoms.calc = SinglePointCalculator(atoms, energy=frame.potential[0], forces=frame.forces[0])
@@ -64,7 +64,7 @@ def by_ipi(calculator: BaseCalculator, numbers: IntArray, state: State, protocol
         engine.close()
 
 
-WALKS: dict[str, Walk] = {"ase": by_ase, "ipi": by_ipi}
+SAMPLING_ENGINES: dict[str, RunDynamics] = {"ase": by_ase, "ipi": by_ipi}
 
 
 def _generator(state: State) -> np.random.Generator:

@@ -223,6 +223,8 @@ MISTAKES = {
     "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
     "no model": (["errors", "water.npz"], "expected one data set and one model"),
     "a missing model": (["errors", "water.npz", "nowhere"], "found 'nowhere'; check the path"),
+    "errors into a run": (["errors", "water.npz", "tblite:GFN2-xTB", "--out", "a_run"], "found a run in a_run"),
+    "clusters into a run": (["cluster", "water.npz", "--out", "a_run"], "found a run in a_run"),
     "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),
     "an unknown assignment": (["cluster", "water.npz", "--assignment", "best"], "must be one of average"),
     "an absurd time step": (["sample", "H2O", "--timestep", "10", "-o", "x.npz"], "time step"),
@@ -245,6 +247,8 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing_behind(name, mistake, wa
     }
     for variant, arrays in variants.items():
         np.savez(tmp_path / f"{variant}.npz", **arrays)
+    (tmp_path / "a_run").mkdir()
+    (tmp_path / "a_run" / "run.json").write_text("{}")
     before = sorted(tmp_path.iterdir())
     arguments, expected = MISTAKES[name]
     assert expected in mistake(*arguments)

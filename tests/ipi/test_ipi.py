@@ -431,7 +431,7 @@ def test_the_template_runs_as_it_stands_with_either_driver(tmp_path, kind):
     assert [client.returncode for client in clients] == [0] * len(clients), said
     assert "Exiting cleanly" in log
     if kind == "ours":
-        assert "takes the atoms of i-PI to be H H" in said[0] and "i-PI has ended" in said[0]
+        assert "assumes that the atoms of i-PI are H H" in said[0] and "i-PI has ended" in said[0]
     for positions, forces in zip(
         last_frame(tmp_path / "replica-00_md.positions_0.bin"), last_frame(tmp_path / "replica-00_md.forces_0.bin")
     ):

@@ -35,13 +35,13 @@ def test_a_model_of_a_run_is_judged_on_its_clusters(outliers_of, finished_run, m
     found, labels = outliers_of(finished_run.folder / model)
     assert np.array_equal(labels, finished_run.clustering.labels)
     assert found.clusters_of is not None and found.clusters_of.resolve() == finished_run.folder.resolve()
-    assert f"including the {len(finished_run.splits.valid)} validation frames" in found.stratum
+    assert f"including the {len(finished_run.splits.valid)} validation frames" in found.which_frames
 
 
 def test_on_other_data_they_are_clustered_anew(outliers_of, finished_run, other_water):
     found, labels = outliers_of(finished_run.folder, dataset=other_water)
     assert found.clusters_of is None and found.n_frames == other_water.n_frames
-    assert "validation" not in found.stratum
+    assert "validation" not in found.which_frames
     assert len(np.unique(labels)) != finished_run.clustering.n_clusters
 
 

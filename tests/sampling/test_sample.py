@@ -293,12 +293,12 @@ sampling.sample("H2O", sys.argv[1], sampling.SampleSettings(engine=sys.argv[2], 
 """
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path, walker):
-    n_frames, n_chunks = {"ase": (450, 4), "ipi": (60, 3)}[walker]
+def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path, sampling_engine):
+    n_frames, n_chunks = {"ase": (450, 4), "ipi": (60, 3)}[sampling_engine]
 
     def start_sampling(output):
         environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-        command = [sys.executable, "-c", SCRIPT, str(output), walker, str(n_frames)]
+        command = [sys.executable, "-c", SCRIPT, str(output), sampling_engine, str(n_frames)]
         return subprocess.Popen(command, env=environment)
 
     output = tmp_path / "water.npz"
@@ -307,7 +307,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path, walker):
     deadline = time.monotonic() + 60
     while len(list(partial.glob("chunk-*.npz"))) < n_chunks and time.monotonic() < deadline:
         time.sleep(0.005)
-    running = [ipi_of(process.pid)] if walker == "ipi" else []
+    running = [ipi_of(process.pid)] if sampling_engine == "ipi" else []
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     for inner, folder in running:
