@@ -277,7 +277,7 @@ def _run_chunk(
             for state, atoms in dynamics:
                 is_frame, forces = settings.is_frame(state.step), atoms.get_forces(apply_constraint=False)
                 if not (np.isfinite(atoms.positions).all() and np.isfinite(forces).all()):
-                    failure = "its positions or forces are no longer numbers"
+                    failure = "its positions or forces are not finite"
                 elif (is_frame or state.step == stop) and _count_pieces(numbers, atoms.positions) > pieces:
                     failure = "it came apart"
                 elif is_frame:
