@@ -196,7 +196,7 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another(made):
     ("trouble", "words", "changes"),
     [
         ("raise", "the model failed: no convergence", {}),
-        ("nan", "no longer numbers", {}),
+        ("nan", "not finite", {}),
         ("explode", "", {"equilibration_steps": 200, "thermostat": "none", "interval": 20}),
     ],
 )

@@ -397,7 +397,7 @@ def test_a_run_killed_after_writing_its_data_set_is_finished_by_the_next_call(un
 
 @pytest.mark.parametrize(
     ("trouble", "words"),
-    [("part", "it came apart"), ("nan", "no longer numbers"), ("raise", "calculation failed: no convergence")],
+    [("part", "it came apart"), ("nan", "not finite"), ("raise", "calculation failed: no convergence")],
 )
 def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_path, monkeypatch, trouble, words):
     module = sys.modules["test_sample"]
@@ -418,7 +418,7 @@ def test_a_molecule_that_falls_apart_stops_the_run_and_keeps_what_there_is(tmp_p
 @pytest.mark.usefixtures("ipi")
 @pytest.mark.parametrize(
     ("trouble", "words"),
-    [("part", "it came apart"), ("nan", "no longer numbers"), ("raise", "the model failed: no convergence")],
+    [("part", "it came apart"), ("nan", "not finite"), ("raise", "the model failed: no convergence")],
 )
 def test_i_pi_is_stopped_where_a_molecule_falls_apart(tmp_path, monkeypatch, trouble, words):
     monkeypatch.setattr(sys.modules["test_sample"], "TROUBLE", {"trouble": trouble, "after": 100})

@@ -214,14 +214,14 @@ class _Turns:
         self._positions[replica] = positions[0]
         if not self._alive[replica]:
             return np.zeros(1), np.zeros_like(positions)
-        problems = {0: "positions are no longer numbers"}
+        problems = {0: "positions are not finite"}
         if np.isfinite(positions).all():
             with np.errstate(all="ignore"):
                 energies, forces, problems = self._evaluate(positions)
             if not problems and np.isfinite(energies).all() and np.isfinite(forces).all():
                 return energies, forces
         self._alive[replica] = False
-        self._problems[replica] = problems.get(0, "energy or forces of the model are no longer numbers")
+        self._problems[replica] = problems.get(0, "energy or forces of the model are not finite")
         return np.zeros(1), np.zeros_like(positions)
 
     def allow(self, n_steps: int, alive: np.ndarray) -> None:
