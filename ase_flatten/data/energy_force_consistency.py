@@ -171,13 +171,14 @@ def work_residuals(dataset: Dataset, near: IntArray) -> tuple[FloatArray, FloatA
     -------
     ratios : (n_frames,) array
         Smallest deviation, in robust standard deviations over pairs that are equally far apart; 0 for a frame with
-        fewer than two pairs.
+        fewer than two partners.
     residuals : (n_frames,) array, eV
-        Smallest deviation; also 0 for a frame with fewer than two pairs.
+        Smallest deviation; also 0 for a frame with fewer than two partners.
     """
     frames = np.arange(dataset.n_frames)
     ahead = np.column_stack([frames[:-1], frames[1:]])
-    pairs = np.vstack([np.column_stack([np.repeat(frames, near.shape[1]), near.ravel()]), ahead, ahead[:, ::-1]])
+    near_pairs = np.column_stack([np.repeat(frames, near.shape[1]), near.ravel()])
+    pairs = np.unique(np.vstack([near_pairs, ahead, ahead[:, ::-1]]), axis=0)  # near frames may be next in the file too
     work, rmsd = np.empty((2, len(pairs)))
     for block in blocks(len(pairs), 8 * 30 * dataset.n_atoms):
         work[block], rmsd[block] = trapezoid(dataset, pairs[block])
