@@ -157,7 +157,7 @@ def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
     low, high = others.ratios.min(), others.ratios.max()
     sentence = (
         f"Under {len(others.ratios)} other clusterings of the held-out frames the ratio of the worst groups is "
-        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better}"
+        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better} of them"
     )
     if (claim.verdict == BETTER and high > 1) or (claim.verdict == WORSE and low < 1):
         sentence += ": the claim on the worst group depends on the clustering, and the quantiles do not"
