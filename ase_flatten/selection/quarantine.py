@@ -159,24 +159,17 @@ class Quarantine:
     def from_json(cls, content: Mapping[str, Any]) -> "Quarantine":
         """Rebuild what `to_json` made; raise ValueError if it is something else."""
         saved = msgspec.convert(content, _Saved)
-        looks = [Look(frame=entry.frame, **asdict(look)) for entry in saved.frames for look in entry.looks]
+        looks = [
+            msgspec.convert({**look, "frame": entry.frame}, Look) for entry in saved.frames for look in entry.looks
+        ]
         looks.sort(key=lambda look: look.step)
         return cls(tuple(looks), tuple(saved.alarms))
 
 
 @dataclass(frozen=True)
-class _SavedLook:
-    step: int
-    level: str
-    score: float
-    reason: str
-    force_error: float | None = None
-
-
-@dataclass(frozen=True)
 class _SavedFrame:
     frame: int
-    looks: list[_SavedLook]
+    looks: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

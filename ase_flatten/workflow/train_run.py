@@ -4,13 +4,13 @@ Every file is written beside its place and renamed, and a step's model is writte
 of history that lists it, so a resumed run finds complete files or none.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ase_flatten.checking.labels import QuickModels
@@ -30,9 +30,10 @@ from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.locks import lock_folder
 from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, write_history
-from ase_flatten.workflow.run_folder import FORMAT, Run, RunSettings, write_clusters
+from ase_flatten.workflow.run_folder import DatasetInfo, Run, RunInfo, RunSettings, write_clusters
 
 N_DEFAULT_DRAWS = 4
 """Default training sets of the final size where training is fast."""
@@ -128,11 +129,11 @@ def train(
         if settings.default_draws is None:
             costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
             settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
-        content = _checked(run, dataset, settings, made_by, trainer, resume, source)
+        info = _checked(run, dataset, settings, made_by, trainer, resume, source)
         quarantine = _first_quarantine(
             run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress)
         )
-        write_json(run.folder / "run.json", content)
+        write_record(run.folder / "run.json", info)
         if isinstance(trainer, Trainer):  # a plugin's need not be
             trainer = trainer.within(Workplace(unfinished, progress))
         data = _prepared(run, dataset, settings, progress)
@@ -184,41 +185,46 @@ def _checked(
     trainer: Trainer,
     resume: bool,
     source: str,
-) -> dict[str, Any]:
+) -> RunInfo:
     """Return the content of run.json; raise InputError if it contradicts an existing run."""
-    content = {
-        "format": FORMAT,
-        "settings": json.loads(json.dumps(asdict(settings))),
-        "trainer": made_by.settings(trainer),
-        "dataset": {
-            "source": source,
-            "digest": dataset.digest,
-            "formula": dataset.formula,
-            "n_frames": dataset.n_frames,
-            "theory": dataset.theory,
-        },
-        "versions": versions(made_by.distribution),
-    }
+    info = RunInfo(
+        settings=_in_full(settings),
+        trainer=made_by.settings(trainer),
+        dataset=DatasetInfo(
+            source=source,
+            digest=dataset.digest,
+            formula=dataset.formula,
+            n_frames=dataset.n_frames,
+            theory=dataset.theory,
+        ),
+        versions=versions(made_by.distribution),
+    )
     if (run.folder / "run.json").exists():
         if not resume:
             raise InputError(
                 f"expected a new folder, found a run in {run.folder}; add --resume, or choose another --out"
             )
-        _hold_against(run, content)
-        content["versions"] = {**run.info.versions, "resumed_with": content["versions"]}
+        _hold_against(run, info)
+        info = replace(info, versions={**run.info.versions, "resumed_with": info.versions})
     elif run.folder.is_dir() and not is_empty(run.folder):
         raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
+    return info
+
+
+def _in_full(settings: RunSettings) -> dict[str, Any]:
+    """Return settings as JSON has them, defaults included, which msgspec leaves out of objects that it has read."""
+    content: dict[str, Any] = msgspec.to_builtins(asdict(settings))
     return content
 
 
-def _hold_against(run: Run, content: dict[str, Any]) -> None:
+def _hold_against(run: Run, asked: RunInfo) -> None:
     """Refuse to resume with other data or settings, except for more steps and any number of default draws."""
-    if run.info.dataset.digest != content["dataset"]["digest"]:
+    if run.info.dataset.digest != asked.dataset.digest:
         raise InputError(
             f"expected the data that {run.folder} was begun with ({run.info.dataset.source}), "
             "found others; give that data set or choose another --out"
         )
-    begun, new = json.loads(json.dumps(asdict(run.settings))), content["settings"]
+    begun, new = _in_full(run.settings), asked.settings
     for name in sorted(run.info.settings.keys() - {"default_draws"}):
         before, after = begun[name], new[name]
         if name == "schedule":
