@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
+from ase.io.formats import UnknownFileTypeError
 
 from ase_flatten.data.dataset import Dataset, check_shapes, formula
 from ase_flatten.data.trajectory_files import Frame, read_frames
@@ -258,6 +259,11 @@ def _collect(path: Path, frames: Iterable[Frame]) -> _Raw:
             energies.append(float(frame.energy))
     except InputError:
         raise
+    except UnknownFileTypeError as error:  # which says the suffix only
+        raise InputError(
+            f"expected a trajectory that ASE reads, found {path}, whose format it does not know; "
+            "give an npz, extended XYZ, .traj or .db file"
+        ) from error
     except Exception as error:  # ASE's readers raise whatever their parsers do
         raise InputError(
             f"expected a trajectory that ASE reads, could not read frame {len(energies)} of {path}: "

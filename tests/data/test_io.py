@@ -627,3 +627,8 @@ def test_a_file_that_is_no_database_is_not_made_one(tmp_path):
     (tmp_path / "a.db").touch()
     assert "no table of systems" in refusal(tmp_path / "a.db")
     assert (tmp_path / "a.db").stat().st_size == 0
+
+
+def test_a_file_of_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
+    (tmp_path / "a.rst").write_text("Title\n=====\n")
+    assert "whose format it does not know; give an npz, extended XYZ" in refusal(tmp_path / "a.rst")
