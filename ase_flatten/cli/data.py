@@ -9,7 +9,9 @@ import typer
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
+    EnergyKey,
     EnergyUnit,
+    ForcesKey,
     LengthUnit,
     Quiet,
     Seed,
@@ -34,6 +36,8 @@ def check(
     scores: Annotated[Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.")] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -43,7 +47,7 @@ def check(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
-    _, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    _, found = _check_up(path, energy_unit, length_unit, energy_key, forces_key, seed=seed, quiet=quiet)
     for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
         if verbose:
@@ -73,6 +77,8 @@ def clean(
     overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -86,7 +92,7 @@ def clean(
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     listed = check_output(path, output, overwrite=overwrite)
-    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    content, found = _check_up(path, energy_unit, length_unit, energy_key, forces_key, seed=seed, quiet=quiet)
     selection = choose_frames(content, found, doubtful=doubtful)
     write_clean(output, listed, content, selection)
     for reason, count in selection.summary:
@@ -108,6 +114,8 @@ def cluster(
     assignment: Annotated[str, typer.Option(help="Rule for the others: average, ward or maximum.")] = "average",
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -122,7 +130,7 @@ def cluster(
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
-    content, unit = read(path, energy_unit, length_unit), output_units(units)
+    content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
     found = clusters.cluster(
         content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
         assignment=assignment, progress=console.progress(quiet),
@@ -142,13 +150,11 @@ def cluster(
     console.say(f"labels, populations and representatives: {folder}")
 
 
-def _check_up(
-    path: Path, energy_unit: str | None, length_unit: str | None, *, seed: int | None, quiet: bool
-) -> "tuple[Dataset, Checkup]":
+def _check_up(path: Path, *declared: str | None, seed: int | None, quiet: bool) -> "tuple[Dataset, Checkup]":
     """Read a data set, print what it is, and check it."""
     from ase_flatten.checking.check import check_up
 
-    content = read(path, energy_unit, length_unit)
+    content = read(path, *declared)
     console.say(
         f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
         + (f", {content.theory}" if content.theory else "")

@@ -29,7 +29,14 @@ _NPZ_KEYS = (
 )
 
 
-def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
+def read_dataset(
+    path: str | Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+) -> Dataset:
     """Read a data set, never unpickling.
 
     Parameters
@@ -40,6 +47,9 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
     energy_unit, length_unit : str, optional
         The units of the file, where it does not declare them: eV, kcal/mol,
         kJ/mol, Hartree, ...; Ang, Bohr, nm. Forces are in energy per length.
+    energy_key, forces_key : str, optional
+        The names of energies and forces in the file, such as REF_energy and
+        REF_forces; by default, the usual ones of its format.
 
     Raises
     ------
@@ -66,7 +76,11 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"expected a data set, cannot read {printable(path)}: {reason}; check the path") from error
     try:
-        raw = _read_npz(path) if path.suffix == ".npz" else _collect(path, read_frames(path))
+        if path.suffix == ".npz":
+            raw = _read_npz(path, energy_key, forces_key)
+        else:
+            keys = {"energy_key": energy_key or "energy", "forces_key": forces_key or "forces"}
+            raw = _collect(path, read_frames(path, **keys))
         energy = energy_in_eV(_unit("energy", path, raw.energy_unit, energy_unit, energy_in_eV))
         length = length_in_angstrom(_unit("length", path, raw.length_unit, length_unit, length_in_angstrom))
         return Dataset(
@@ -172,13 +186,15 @@ class _Raw:
     theory: str = ""
 
 
-def _read_npz(path: Path) -> _Raw:
+def _read_npz(path: Path, energy_key: str | None, forces_key: str | None) -> _Raw:
+    named = {name: key for name, key in (("energies", energy_key), ("forces", forces_key)) if key}
     with reading_npz(path, "an npz file of plain arrays") as archive:
-        return _raw_of_npz(path, archive)
+        return _raw_of_npz(path, archive, named)
 
 
-def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:
-    keys = next((keys for keys in _NPZ_KEYS if set(keys.values()) <= set(archive.files)), None)
+def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile", named: dict[str, str]) -> _Raw:
+    layouts = ({**keys, **named} for keys in _NPZ_KEYS)
+    keys = next((keys for keys in layouts if set(keys.values()) <= set(archive.files)), None)
     if keys is None:
         raise InputError(
             f"expected the keys z, R, E and F (or nuclear_charges, coords, energies and forces) in {path}, "

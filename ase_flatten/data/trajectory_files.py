@@ -6,6 +6,7 @@ that never ends would otherwise keep ASE busy for ever.
 
 import re
 import sqlite3
+from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,14 @@ class Frame:
     units: tuple[str | None, str | None]
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, *, energy_key: str = "energy", forces_key: str = "forces") -> Iterator[Frame]:
     """Read the frames of an ASE or SchNetPack database, or of a trajectory in any format that ASE reads.
+
+    Parameters
+    ----------
+    energy_key, forces_key : str
+        Names of the energy and the forces: of ASE's results, of entries of the comment line and columns of extended
+        XYZ, or of a database's data and key-value pairs.
 
     Raises
     ------
@@ -71,22 +78,24 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """
     with path.open("rb") as stream:
         is_database = path.suffix == ".db" or stream.read(len(_SQLITE)) == _SQLITE
-    yield from _database_frames(path) if is_database else _trajectory_frames(path)
+    read = _database_frames if is_database else _trajectory_frames
+    yield from read(path, energy_key, forces_key)
 
 
-def _trajectory_frames(path: Path) -> Iterator[Frame]:
+def _trajectory_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[Frame]:
     # ASE's own format is in eV and Å by definition; XYZ may be in any units.
     by_definition = ("eV", "Ang") if path.suffix == ".traj" else (None, None)
     file_format = filetype(str(path))
     if file_format in ("extxyz", "xyz"):
         _check_sizes(path)
     for atoms in iread(path, index=":", format=file_format, do_not_split_by_at_sign=True):
-        results = atoms.calc.results if atoms.calc is not None else {}
+        # In this order: results of ASE's calculators, columns of the atoms, entries of the comment line.
+        labels = ChainMap(atoms.calc.results if atoms.calc is not None else {}, atoms.arrays, atoms.info)
         yield Frame(
             numbers=atoms.numbers,
             positions=atoms.positions,
-            energy=results.get("energy", atoms.info.get("energy")),
-            forces=results.get("forces", atoms.arrays.get("forces")),
+            energy=labels.get(energy_key),
+            forces=labels.get(forces_key),
             pbc=bool(atoms.pbc.any()),
             units=(
                 _text(atoms.info.get("energy_unit", by_definition[0])),
@@ -163,7 +172,7 @@ class _BoundedDatabase(SQLite3Database):
         return connection
 
 
-def _database_frames(path: Path) -> Iterator[Frame]:
+def _database_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[Frame]:
     with _BoundedDatabase(str(path), use_lock_file=False) as database:
         metadata = database.metadata
         properties, length = (
@@ -171,22 +180,21 @@ def _database_frames(path: Path) -> Iterator[Frame]:
             metadata.get("_distance_unit", "Ang"),
         )
         declared = {name: _text(unit) for name, unit in properties.items()}
-        _check_force_unit(path, declared, str(length))
+        _check_force_unit(path, declared.get(energy_key), declared.get(forces_key), str(length))
         for row in database.select():
             data = row.data
-            energy = data.get("energy", row.get("energy"))
+            energy = data.get(energy_key, row.get(energy_key))
             yield Frame(
                 numbers=row.numbers,
                 positions=row.positions,
                 energy=None if energy is None else float(np.ravel(energy)[0]),
-                forces=data.get("forces", row.get("forces")),
+                forces=data.get(forces_key, row.get(forces_key)),
                 pbc=bool(row.pbc.any()),
-                units=(declared.get("energy"), str(length)),
+                units=(declared.get(energy_key), str(length)),
             )
 
 
-def _check_force_unit(path: Path, declared: dict[str, str | None], length: str) -> None:
-    force, energy = declared.get("forces"), declared.get("energy")
+def _check_force_unit(path: Path, energy: str | None, force: str | None, length: str) -> None:
     if force is None or energy is None:
         return
     force_energy, _, force_length = force.rpartition("/")

@@ -238,6 +238,48 @@ def test_extended_xyz_without_units(tmp_path, water):
     np.testing.assert_allclose(read.forces, water.forces * units.Hartree / units.Bohr, atol=1e-5)
 
 
+KEYS = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
+
+
+def foreign(data: Dataset, *, energy: str = "REF_energy", forces: str = "REF_forces", **info) -> list[Atoms]:
+    """Frames whose labels have names of their own."""
+    frames = []
+    for frame in range(data.n_frames):
+        atoms = data.atoms(frame)
+        atoms.info.update({energy: data.energies[frame], **info})
+        atoms.arrays[forces] = data.forces[frame]
+        frames.append(atoms)
+    return frames
+
+
+def test_labels_of_extended_xyz_under_other_names(tmp_path, water):
+    ase_write(tmp_path / "a.xyz", foreign(water, energy_unit="eV", length_unit="Ang"))
+    assert same(read_dataset(tmp_path / "a.xyz", **KEYS), water, 1e-7)
+
+
+def test_labels_of_a_trajectory_under_other_names(tmp_path, water):
+    frames = foreign(water)
+    for atoms in frames:  # the format keeps no other columns
+        atoms.info["REF_forces"] = atoms.arrays.pop("REF_forces")
+    ase_write(tmp_path / "a.traj", frames)
+    assert same(read_dataset(tmp_path / "a.traj", **KEYS), water)
+
+
+def test_labels_of_a_database_under_other_names(tmp_path, water):
+    with connect(tmp_path / "a.db") as database:
+        for frame, atoms in enumerate(labelled(water)):
+            atoms.calc = None
+            database.write(atoms, REF_energy=water.energies[frame], data={"REF_forces": water.forces[frame]})
+    assert same(read_dataset(tmp_path / "a.db", energy_unit="eV", **KEYS), water)
+
+
+def test_labels_of_an_npz_under_other_names(tmp_path, water):
+    arrays = sgdml_arrays(water)
+    arrays |= {"REF_energy": arrays.pop("E"), "REF_forces": arrays.pop("F")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert same(read_dataset(tmp_path / "a.npz", **KEYS), water)
+
+
 def test_units_that_change_within_a_file(tmp_path, water):
     frames = labelled(water, energy_unit="eV", length_unit="Ang")
     frames[3].info["energy_unit"] = "kcal/mol"
