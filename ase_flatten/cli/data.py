@@ -106,8 +106,8 @@ def cluster(
     dataset: DataArgument = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
-    n_geometry: Annotated[int, typer.Option(min=1, help="Clusters by pair distances.")] = 10,
-    n_energy: Annotated[int, typer.Option(min=1, help="Clusters by energy within each of them.")] = 5,
+    n_geometry: Annotated[int | None, typer.Option(min=1, help="Clusters by pair distances [10].")] = None,
+    n_energy: Annotated[int | None, typer.Option(min=1, help="Clusters by energy within each of them [5].")] = None,
     n_ward: Annotated[
         int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
     ] = 20_000,
@@ -131,9 +131,10 @@ def cluster(
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
     content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
+    asked = {"n_geometry": n_geometry, "n_energy": n_energy}
     found = clusters.cluster(
-        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
-        assignment=assignment, progress=console.progress(quiet),
+        content, rng=np.random.default_rng(seed or 0), n_ward=n_ward, assignment=assignment,
+        progress=console.progress(quiet), **{name: number for name, number in asked.items() if number is not None},
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
     write_clusters(folder / "clusters.npz", found, frames)

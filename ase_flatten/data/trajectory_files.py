@@ -7,7 +7,7 @@ that never ends would otherwise keep ASE busy for ever.
 import re
 import sqlite3
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,7 @@ from ase.io import iread
 from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import filetype, get_compression, open_with_compression
 
+from ase_flatten.data.label_keys import LabelKeys
 from ase_flatten.data.units import energy_in_eV, length_in_angstrom
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import LARGEST_COMPRESSION, SMALL_BYTES
@@ -45,11 +46,13 @@ class Frame:
     numbers : (n_atoms,) int array
     positions : (n_atoms, 3) array
     energy, forces : as the file has them
-        None if it has none.
+        None if it has none under the names that were asked for.
     pbc : bool
         Whether the structure is periodic.
     units : tuple of str
         The declared units of energy and length; None if none is declared.
+    values : mapping of names to values
+        All that may be named instead.
     """
 
     numbers: IntArray
@@ -58,16 +61,17 @@ class Frame:
     forces: Any
     pbc: bool
     units: tuple[str | None, str | None]
+    values: Mapping[str, Any]
 
 
-def read_frames(path: Path, *, energy_key: str = "energy", forces_key: str = "forces") -> Iterator[Frame]:
+def read_frames(path: Path, keys: LabelKeys) -> Iterator[Frame]:
     """Read the frames of an ASE or SchNetPack database, or of a trajectory in any format that ASE reads.
 
     Parameters
     ----------
-    energy_key, forces_key : str
-        Names of the energy and the forces: of ASE's results, of entries of the comment line and columns of extended
-        XYZ, or of a database's data and key-value pairs.
+    keys : LabelKeys
+        Names of results of ASE's calculators, of entries of the comment line and columns of extended XYZ, or of a
+        database's data and key-value pairs; by default, energy and forces.
 
     Raises
     ------
@@ -79,28 +83,30 @@ def read_frames(path: Path, *, energy_key: str = "energy", forces_key: str = "fo
     with path.open("rb") as stream:
         is_database = path.suffix == ".db" or stream.read(len(_SQLITE)) == _SQLITE
     read = _database_frames if is_database else _trajectory_frames
-    yield from read(path, energy_key, forces_key)
+    yield from read(path, keys.energy or "energy", keys.forces or "forces")
 
 
 def _trajectory_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[Frame]:
-    # ASE's own format is in eV and Å by definition; XYZ may be in any units.
-    by_definition = ("eV", "Ang") if path.suffix == ".traj" else (None, None)
     file_format = filetype(str(path))
     if file_format in ("extxyz", "xyz"):
         _check_sizes(path)
     for atoms in iread(path, index=":", format=file_format, do_not_split_by_at_sign=True):
-        # In this order: results of ASE's calculators, columns of the atoms, entries of the comment line.
-        labels = ChainMap(atoms.calc.results if atoms.calc is not None else {}, atoms.arrays, atoms.info)
+        results = atoms.calc.results if atoms.calc is not None else {}
+        values = ChainMap(results, atoms.arrays, atoms.info)
+        # Positions and results in ASE's own format are in Å and eV by definition; other values may be in any unit.
+        own = path.suffix == ".traj"
+        energy_unit, length_unit = "eV" if own and energy_key in results else None, "Ang" if own else None
         yield Frame(
             numbers=atoms.numbers,
             positions=atoms.positions,
-            energy=labels.get(energy_key),
-            forces=labels.get(forces_key),
+            energy=values.get(energy_key),
+            forces=values.get(forces_key),
             pbc=bool(atoms.pbc.any()),
             units=(
-                _text(atoms.info.get("energy_unit", by_definition[0])),
-                _text(atoms.info.get("length_unit", by_definition[1])),
+                _text(atoms.info.get("energy_unit", energy_unit)),
+                _text(atoms.info.get("length_unit", length_unit)),
             ),
+            values=values,
         )
 
 
@@ -182,15 +188,17 @@ def _database_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[F
         declared = {name: _text(unit) for name, unit in properties.items()}
         _check_force_unit(path, declared.get(energy_key), declared.get(forces_key), str(length))
         for row in database.select():
-            data = row.data
-            energy = data.get(energy_key, row.get(energy_key))
+            results = {name: row.get(name) for name in ("energy", "forces") if row.get(name) is not None}
+            values = ChainMap(row.data, row.key_value_pairs, results)
+            energy = values.get(energy_key)
             yield Frame(
                 numbers=row.numbers,
                 positions=row.positions,
                 energy=None if energy is None else float(np.ravel(energy)[0]),
-                forces=data.get(forces_key, row.get(forces_key)),
+                forces=values.get(forces_key),
                 pbc=bool(row.pbc.any()),
                 units=(declared.get(energy_key), str(length)),
+                values=values,
             )
 
 

@@ -8,6 +8,7 @@ import pytest
 from ase import units
 from ase.build import molecule
 
+from ase_flatten.checking import check
 from ase_flatten.checking.check import Finding, check_dataset
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.energy_force_consistency import energy_slope, explain_slope, rank_correlation, trapezoid
@@ -132,6 +133,47 @@ def test_mistakes_of_units_and_sign_are_named(ethanol_like, findings, energy, fo
         assert found.level == "refused" and "times as much as the forces imply" in found.message
     else:  # with 50 frames far apart, several mistakes may explain it
         assert "energies seem to change" in found.message
+
+
+@pytest.mark.parametrize(("factor", "true", "declared"), [(1 / KCAL, "kcal/mol", "eV"), (KCAL, "eV", "kcal/mol")])
+@pytest.mark.parametrize("stride", [7, 25])
+def test_energies_and_forces_in_the_same_wrong_unit(ethanol_like, findings, factor, true, declared, stride):
+    wrong = replace(ethanol_like, energies=ethanol_like.energies * factor, forces=ethanol_like.forces * factor)
+    found = findings(wrong.take(np.arange(0, 300, stride)))
+    what, level = ("energy unit", "refused") if stride == 7 else ("size of forces", "note")
+    assert found[what].level == level and f"they look like {true} where {declared} was declared" in found[what].message
+
+
+def test_wrong_units_are_found_where_energies_cannot_be_compared(ethanol_like, findings, monkeypatch):
+    monkeypatch.setattr(check, "MIN_PAIRS", 1000)
+    far = ethanol_like.take(np.arange(0, 300, 15))
+    found = findings(replace(far, energies=far.energies / KCAL, forces=far.forces / KCAL))
+    assert "energies undecided" in found and found["energy unit"].level == "refused"
+
+
+def test_forces_of_a_molecule_without_hydrogen(findings, rng):
+    """Carbon dioxide with harmonic bonds: no bond to hydrogen tells the unit."""
+    positions = molecule("CO2").positions + rng.normal(scale=0.04, size=(60, 3, 3))
+    energies, forces = np.zeros(60), np.zeros((60, 3, 3))
+    for atom in (1, 2):
+        bonds = positions[:, atom] - positions[:, 0]
+        lengths = np.linalg.norm(bonds, axis=1)
+        energies += 0.5 * 95 * (lengths - 1.17) ** 2
+        pull = -95 * ((lengths - 1.17) / lengths)[:, None] * bonds
+        forces[:, atom] += pull
+        forces[:, 0] -= pull
+    data = Dataset([6, 8, 8], positions, energies, forces)
+    assert "size of forces" not in findings(data)
+    found = findings(replace(data, energies=energies / KCAL, forces=forces / KCAL))["size of forces"]
+    assert found.level == "note" and "they look like kcal/mol where eV was declared" in found.message
+    assert "too small" in findings(replace(data, energies=energies / 50, forces=forces / 50))["size of forces"].message
+
+
+def test_bonds_held_fixed_tell_nothing_of_the_forces(ethanol_like, findings):
+    stiff = np.tile(ethanol_like.positions[0], (30, 1, 1))
+    stiff[:, 3] += 1e-4 * np.arange(30)[:, None]
+    found = findings(replace(ethanol_like.take(np.arange(30)), positions=stiff))
+    assert not {"size of forces", "energy unit"} & set(found)
 
 
 def test_a_slope_that_nothing_explains(ethanol_like, refused):
