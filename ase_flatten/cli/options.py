@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
 Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
-EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
-LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none, such as kcal/mol.")]
+LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none, such as Ang.")]
 EnergyKey = Annotated[str | None, typer.Option(help="Name of the energies in the file, such as REF_energy [energy].")]
 ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file, such as REF_forces [forces].")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ase_flatten.utils.exceptions import InputError, printable
 
-SHOWN_KEYS = 12
+SHOWN_KEYS = 30
 """Largest number of keys that a message lists."""
 
 _PLURAL = {"energy": "energies", "forces": "forces"}

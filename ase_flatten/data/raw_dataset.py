@@ -77,9 +77,10 @@ def read_trajectory(path: Path, keys: LabelKeys) -> RawDataset:
             ", ".join(others),
         )
     if isolated:
+        n = isolated.total()
         logger.info(
-            "%d frames of isolated atoms set aside (%s); frames are counted without them",
-            isolated.total(), ", ".join(sorted(isolated)),
+            "%d frame%s of isolated atoms (%s) set aside; frames are counted without them",
+            n, "s" if n > 1 else "", ", ".join(sorted(isolated)),
         )  # fmt: skip
     return RawDataset(first.numbers, np.stack(positions), energies, np.stack(forces), *first.units, name=path.stem)
 
@@ -114,5 +115,15 @@ def _check(frame: Frame, first: Frame, which: str, keys: LabelKeys) -> None:
             f"expected one declaration of units, found {printable(frame.units)} in {which} "
             f"after {printable(first.units)}; write all frames in the same units"
         )
-    if np.shape(frame.forces) != frame.positions.shape:
-        raise ValueError(f"forces of the shape {np.shape(frame.forces)}")
+    for label, shape, must_be in (
+        ("energy", (), "a number"),
+        ("forces", frame.positions.shape, "three numbers for each atom"),
+    ):
+        value = np.asarray(getattr(frame, label))
+        if value.shape != shape or value.dtype.kind not in "iuf":
+            key = getattr(keys, label)
+            remedy = f"choose another --{label}-key" if key else "check the file"
+            raise InputError(
+                f"expected {must_be} as {printable(key or label)} in every frame, found {value.dtype.name} of the "
+                f"shape {value.shape} in {which}; {remedy}"
+            )

@@ -115,7 +115,7 @@ def test_data_as_others_write_them(run, mistake, water, tmp_path):
     assert "--energy-unit" in (units := mistake("check", "mace.extxyz", *options)) and "--length-unit" in units
     options += ["--energy-unit", "eV", "--length-unit", "Ang"]
     status, out, err = run("check", "mace.extxyz", *options)
-    assert status == 0 and "416 frames of H2O" in out and "1 frames of isolated atoms set aside (O)" in err
+    assert status == 0 and "416 frames of H2O" in out and "1 frame of isolated atoms (O) set aside;" in err
     assert run("cluster", "mace.extxyz", *options, "--out", "c")[0] == 0
     assert run("clean", "mace.extxyz", *options, "-o", "clean.npz")[0] == 0
     assert run("train", "mace.extxyz", *TRAIN, *options, "--out", "r")[0] == 0

@@ -304,7 +304,7 @@ def test_isolated_atoms_are_set_aside(tmp_path, water, caplog):
     with caplog.at_level("INFO"):
         data = read_dataset(tmp_path / "a.extxyz", energy_unit="eV", length_unit="Ang", **KEYS)
     assert same(data, water, 1e-7)
-    assert "3 frames of isolated atoms set aside (H, O)" in caplog.text
+    assert "3 frames of isolated atoms (H, O) set aside;" in caplog.text
 
 
 def test_isolated_atoms_alone(tmp_path):
@@ -332,6 +332,20 @@ def test_a_key_that_is_not_there(tmp_path, water):
     ase_write(tmp_path / "a.xyz", foreign(water))
     message = refusal(tmp_path / "a.xyz", energy_key="REF_energy", forces_key="dft_forces")
     assert "found no dft_forces in frame 0" in message and "add --forces-key REF_forces" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (KEYS | {"energy_key": "config_type"}, "expected a number as config_type in every frame, found str"),
+        (KEYS | {"energy_key": "REF_forces"}, "expected a number as REF_forces in every frame, found float64 of the"),
+        (KEYS | {"forces_key": "REF_energy"}, "expected three numbers for each atom as REF_energy in every frame"),
+    ],
+)
+def test_a_key_of_something_else(tmp_path, water, keys, words):
+    ase_write(tmp_path / "a.xyz", foreign(water, config_type="Default"))
+    message = refusal(tmp_path / "a.xyz", **keys)
+    assert words in message and message.endswith("-key")
 
 
 def test_energies_or_forces_alone(tmp_path, water):
@@ -724,7 +738,7 @@ def test_forces_of_another_shape(tmp_path, water):
     frames = labelled(water)
     frames[2].calc.results["forces"] = np.zeros((3, 2))
     ase_write(tmp_path / "a.traj", frames)
-    assert "could not read frame 2" in refusal(tmp_path / "a.traj")
+    assert "found float64 of the shape (3, 2) in frame 2" in refusal(tmp_path / "a.traj")
 
 
 def test_a_database_with_a_view_that_never_ends(tmp_path, water):
