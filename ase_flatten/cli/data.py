@@ -19,6 +19,7 @@ from ase_flatten.cli.options import (
     Verbose,
     one_path,
     read,
+    repeated,
     results_folder,
 )
 from ase_flatten.utils import console
@@ -47,7 +48,8 @@ def check(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
-    _, found = _check_up(path, energy_unit, length_unit, energy_key, forces_key, seed=seed, quiet=quiet)
+    declared = (energy_unit, length_unit, energy_key, forces_key)
+    _, found = _check_up(path, *declared, seed=seed, quiet=quiet)
     for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
         if verbose:
@@ -59,7 +61,8 @@ def check(
         write_scores(scores, found.labels)
         console.say(f"scores: {scores}")
     if found.refused:
-        way_out = "" if found.whole_set else f"; leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        command = f"ase-flatten clean {repeated(path, *declared)} -o CLEAN"
+        way_out = "" if found.whole_set else f"; leave those frames out with: {command}"
         n = len(found.refused)
         raise InputError(
             f"expected data that are consistent, found {n} reason{'s' if n > 1 else ''} to refuse them, "

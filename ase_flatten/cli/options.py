@@ -1,5 +1,6 @@
 """Options and arguments that several commands share."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,3 +56,16 @@ def read(
     return read_dataset(
         path, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key
     )
+
+
+def repeated(
+    path: Path, energy_unit: str | None, length_unit: str | None, energy_key: str | None, forces_key: str | None
+) -> str:
+    """Return a data set and the options to read it with, as words of a command to type."""
+    given = {
+        "--energy-unit": energy_unit,
+        "--length-unit": length_unit,
+        "--energy-key": energy_key,
+        "--forces-key": forces_key,
+    }
+    return shlex.join([str(path), *(word for option, value in given.items() if value for word in (option, value))])

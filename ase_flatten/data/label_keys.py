@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ase_flatten.utils.exceptions import InputError, printable
 
-SHOWN_KEYS = 30
+SHOWN_KEYS = 20
 """Largest number of keys that a message lists."""
 
 _PLURAL = {"energy": "energies", "forces": "forces"}
@@ -74,5 +74,5 @@ def _what_is_found(keys: LabelKeys, missing: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - SHOWN_KEYS
-    shown = ", ".join(printable(name, most=40) for name in names[:SHOWN_KEYS])
+    shown = ", ".join(printable(name, most=30) for name in names[:SHOWN_KEYS])
     return shown + (f" and {more} more" if more > 0 else "")

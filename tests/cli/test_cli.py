@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -117,7 +118,12 @@ def test_data_as_others_write_them(run, mistake, water, tmp_path):
     status, out, err = run("check", "mace.extxyz", *options)
     assert status == 0 and "416 frames of H2O" in out and "1 frame of isolated atoms (O) set aside;" in err
     assert run("cluster", "mace.extxyz", *options, "--out", "c")[0] == 0
-    assert run("clean", "mace.extxyz", *options, "-o", "clean.npz")[0] == 0
+    for frame in (31, 32):
+        frames[frame].arrays["REF_forces"] = np.zeros((3, 3))
+    write("zeros.extxyz", frames)
+    *_, command = mistake("check", "zeros.extxyz", *options).partition("leave those frames out with: ase-flatten ")
+    status, out, _ = run(*shlex.split(command.replace("CLEAN", "clean.npz")))
+    assert status == 0 and "414 of 416 frames kept: clean.npz" in out
     assert run("train", "mace.extxyz", *TRAIN, *options, "--out", "r")[0] == 0
     assert run("errors", "mace.extxyz", "r", *options, "--out", "e")[0] == 0
 
