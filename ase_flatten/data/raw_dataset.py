@@ -54,7 +54,7 @@ def read_trajectory(path: Path, keys: LabelKeys) -> RawDataset:
             _check(frame, first, f"frame {number} of {path}", keys)
             positions.append(frame.positions)
             forces.append(np.asarray(frame.forces, dtype=np.float64))
-            energies.append(float(frame.energy))
+            energies.append(np.asarray(frame.energy).item())
     except InputError:
         raise
     except UnknownFileTypeError as error:  # which says the suffix only
@@ -73,8 +73,8 @@ def read_trajectory(path: Path, keys: LabelKeys) -> RawDataset:
     others = other_labels(keys, list(first.values))
     if others:
         logger.info(
-            "energies and forces are those named so; there are also %s, which --energy-key and --forces-key select",
-            ", ".join(others),
+            "the file also holds %s; to read these instead of the usual keys, give --energy-key and --forces-key",
+            printable(", ".join(others)),
         )
     if isolated:
         n = isolated.total()
@@ -115,11 +115,10 @@ def _check(frame: Frame, first: Frame, which: str, keys: LabelKeys) -> None:
             f"expected one declaration of units, found {printable(frame.units)} in {which} "
             f"after {printable(first.units)}; write all frames in the same units"
         )
-    for label, shape, must_be in (
-        ("energy", (), "a number"),
-        ("forces", frame.positions.shape, "three numbers for each atom"),
+    for label, value, shape, must_be in (
+        ("energy", np.squeeze(frame.energy), (), "a number"),
+        ("forces", np.asarray(frame.forces), frame.positions.shape, "three numbers for each atom"),
     ):
-        value = np.asarray(getattr(frame, label))
         if value.shape != shape or value.dtype.kind not in "iuf":
             key = getattr(keys, label)
             remedy = f"choose another --{label}-key" if key else "check the file"

@@ -364,7 +364,7 @@ def test_other_labels_in_the_same_file_are_mentioned(tmp_path, water, caplog):
     ase_write(tmp_path / "a.xyz", frames)
     with caplog.at_level("INFO"):
         assert same(read_dataset(tmp_path / "a.xyz"), water, 1e-7)
-    assert "there are also REF_energy, which --energy-key" in caplog.text
+    assert "also holds REF_energy; to read these" in caplog.text
 
 
 def test_units_that_change_within_a_file(tmp_path, water):
@@ -388,6 +388,14 @@ def test_ase_trajectory_is_in_ase_units(tmp_path, water):
     ase_write(tmp_path / "a.traj", labelled(water))
     assert same(read_dataset(tmp_path / "a.traj"), water)
     assert "declares the energy unit eV" in refusal(tmp_path / "a.traj", energy_unit="kcal/mol")
+
+
+def test_energies_as_arrays_of_one(tmp_path, water):
+    frames = labelled(water)
+    for atoms in frames:  # as some calculators give them
+        atoms.calc.results["energy"] = np.array([atoms.calc.results["energy"]])
+    ase_write(tmp_path / "a.traj", frames)
+    assert same(read_dataset(tmp_path / "a.traj"), water)
 
 
 def test_ase_database_is_in_ase_units(tmp_path, water):
