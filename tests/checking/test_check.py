@@ -10,6 +10,7 @@ from ase.build import molecule
 
 from ase_flatten.checking import check
 from ase_flatten.checking.check import Finding, check_dataset
+from ase_flatten.checking.force_constants import stiffness
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.energy_force_consistency import energy_slope, explain_slope, rank_correlation, trapezoid
 
@@ -169,11 +170,14 @@ def test_forces_of_a_molecule_without_hydrogen(findings, rng):
     assert "too small" in findings(replace(data, energies=energies / 50, forces=forces / 50))["size of forces"].message
 
 
-def test_bonds_held_fixed_tell_nothing_of_the_forces(ethanol_like, findings):
-    stiff = np.tile(ethanol_like.positions[0], (30, 1, 1))
-    stiff[:, 3] += 1e-4 * np.arange(30)[:, None]
-    found = findings(replace(ethanol_like.take(np.arange(30)), positions=stiff))
-    assert not {"size of forces", "energy unit"} & set(found)
+def test_stiffness_of_bonds(ethanol_like, rng):
+    n_bonds, found = stiffness(ethanol_like, ethanol_like.pair_distances, rng=rng)
+    assert n_bonds == 8 and 25 < found < 45
+    few = ethanol_like.take(np.arange(0, 300, 50))
+    assert 20 < stiffness(few, few.pair_distances, rng=rng)[1] < 60
+    held = ethanol_like.positions[0] + 1e-4 * rng.normal(size=(300, 9, 3))  # the bonds tell nothing of the forces
+    rigid = replace(ethanol_like, positions=held)
+    assert stiffness(rigid, rigid.pair_distances, rng=rng) is None
 
 
 def test_a_slope_that_nothing_explains(ethanol_like, refused):

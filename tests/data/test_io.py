@@ -315,7 +315,7 @@ def test_isolated_atoms_alone(tmp_path):
 @pytest.mark.parametrize(
     ("energy", "forces", "words"),
     [
-        ("REF_energy", "REF_forces", "(its keys: REF_energy, config_type; for each atom: REF_forces); if these are"),
+        ("REF_energy", "REF_forces", "(its keys: REF_energy, config_type, energy_unit; for each atom: REF_forces); if"),
         ("dft_energy", "dft_forces", "add --energy-key dft_energy --forces-key dft_forces"),
         ("Energy", "force", "add --energy-key Energy --forces-key force"),
         ("E", "F", "add --energy-key E --forces-key F"),
@@ -323,7 +323,7 @@ def test_isolated_atoms_alone(tmp_path):
     ],
 )
 def test_the_keys_that_were_found_are_named(tmp_path, water, energy, forces, words):
-    ase_write(tmp_path / "a.xyz", foreign(water, energy=energy, forces=forces, config_type="Default"))
+    ase_write(tmp_path / "a.xyz", foreign(water, energy=energy, forces=forces, config_type="Default", energy_unit="eV"))
     message = refusal(tmp_path / "a.xyz")
     assert "found neither in frame 0" in message and words in message
 
