@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import molecule
+from ase.data import atomic_masses
 
 from ase_flatten.checking import check
 from ase_flatten.checking.check import Finding, check_dataset
@@ -173,6 +174,10 @@ def test_forces_of_a_molecule_without_hydrogen(findings, rng):
 def test_stiffness_of_bonds(ethanol_like, rng):
     n_bonds, found = stiffness(ethanol_like, ethanol_like.pair_distances, rng=rng)
     assert n_bonds == 8 and 25 < found < 45
+    # Accelerating the whole molecule changes no bond.
+    pushed = ethanol_like.forces + atomic_masses[ethanol_like.numbers][:, None] * rng.normal(size=(300, 1, 3))
+    accelerated = replace(ethanol_like, forces=pushed)
+    assert stiffness(accelerated, accelerated.pair_distances, rng=rng)[1] == pytest.approx(found)
     few = ethanol_like.take(np.arange(0, 300, 50))
     assert 20 < stiffness(few, few.pair_distances, rng=rng)[1] < 60
     held = ethanol_like.positions[0] + 1e-4 * rng.normal(size=(300, 9, 3))  # the bonds tell nothing of the forces
