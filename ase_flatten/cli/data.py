@@ -9,7 +9,9 @@ import typer
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
+    EnergyKey,
     EnergyUnit,
+    ForcesKey,
     LengthUnit,
     Quiet,
     Seed,
@@ -17,6 +19,7 @@ from ase_flatten.cli.options import (
     Verbose,
     one_path,
     read,
+    repeated,
     results_folder,
 )
 from ase_flatten.utils import console
@@ -34,6 +37,8 @@ def check(
     scores: Annotated[Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.")] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -43,7 +48,8 @@ def check(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
-    _, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    declared = (energy_unit, length_unit, energy_key, forces_key)
+    _, found = _check_up(path, *declared, seed=seed, quiet=quiet)
     for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
         if verbose:
@@ -55,7 +61,8 @@ def check(
         write_scores(scores, found.labels)
         console.say(f"scores: {scores}")
     if found.refused:
-        way_out = "" if found.whole_set else f"; leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        command = f"ase-flatten clean {repeated(path, *declared)} -o CLEAN"
+        way_out = "" if found.whole_set else f"; leave those frames out with: {command}"
         n = len(found.refused)
         raise InputError(
             f"expected data that are consistent, found {n} reason{'s' if n > 1 else ''} to refuse them, "
@@ -73,6 +80,8 @@ def clean(
     overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -86,7 +95,7 @@ def clean(
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     listed = check_output(path, output, overwrite=overwrite)
-    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    content, found = _check_up(path, energy_unit, length_unit, energy_key, forces_key, seed=seed, quiet=quiet)
     selection = choose_frames(content, found, doubtful=doubtful)
     write_clean(output, listed, content, selection)
     for reason, count in selection.summary:
@@ -100,14 +109,16 @@ def cluster(
     dataset: DataArgument = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
-    n_geometry: Annotated[int, typer.Option(min=1, help="Clusters by pair distances.")] = 10,
-    n_energy: Annotated[int, typer.Option(min=1, help="Clusters by energy within each of them.")] = 5,
+    n_geometry: Annotated[int | None, typer.Option(min=1, help="Clusters by pair distances [10].")] = None,
+    n_energy: Annotated[int | None, typer.Option(min=1, help="Clusters by energy within each of them [5].")] = None,
     n_ward: Annotated[
         int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
     ] = 20_000,
     assignment: Annotated[str, typer.Option(help="Rule for the others: average, ward or maximum.")] = "average",
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -122,10 +133,11 @@ def cluster(
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
-    content, unit = read(path, energy_unit, length_unit), output_units(units)
+    content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
+    asked = {"n_geometry": n_geometry, "n_energy": n_energy}
     found = clusters.cluster(
-        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
-        assignment=assignment, progress=console.progress(quiet),
+        content, rng=np.random.default_rng(seed or 0), n_ward=n_ward, assignment=assignment,
+        progress=console.progress(quiet), **{name: number for name, number in asked.items() if number is not None},
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
     write_clusters(folder / "clusters.npz", found, frames)
@@ -142,13 +154,11 @@ def cluster(
     console.say(f"labels, populations and representatives: {folder}")
 
 
-def _check_up(
-    path: Path, energy_unit: str | None, length_unit: str | None, *, seed: int | None, quiet: bool
-) -> "tuple[Dataset, Checkup]":
+def _check_up(path: Path, *declared: str | None, seed: int | None, quiet: bool) -> "tuple[Dataset, Checkup]":
     """Read a data set, print what it is, and check it."""
     from ase_flatten.checking.check import check_up
 
-    content = read(path, energy_unit, length_unit)
+    content = read(path, *declared)
     console.say(
         f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
         + (f", {content.theory}" if content.theory else "")

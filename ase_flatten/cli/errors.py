@@ -7,7 +7,9 @@ import typer
 
 from ase_flatten.cli.options import (
     Data,
+    EnergyKey,
     EnergyUnit,
+    ForcesKey,
     LengthUnit,
     Quiet,
     Seed,
@@ -45,6 +47,8 @@ def errors(
     subset: Subset = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -63,7 +67,7 @@ def errors(
     if not path.name or spec is None or given:
         raise InputError("expected one data set and one model; see ase-flatten errors --help")
     folder = results_folder(out, f"{path.stem}-errors")
-    content, unit = read(path, energy_unit, length_unit), output_units(units)
+    content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
     with LocalExecutor(workers or min(n_cores(), MAX_WORKERS)) as executor:
         outliers = find_outliers(
             content, spec, folder, n_worst=worst, units=unit, seed=seed or 0, subset=subset, executor=executor,

@@ -1,5 +1,6 @@
 """Options and arguments that several commands share."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
 Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
-EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
-LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none, such as kcal/mol.")]
+LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none, such as Ang.")]
+EnergyKey = Annotated[str | None, typer.Option(help="Name of the energies in the file, such as REF_energy [energy].")]
+ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file, such as REF_forces [forces].")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more details.")]
@@ -44,8 +47,25 @@ def results_folder(asked: Path | None, default: str) -> Path:
     return folder
 
 
-def read(path: Path, energy_unit: str | None, length_unit: str | None) -> "Dataset":
+def read(
+    path: Path, energy_unit: str | None, length_unit: str | None, energy_key: str | None, forces_key: str | None
+) -> "Dataset":
     """Read a data set; raise InputError if it cannot be used."""
     from ase_flatten.data.io import read_dataset
 
-    return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)
+    return read_dataset(
+        path, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key
+    )
+
+
+def repeated(
+    path: Path, energy_unit: str | None, length_unit: str | None, energy_key: str | None, forces_key: str | None
+) -> str:
+    """Return a data set and the options to read it with, as words of a command to type."""
+    given = {
+        "--energy-unit": energy_unit,
+        "--length-unit": length_unit,
+        "--energy-key": energy_key,
+        "--forces-key": forces_key,
+    }
+    return shlex.join([str(path), *(word for option, value in given.items() if value for word in (option, value))])

@@ -10,7 +10,9 @@ import typer
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
+    EnergyKey,
     EnergyUnit,
+    ForcesKey,
     LengthUnit,
     Quiet,
     Seed,
@@ -83,6 +85,8 @@ def train(
     ] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -112,7 +116,7 @@ def train(
         base, family=model, schedule=schedule, holdout=holdout, seed=seed, subset=subset, default_draws=default_draws,
         quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
-    content = read(path, energy_unit, length_unit)
+    content = read(path, energy_unit, length_unit, energy_key, forces_key)
     quick_models = quick_models_of(content, progress=progress)
     rng = np.random.default_rng(settings.seed)
     found = check_up(content, rng=rng, quick_models=quick_models, progress=progress)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase import Atoms
+from ase.io import read, write
 from typer.testing import CliRunner
 
 import ase_flatten
@@ -99,6 +101,31 @@ def test_cluster(run, water_file, tmp_path):
     assert status == 0 and "8 clusters of 416 frames" in out and len(labels) == 416
     representatives = read(tmp_path / "c" / "representatives.extxyz", ":")
     assert [labels[atoms.info["frame"]] for atoms in representatives] == list(range(8))
+
+
+def test_data_as_others_write_them(run, mistake, water, tmp_path):
+    """A file for MACE: labels and isolated atoms under its names, no units."""
+    frames = [Atoms("O", info={"REF_energy": -1.0, "config_type": "IsolatedAtom"})]
+    for frame in range(water.n_frames):
+        atoms = water.atoms(frame)
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = water.energies[frame], water.forces[frame]
+        frames.append(atoms)
+    write("mace.extxyz", frames)
+    options = ["--energy-key", "REF_energy", "--forces-key", "REF_forces"]
+    assert mistake("check", "mace.extxyz").endswith(" ".join(options))
+    assert "--energy-unit" in (units := mistake("check", "mace.extxyz", *options)) and "--length-unit" in units
+    options += ["--energy-unit", "eV", "--length-unit", "Ang"]
+    status, out, err = run("check", "mace.extxyz", *options)
+    assert status == 0 and "416 frames of H2O" in out and "1 frame of isolated atoms (O) set aside;" in err
+    assert run("cluster", "mace.extxyz", *options, "--out", "c")[0] == 0
+    for frame in (31, 32):
+        frames[frame].arrays["REF_forces"] = np.zeros((3, 3))
+    write("zeros.extxyz", frames)
+    *_, command = mistake("check", "zeros.extxyz", *options).partition("leave those frames out with: ase-flatten ")
+    status, out, _ = run(*shlex.split(command.replace("CLEAN", "clean.npz")))
+    assert status == 0 and "414 of 416 frames kept: clean.npz" in out
+    assert run("train", "mace.extxyz", *TRAIN, *options, "--out", "r")[0] == 0
+    assert run("errors", "mace.extxyz", "r", *options, "--out", "e")[0] == 0
 
 
 def test_train_report_and_errors(run, trained, water_file, tmp_path):
