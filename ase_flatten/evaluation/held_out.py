@@ -15,6 +15,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.frame_groups import Groups
+from ase_flatten.evaluation.predictions import HELDOUT_PREDICTIONS, ForceCounts, HeldoutPredictions, force_edges
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
 from ase_flatten.utils.atomic_files import write_npz, write_text
@@ -226,15 +227,20 @@ def evaluate(
     """
     curves: list[Curve] = []
     last: dict[str, FrameErrors] = {}
+    edges, counted = force_edges(dataset.forces[splits.heldout]), {}
     for scheme, by_size in models.items():
         for n_train, model_folder in sorted(by_size.items()):
-            last[scheme] = _errors_of(model_folder, dataset, splits, progress)
+            counted[scheme] = ForceCounts(edges)
+            last[scheme] = _errors_of(model_folder, dataset, splits, progress, on_forces=counted[scheme].add)
             curves.append(_curve(scheme, n_train, by_cluster(last[scheme], clustering)))
     draws = [_errors_of(path, dataset, splits, progress) for path in default_draws]
     drawn = [_curve("default", max(models["default"]), by_cluster(errors, clustering)) for errors in draws]
     n_heldout = np.bincount(clustering.labels[splits.heldout], minlength=clustering.n_clusters)
     evaluation = Evaluation(tuple(curves), clustering.populations, n_heldout, tuple(drawn))
     _write_frames(folder, dataset, clustering, last, draws)
+    energies = dataset.energies[splits.heldout] - dataset.energies.min()
+    predictions = HeldoutPredictions(energies, edges, {scheme: one.counts for scheme, one in counted.items()})
+    predictions.write(folder / HELDOUT_PREDICTIONS)
     write_text(folder / _ERRORS, _table(evaluation))
     saved = _SavedCurves(
         units={"energy": "kcal/mol", "forces": "kcal/(mol Å)"},
@@ -247,10 +253,10 @@ def evaluate(
     return evaluation
 
 
-def _errors_of(folder: Path, dataset: Dataset, splits: Splits, progress: Progress) -> FrameErrors:
+def _errors_of(folder: Path, dataset: Dataset, splits: Splits, progress: Progress, **watch: Any) -> FrameErrors:
     model = load_model(folder).model
     try:
-        return frame_errors(model, dataset, splits.heldout, progress=progress)
+        return frame_errors(model, dataset, splits.heldout, progress=progress, **watch)
     except InputError as error:
         raise InputError(f"cannot evaluate the model in {folder}: {error}") from error
 

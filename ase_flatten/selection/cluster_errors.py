@@ -1,6 +1,7 @@
 """Outlier detection: where in configurational space a model is wrong (Fonseca et al. 2021, section II)."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,9 +101,19 @@ class ClusterErrors:
 
 
 def frame_errors(
-    model: Model, dataset: Dataset, frames: IntArray | None = None, *, progress: Progress = SILENT
+    model: Model,
+    dataset: Dataset,
+    frames: IntArray | None = None,
+    *,
+    on_forces: Callable[[FloatArray, FloatArray], None] = lambda true, predicted: None,
+    progress: Progress = SILENT,
 ) -> FrameErrors:
     """Predict frames and compare with the reference.
+
+    Parameters
+    ----------
+    on_forces : callable
+        Called with the true and the predicted forces of some frames at a time, (n, n_atoms, 3) arrays in eV/Å.
 
     Raises
     ------
@@ -125,6 +136,7 @@ def frame_errors(
             mse[rows] = np.mean(difference**2, axis=(1, 2))
             mae[rows] = np.mean(np.abs(difference), axis=(1, 2))
             energy[rows] = prediction.energies - dataset.energies[some]
+            on_forces(dataset.forces[some], prediction.forces)
             advance(len(some))
     finite = np.isfinite(mse) & np.isfinite(energy)
     if not finite.all():

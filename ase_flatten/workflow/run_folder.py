@@ -14,9 +14,11 @@ from ase_flatten.clustering.clusters import N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
 from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.claims import Claims, make_claims
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, Distinction, read_distinctions
 from ase_flatten.evaluation.frame_groups import merge_clusters
-from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, Evaluation, HeldoutErrors
+from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, SCHEMES, Evaluation, HeldoutErrors
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, read_other_groups
+from ase_flatten.evaluation.predictions import HELDOUT_PREDICTIONS, HeldoutPredictions
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_quarantine
@@ -295,6 +297,20 @@ class Run:
         """Errors of the final models on each held-out frame."""
         path = self._of_finished_run(HELDOUT_ERRORS)
         return HeldoutErrors.read(path, n_clusters=self.clustering.n_clusters)
+
+    @cached_property
+    def heldout_predictions(self) -> HeldoutPredictions | None:
+        """Predicted against true values on the held-out frames; None in runs made before these were kept."""
+        path = self.folder / HELDOUT_PREDICTIONS
+        if not path.exists():
+            return None
+        return HeldoutPredictions.read(path, SCHEMES, n_heldout=len(self.heldout_errors.frames))
+
+    @cached_property
+    def distinctions(self) -> Mapping[tuple[int, ...], Distinction]:
+        """What distinguishes each group of clusters; empty in runs made before this was found."""
+        path = self.folder / DISTINCTIONS
+        return read_distinctions(path, self.reference.molecule.numbers) if path.exists() else {}
 
     @cached_property
     def claims(self) -> Claims:

@@ -20,6 +20,7 @@ from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import Reference
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, distinguish, write_distinctions
 from ase_flatten.evaluation.held_out import evaluate
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
 from ase_flatten.models import Family, Model, Trainer, Workplace, family
@@ -153,8 +154,12 @@ def train(
                 n_energy=settings.n_energy, progress=progress,
             )  # fmt: skip
             write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
+        done = Run(run.folder)
+        if not (run.folder / DISTINCTIONS).exists():
+            found = distinguish(dataset, data.clustering, done.claims.groups, progress=progress)
+            write_distinctions(run.folder / DISTINCTIONS, found)
         shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
-        return Run(run.folder)
+        return done
 
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
