@@ -30,8 +30,10 @@ MOST_FRAMES = 20_000
 _LEAST_FRAMES = 10
 """With fewer frames of a group, one of the many coordinates separates them by chance."""
 
+_HYDROGEN, _CARBON = 1, 6
+
 _PREFERRED = 0.03
-"""Simpler coordinates, those along bonds first, are preferred to others that separate by no more than this better."""
+"""Simpler coordinates, those along bonds first, are preferred to others that separate better by no more than this."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def distinguish(
     others = [_others(one, geometry) for one in inside]
     judged = [one for one, some in enumerate(inside) if some.sum() >= _LEAST_FRAMES and others[one].any()]
     found: list[list[Difference]] = [[] for _ in inside]
-    candidates = _candidates(dataset)
+    bonded_pair = bonded_pairs(dataset.numbers, np.median(dataset.pair_distances, axis=0))
+    candidates = _candidates(dataset.n_atoms, bonded_pair)
     with progress.task("finding what distinguishes clusters", len(candidates)) as advance:
         for atoms, bonded in candidates:
             values = measure(positions, atoms)
@@ -139,8 +142,9 @@ def distinguish(
                         here, elsewhere = (_spread(values[some], signed=signed) for some in (inside[one], others[one]))
                         found[one].append(Difference(atoms, bonded, signed, share, here, elsewhere))
             advance(1)
+    on_carbon = _hydrogens_on_carbon(dataset.numbers, bonded_pair)
     return tuple(
-        Distinction(members, _relative(energies, inside[one]), _clearest(found[one]))
+        Distinction(members, _relative(energies, inside[one]), _clearest(found[one], on_carbon))
         for one, members in enumerate(groups.members)
     )
 
@@ -244,27 +248,32 @@ def _others(inside: BoolArray, geometry: IntArray) -> BoolArray:
     return others if others.any() else ~inside
 
 
-def _candidates(dataset: Dataset) -> list[tuple[Coordinate, bool]]:
-    """List the coordinates of a molecule, the simplest first, and whether each is one along bonds."""
-    bonded = bonded_pairs(dataset.numbers, np.median(dataset.pair_distances, axis=0))
-    along = bonded_coordinates(dataset.n_atoms, bonded)
-    i, j = np.tril_indices(dataset.n_atoms, -1)
+def _candidates(n_atoms: int, bonded: BoolArray) -> list[tuple[Coordinate, bool]]:
+    """List the coordinates of a molecule, and whether each is one along its bonds, (n_pairs,)."""
+    i, j = np.tril_indices(n_atoms, -1)
     across = [(int(b), int(a)) for a, b in zip(i[~bonded], j[~bonded], strict=True)]
-    return [*((atoms, True) for atoms in along), *((atoms, False) for atoms in across)]
+    return [*((atoms, True) for atoms in bonded_coordinates(n_atoms, bonded)), *((atoms, False) for atoms in across)]
 
 
-def _clearest(found: list[Difference]) -> Difference | None:
-    """Choose the difference to tell: of those that separate about equally well, of the simplest kind the largest."""
-    if not found:
-        return None
-    highest = max(one.separation for one in found)
+def _hydrogens_on_carbon(numbers: IntArray, bonded: BoolArray) -> set[int]:
+    i, j = np.tril_indices(len(numbers), -1)
+    ends = [(int(a), int(b)) for a, b in zip(i[bonded], j[bonded], strict=True)]
+    return {a for pair in ends for a, b in (pair, pair[::-1]) if (numbers[a], numbers[b]) == (_HYDROGEN, _CARBON)}
+
+
+def _clearest(found: list[Difference], on_carbon: set[int]) -> Difference | None:
+    """Choose the difference to tell: of those that separate about equally well, of the simplest kind the largest.
+
+    Bond lengths are simpler than angles, these than dihedrals, and all of them than other distances. Coordinates with
+    fewer of the hydrogen atoms on carbon are simpler than others of their kind.
+    """
+
+    def kind(one: Difference) -> tuple[bool, int, bool, int]:
+        return not one.bonded, len(one.atoms), one.signed, sum(atom in on_carbon for atom in one.atoms)
+
+    highest = max((one.separation for one in found), default=0.0)
     equal = [one for one in found if one.separation >= highest - _PREFERRED]
-    simplest = min(_kind(one) for one in equal)
-    return max((one for one in equal if _kind(one) == simplest), key=lambda one: one.standardized)
-
-
-def _kind(difference: Difference) -> tuple[bool, int, bool]:
-    return not difference.bonded, len(difference.atoms), difference.signed
+    return min(equal, key=lambda one: (kind(one), -one.standardized), default=None)
 
 
 def _spread(values: FloatArray, *, signed: bool) -> Spread:

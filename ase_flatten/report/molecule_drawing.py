@@ -39,7 +39,9 @@ _INSIDE = 0.9
 _MOST_NUMBERS = 30
 """In larger molecules most hydrogen atoms have no number."""
 
-_NUMBER_SIZE = 6.5
+_SIZE, _HYDROGEN_SIZE = 6.5, 5.0
+"""Of the numbers on atoms, points."""
+
 _MARK = "#882255"
 
 _LONGEST_ARROW = 1.0
@@ -162,9 +164,9 @@ def draw_structure(axes: Axes, atoms: Atoms, *, marked: Sequence[int] = (), numb
             )
         )
     for atom in _numbered(atoms, marked) if numbered else ():
-        x, y = positions[atom, :2]
+        (x, y), number = positions[atom, :2], atoms.numbers[atom]
         axes.text(
-            x, y, str(atom), fontsize=_NUMBER_SIZE, color=_ink_on(atoms.numbers[atom]), ha="center",
+            x, y, str(atom), fontsize=_HYDROGEN_SIZE if number == _HYDROGEN else _SIZE, color=_ink_on(number), ha="center",
             va="center_baseline", zorder=100 + 2 * depth[atom] + 0.005, clip_on=True,
         )  # fmt: skip
     margin = radii.max() + 0.15

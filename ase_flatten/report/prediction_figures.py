@@ -59,13 +59,15 @@ def draw_density(axes: Axes, counts: IntArray | FloatArray, edges: FloatArray, s
     counts : (n_bins, n_bins) array
         By the true value (rows) and the predicted one (columns).
     edges : (n_bins + 1,) array
-        Of the bins of both.
+        Of the bins of both, equally spaced.
     """
     shown = np.ma.masked_equal(counts.T, 0)
     norm = LogNorm(1, max(float(counts.max()), 2.0))
-    image = axes.pcolormesh(edges, edges, shown, norm=norm, cmap=_SHADES[scheme], rasterized=True)
-    axes.plot(edges[[0, -1]], edges[[0, -1]], color=INK, linewidth=0.8, linestyle=":", zorder=3)
-    axes.set(xlim=edges[[0, -1]], ylim=edges[[0, -1]], aspect="equal")
+    span = (edges[0], edges[-1])
+    image = axes.imshow(
+        shown, norm=norm, cmap=_SHADES[scheme], origin="lower", extent=(*span, *span), interpolation="nearest"
+    )
+    axes.plot(span, span, color=INK, linewidth=0.8, linestyle=":", zorder=3)
     axes.figure.colorbar(image, ax=axes, shrink=0.75, pad=0.02, label="count")
     return axes
 

@@ -297,7 +297,7 @@ def test_what_distinguishes_the_worst_group_is_told(folder: Path, tmp_path: Path
     assert [scene["marked"] for scene in page.scenes] == [[], [2, 8], [], []]
     (copy / DISTINCTIONS).write_text((copy / DISTINCTIONS).read_text().replace("8", "88"))
     with pytest.raises(InputError, match="atoms beyond the 9 of the molecule"):
-        write_report(Run(copy))
+        verdict_sentences(Run(copy))
 
 
 def test_predictions_are_shown_where_they_were_kept(finished_run: Run) -> None:

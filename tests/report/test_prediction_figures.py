@@ -54,9 +54,11 @@ def test_density_has_the_identity_and_shows_empty_bins_as_nothing() -> None:
     counts = np.array([[5, 0], [1, 7]])
     axes = draw_density(Figure().add_subplot(), counts, np.array([-1.0, 0.0, 1.0]), "default")
     (line,) = axes.lines
-    assert line.get_xdata().tolist() == line.get_ydata().tolist() == [-1, 1]
-    shown = axes.collections[0].get_array()
-    assert shown.reshape(2, 2)[0].tolist() == [5, 1]  # predicted upwards, true to the right
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [-1, 1]
+    (image,) = axes.images
+    shown = image.get_array()
+    assert image.origin == "lower" and image.get_extent() == [-1, 1, -1, 1]
+    assert shown[0].tolist() == [5, 1]  # predicted upwards, true to the right
     assert shown.mask.sum() == 1
 
 
