@@ -165,9 +165,10 @@ def draw_structure(axes: Axes, atoms: Atoms, *, marked: Sequence[int] = (), numb
         )
     for atom in _numbered(atoms, marked) if numbered else ():
         (x, y), number = positions[atom, :2], atoms.numbers[atom]
+        size = _HYDROGEN_SIZE if number == _HYDROGEN else _SIZE
         axes.text(
-            x, y, str(atom), fontsize=_HYDROGEN_SIZE if number == _HYDROGEN else _SIZE, color=_ink_on(number), ha="center",
-            va="center_baseline", zorder=100 + 2 * depth[atom] + 0.005, clip_on=True,
+            x, y, str(atom), fontsize=size, color=_ink_on(number), ha="center", va="center_baseline",
+            zorder=100 + 2 * depth[atom] + 0.005, clip_on=True,
         )  # fmt: skip
     margin = radii.max() + 0.15
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
