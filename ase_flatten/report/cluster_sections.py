@@ -98,22 +98,22 @@ def _worst_structures(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
     force, _ = formats(evaluation, units)
     numbers = reference.molecule.numbers
     lowest = upright(Atoms(numbers, reference.lowest_positions))
-    pictures = [_picture(lowest, "lowest energy", "Frame of lowest energy, for comparison.")]
+    pictures = [_picture(lowest, "lowest energy", ["Frame of lowest energy, for comparison."])]
     for group in _default_errors(evaluation).ascending[::-1][:N_WORST]:
         cluster = max(groups.members[group], key=lambda cluster: populations[cluster])
         energy = (reference.energies[cluster] - reference.molecule.lowest_energy) * units.scale
         rmse = [force(curve.cluster_force_rmse[group]) for curve in evaluation.final]
-        words = f"{rmse[0]} → {rmse[1]} {units.force}; {energy:.3g} {units.energy} above the lowest frame."
+        words = [f"{rmse[0]} → {rmse[1]} {units.force}; {energy:.3g} {units.energy} above the lowest frame."]
         atoms = superposed(Atoms(numbers, reference.positions[cluster]), lowest)
         found = run.distinctions.get(groups.members[group])
         marked = found.difference.atoms if found and found.difference else ()
         if difference := distinction_words(run, int(group), units):
-            words += f" {difference[:1].upper()}{difference[1:]}."
+            words.append(f"{difference[:1].upper()}{difference[1:]}.")
         pictures.append(_picture(atoms, groups.name(group), words, marked))
     return pictures
 
 
-def _picture(atoms: Atoms, title: str, words: str, marked: tuple[int, ...] = ()) -> dict[str, Any]:
+def _picture(atoms: Atoms, title: str, words: list[str], marked: tuple[int, ...] = ()) -> dict[str, Any]:
     return {
         "title": title,
         "words": words,
