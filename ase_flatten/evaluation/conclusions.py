@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ase_flatten.data.units import OutputUnits
-from ase_flatten.evaluation.claims import BETTER, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
+from ase_flatten.evaluation.claims import BETTER, LEAST_DIFFERENCE, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
 from ase_flatten.evaluation.held_out import SCHEMES
 
 Format = Callable[[float | None], str]
@@ -157,7 +157,7 @@ def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
     low, high = others.ratios.min(), others.ratios.max()
     sentence = (
         f"Under {len(others.ratios)} other clusterings of the held-out frames the ratio of the worst groups is "
-        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better} of them"
+        f"{low:.2f} to {high:.2f}, and below 1 in {others.n_better} of them"
     )
     if (claim.verdict == BETTER and high > 1) or (claim.verdict == WORSE and low < 1):
         sentence += ": the claim on the worst group depends on the clustering, and the quantiles do not"
@@ -192,6 +192,11 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
         return ["Use the default model, or let the training set grow further (--resume with a larger -n)."]
     if claim.verdict != WITHIN_NOISE:
         return []
+    if claim.negligible:
+        return [
+            f"The worst groups of the two models differ by less than {100 * LEAST_DIFFERENCE:.0f} %, which decides "
+            "nothing: use either, or let the training set grow further (--resume with a larger -n)."
+        ]
     if claim.beyond_frames == WITHIN_NOISE:
         return [
             "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
