@@ -54,8 +54,8 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"{_estimate(worst.improved, force)} {units.force}, ratio {_estimate(worst.ratio, '{:.2f}'.format)}; "
         f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)} "
         f"({overall.verdict}).",
-        f"The 99th percentile of the force RMSE per frame {_moved(tail, force, units.force)}, the RMSE of the worst "
-        f"tenth of the frames {_moved(claims.of['worst_tenth'], force)}, and the median {_moved(median, force)}.",
+        f"The 99th percentile of the force RMSE per frame {moved(tail, force, units.force)}, the RMSE of the worst "
+        f"tenth of the frames {moved(claims.of['worst_tenth'], force)}, and the median {moved(median, force)}.",
     ]
     if {median.beyond_frames, tail.beyond_frames} == {BETTER, WORSE}:
         largest, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
@@ -66,7 +66,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"Averaged over the data set, the force RMSE of a group deviates from the overall one by "
         f"{force(uneven.default.value)} for the default and {force(uneven.improved.value)} {units.force} for the "
         f"improved model ({uneven.verdict}; 0 would be equally accurate everywhere).",
-        f"The energy RMSE over all frames {_moved(claims.of['energy'], energy, units.energy)}.",
+        f"The energy RMSE over all frames {moved(claims.of['energy'], energy, units.energy)}.",
         f"Both models were trained on {n_train:,} frames. Values in brackets are 95 % confidence intervals over "
         f"{claims.n_frames:,} held-out frames that neither model has seen, {_groups(claims)}{_blocks(claims)}.",
         _other_draws(worst, claims),
@@ -120,7 +120,7 @@ def _estimate(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
 
 
-def _moved(claim: Claim, write: Format, unit: str = "") -> str:
+def moved(claim: Claim, write: Format, unit: str = "") -> str:
     """Describe how a measure changed, and whether the change is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
     judged = claim.verdict

@@ -24,6 +24,7 @@ from ase_flatten.md.results import Comparison, ModelComparison, Summary
 from ase_flatten.md.saved_run import summary_files
 from ase_flatten.models import convergence_note
 from ase_flatten.models.model_folder import CARD, read_card
+from ase_flatten.report.accuracy_sentences import accuracy_sentences
 from ase_flatten.report.figures import KCAL, plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
 from ase_flatten.report.molecule_drawing import scene, structure_png, superposed, upright
 from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
@@ -111,6 +112,7 @@ def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
 
 def _error_sentences(run: Run, units: OutputUnits, temperatures: list[dict[str, Any]]) -> list[str]:
     sentences = conclude(run.claims, run.evaluation.final[0].n_train, units, seed=run.settings.seed)
+    sentences += accuracy_sentences(run, units)
     for scheme in SCHEMES:
         folder = run.folder / scheme
         if not (folder / CARD).exists():

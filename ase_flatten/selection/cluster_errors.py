@@ -1,7 +1,7 @@
 """Outlier detection: where in configurational space a model is wrong (Fonseca et al. 2021, section II)."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,10 @@ class FrameErrors:
         mine, others = vars(self), vars(other)
         order = np.argsort(np.concatenate([self.frames, other.frames]), kind="stable")
         return FrameErrors(**{name: np.concatenate([mine[name], others[name]])[order] for name in mine})
+
+    def renumbered(self, frames: IntArray) -> "FrameErrors":
+        """Return the same errors under other frame numbers, (n,)."""
+        return replace(self, frames=frames)
 
 
 @dataclass(frozen=True, eq=False)
