@@ -192,15 +192,15 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
         return ["Use the default model, or let the training set grow further (--resume with a larger -n)."]
     if claim.verdict != WITHIN_NOISE:
         return []
+    if claim.ratio.low <= 1 <= claim.ratio.high:
+        return [
+            "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
+            "run that holds out more frames (--holdout)."
+        ]
     if claim.negligible:
         return [
             f"The worst groups of the two models differ by less than {100 * LEAST_DIFFERENCE:.0f} %, which decides "
             "nothing: use either, or let the training set grow further (--resume with a larger -n)."
-        ]
-    if claim.beyond_frames == WITHIN_NOISE:
-        return [
-            "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
-            "run that holds out more frames (--holdout)."
         ]
     more = f"draw more of them with: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from ase_flatten.clustering.clusters import Clustering
 from ase_flatten.clustering.other_frames import labels_of_other_frames
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.data.units import OutputUnits
+from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
 from ase_flatten.evaluation.accuracy import accuracies_of, compared_in_words
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.conclusions import NAMES, formats, moved
@@ -37,6 +37,8 @@ TEST_TABLE = "test_errors.csv"
 TEST_ERRORS = "test_errors.npz"
 
 _AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume --test FILE"
+_FAR_APART = 10
+"""Mean energies are of another method, or relative to another zero, beyond this multiple of their range."""
 _SAME_DIATOMIC = 1e-5
 """Tolerance for two atoms, Å: their single distance comes near another one by chance."""
 
@@ -81,7 +83,7 @@ def check_test_set(test: Dataset, dataset: Dataset, *, name: str) -> None:
     Raises
     ------
     InputError
-        Another molecule, another order of the atoms, or the data set itself.
+        Another molecule, another order of the atoms, energies of another method, or the data set itself.
     """
     if not np.array_equal(test.numbers, dataset.numbers):
         order = " in another order" if test.formula == dataset.formula else ""
@@ -93,6 +95,12 @@ def check_test_set(test: Dataset, dataset: Dataset, *, name: str) -> None:
         raise InputError(
             f"expected a test set other than the data, found the data themselves in {printable(name)}; errors on the "
             "held-out frames need no --test"
+        )
+    apart = abs(test.energies.mean() - dataset.energies.mean())
+    if apart > _FAR_APART * max(np.ptp(dataset.energies), np.ptp(test.energies)) > 0:
+        raise InputError(
+            f"expected energies of the data set's method and zero, found those of {printable(name)} "
+            f"{apart / KCAL_PER_MOL:,.0f} kcal/mol apart on average; compute the labels of both in the same way"
         )
     typical = np.median(dataset.pair_distances, axis=0)
     bonds = np.flatnonzero(bonded_pairs(dataset.numbers, typical))
