@@ -1,8 +1,10 @@
 """The sections of the report on held-out errors: figures and tables."""
 
+from pathlib import Path
 from typing import Any
 
 from ase_flatten.data.units import OutputUnits
+from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.conclusions import table
 from ase_flatten.evaluation.held_out import SCHEMES, Curve, Evaluation
 from ase_flatten.report.figures import plot_comparison, plot_error_curves, plot_learning_curve
@@ -30,6 +32,12 @@ def errors_section(run: Run, units: OutputUnits) -> Section:
             "pictures": {name: small_data_uri(paths[0].read_bytes()) for name, paths in pictures.items()},
         },
     )
+
+
+def test_section(run: Run, claims: Claims, units: OutputUnits) -> Section:
+    """Return the errors of both models on the external test set of a run, from the claims on it."""
+    name = Path(run.info.test.source).name if run.info.test else "an external test set"
+    return Section("test_set.html", {"measures": table(claims, units), "n_test": claims.n_frames, "test": name})
 
 
 def predictions_section(run: Run, units: OutputUnits) -> Section:

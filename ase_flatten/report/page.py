@@ -10,9 +10,10 @@ from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import SCHEMES
 from ase_flatten.models import convergence_note
 from ase_flatten.models.model_folder import CARD, read_card
+from ase_flatten.report.accuracy_sentences import accuracy_sentences
 from ase_flatten.report.cluster_sections import clusters_section, distinction_words, growth_section, worst_section
 from ase_flatten.report.dynamics_section import dynamics_section, read_temperatures
-from ase_flatten.report.error_sections import errors_section, predictions_section
+from ase_flatten.report.error_sections import errors_section, predictions_section, test_section
 from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
 from ase_flatten.report.sections import Section, render
@@ -62,6 +63,8 @@ def _sections(run: Run, units: OutputUnits, temperatures: list[dict[str, Any]]) 
         worst_section(run, units),
         clusters_section(run, units),
     ]
+    if run.test_claims is not None:
+        sections.insert(1, test_section(run, run.test_claims, units))
     if temperatures:
         sections.append(dynamics_section(temperatures))
     sections.append(growth_section(run, units))
@@ -90,6 +93,7 @@ def _error_sentences(run: Run, units: OutputUnits, temperatures: list[dict[str, 
     if words := distinction_words(run, worst, units):
         place = next(number for number, one in enumerate(sentences) if one.startswith("The worst group is"))
         sentences.insert(place + 1, f"{run.claims.groups.name(worst).capitalize()}: {words}.")
+    sentences += accuracy_sentences(run, units)
     for scheme in SCHEMES:
         folder = run.folder / scheme
         if not (folder / CARD).exists():

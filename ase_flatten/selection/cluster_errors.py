@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class FrameErrors:
         mine, others = vars(self), vars(other)
         order = np.argsort(np.concatenate([self.frames, other.frames]), kind="stable")
         return FrameErrors(**{name: np.concatenate([mine[name], others[name]])[order] for name in mine})
+
+    def renumbered(self, frames: IntArray) -> "FrameErrors":
+        """Return the same errors under other frame numbers, (n,)."""
+        return replace(self, frames=frames)
 
 
 @dataclass(frozen=True, eq=False)

@@ -308,6 +308,16 @@ def test_predictions_are_shown_where_they_were_kept(finished_run: Run) -> None:
     assert (finished_run.folder / "report.html").stat().st_size < 3_000_000
 
 
+def test_a_test_set_has_a_section(folder: Path, page: Page, tmp_path: Path) -> None:
+    assert "Test set" not in page.text
+    run = Run(Path(shutil.copytree(folder, tmp_path / "run")))
+    vars(run)["test_claims"] = run.claims  # the same frames, as if they came from elsewhere
+    shown = Page(write_report(run)).text
+    assert (
+        shown.index("Test set") < shown.index("Over the 103 frames of an external test set") < shown.index("Single pre")
+    )
+
+
 def test_report_in_other_units(tmp_path: Path) -> None:
     final = curve("default", 30, 1.75, DEFAULT), curve("improved", 30, 1.5, IMPROVED)
     run = write_run(tmp_path / "run", final)
