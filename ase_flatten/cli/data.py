@@ -109,6 +109,7 @@ def cluster(
     dataset: DataArgument = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace clusters of other data.")] = False,
     n_geometry: Annotated[int | None, typer.Option(min=1, help="Clusters by pair distances [10].")] = None,
     n_energy: Annotated[int | None, typer.Option(min=1, help="Clusters by energy within each of them [5].")] = None,
     n_ward: Annotated[
@@ -128,6 +129,8 @@ def cluster(
     from ase_flatten.clustering import clusters
     from ase_flatten.data.io import write_frames
     from ase_flatten.data.units import output_units
+    from ase_flatten.report.results_record import RECORD, ResultsRecord, check_replaceable, subject_of_data
+    from ase_flatten.utils.records import write_record
     from ase_flatten.workflow.run_folder import write_clusters
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
@@ -135,6 +138,8 @@ def cluster(
     folder = results_folder(out, f"{path.stem}-clusters")
     content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
     asked = {"n_geometry": n_geometry, "n_energy": n_energy}
+    record = ResultsRecord(dataset=subject_of_data(content, path))
+    check_replaceable(folder, record, ("clusters.npz", "representatives.extxyz"), overwrite=overwrite)
     found = clusters.cluster(
         content, rng=np.random.default_rng(seed or 0), n_ward=n_ward, assignment=assignment,
         progress=console.progress(quiet), **{name: number for name, number in asked.items() if number is not None},
@@ -142,6 +147,7 @@ def cluster(
     frames = clusters.representatives(found, content.pair_distances)
     write_clusters(folder / "clusters.npz", found, frames)
     write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))
+    write_record(folder / RECORD, record)
     energies = (content.energies - content.energies.min()) * unit.scale
     console.table(
         f"{found.n_clusters} clusters of {content.n_frames} frames",

@@ -42,6 +42,10 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME-MODEL-seedN].")] = None,
     holdout: Annotated[float | None, typer.Option(help="Share of frames held out to measure errors on [0.2].")] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="External test set of the same molecule, on which both final models are judged."),
+    ] = None,
     select: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +106,7 @@ def train(
     from ase_flatten.report.page import verdict_sentences, write_report
     from ase_flatten.selection.quarantine import quick_models_of
     from ase_flatten.workflow.run_folder import Run, RunSettings, read_protocol
+    from ase_flatten.workflow.test_set import TestSet, agreed_test_set
     from ase_flatten.workflow.train_run import train as train_run
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
@@ -117,6 +122,10 @@ def train(
         quarantine=_quarantine(quarantine), trainer={**base.trainer, **_settings(setting, preset)},
     )  # fmt: skip
     content = read(path, energy_unit, length_unit, energy_key, forces_key)
+    test_set = (
+        TestSet(read(test, energy_unit, length_unit, energy_key, forces_key), str(test.resolve())) if test else None
+    )
+    test_set = agreed_test_set(Run(folder), content, test_set)
     quick_models = quick_models_of(content, progress=progress)
     rng = np.random.default_rng(settings.seed)
     found = check_up(content, rng=rng, quick_models=quick_models, progress=progress)
@@ -136,7 +145,7 @@ def train(
     with keeping(f"finished steps are kept in {folder}; resume with the same command and --resume"):
         run = train_run(
             content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
-            source=path.name,
+            source=path.name, test=test_set,
         )  # fmt: skip
     page = write_report(run, units=unit)
     conclude(page, verdict_sentences(run, units=unit))

@@ -14,9 +14,12 @@ from ase_flatten.clustering.clusters import N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
 from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.claims import Claims, make_claims
-from ase_flatten.evaluation.frame_groups import merge_clusters
-from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, Evaluation, HeldoutErrors
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, Distinction, read_distinctions
+from ase_flatten.evaluation.external_test import TEST_ERRORS, ExternalTest
+from ase_flatten.evaluation.frame_groups import Groups, merge_clusters
+from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, SCHEMES, Evaluation, HeldoutErrors
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, read_other_groups
+from ase_flatten.evaluation.predictions import HELDOUT_PREDICTIONS, HeldoutPredictions
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_quarantine
@@ -179,6 +182,8 @@ class RunInfo:
     trainer : mapping
         All settings of the family's trainer.
     dataset : DatasetInfo
+    test : DatasetInfo or None
+        The external test set, with the path of its file as its source.
     versions : mapping
         Versions of the packages that the run was begun with, and of those it was last resumed with.
     """
@@ -187,6 +192,7 @@ class RunInfo:
     settings: dict[str, Any]
     trainer: dict[str, Any] = field(default_factory=dict)
     dataset: DatasetInfo
+    test: DatasetInfo | None = None
     versions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -297,20 +303,51 @@ class Run:
         return HeldoutErrors.read(path, n_clusters=self.clustering.n_clusters)
 
     @cached_property
+    def heldout_predictions(self) -> HeldoutPredictions | None:
+        """Predicted against true values on the held-out frames; None in runs made before these were kept."""
+        path = self.folder / HELDOUT_PREDICTIONS
+        if not path.exists():
+            return None
+        return HeldoutPredictions.read(path, SCHEMES, n_heldout=len(self.heldout_errors.frames))
+
+    @cached_property
+    def distinctions(self) -> Mapping[tuple[int, ...], Distinction]:
+        """What distinguishes each group of clusters; empty in runs made before this was found."""
+        path = self.folder / DISTINCTIONS
+        return read_distinctions(path, self.reference.molecule.numbers) if path.exists() else {}
+
+    @cached_property
+    def external_test(self) -> ExternalTest | None:
+        """Errors of the final models on the external test set; None if there is no test set."""
+        path = self.folder / TEST_ERRORS
+        return ExternalTest.read(path, n_clusters=self.clustering.n_clusters) if path.exists() else None
+
+    @cached_property
+    def test_claims(self) -> Claims | None:
+        """What can be said about the errors on the external test set; None if there is no test set."""
+        found = self.external_test
+        if found is None:
+            return None
+        counts = np.bincount(found.errors.labels, minlength=self.clustering.n_clusters)
+        rng = np.random.default_rng([self.settings.seed, 0, 7])
+        return make_claims(found.errors, self._groups(counts), counts, rng=rng)
+
+    @cached_property
     def claims(self) -> Claims:
         """What can be said about the errors on the held-out frames; the same each time it is computed."""
-        evaluation, clustering = self.evaluation, self.clustering
-        first = np.unique(clustering.labels, return_index=True)[1]
-        groups = merge_clusters(
-            evaluation.n_heldout,
-            clustering.geometry[first],
-            pair_distances(self.reference.positions),
-            evaluation.populations,
-        )
+        evaluation = self.evaluation
+        groups = self._groups(evaluation.n_heldout)
         rng = np.random.default_rng([self.settings.seed, 0, 4])
         errors = self.heldout_errors
         others = read_other_groups(self.folder / OTHER_CLUSTERINGS, len(errors.frames))
         return make_claims(errors, groups, evaluation.populations, rng=rng, other_groups=others)
+
+    def _groups(self, counts: IntArray) -> Groups:
+        """Merge clusters into groups that have enough of the frames that are judged."""
+        clustering = self.clustering
+        first = np.unique(clustering.labels, return_index=True)[1]
+        centres = pair_distances(self.reference.positions)
+        return merge_clusters(counts, clustering.geometry[first], centres, clustering.populations)
 
     @cached_property
     def reference(self) -> Reference:

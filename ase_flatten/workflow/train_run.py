@@ -20,6 +20,7 @@ from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import Reference
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, distinguish, write_distinctions
 from ase_flatten.evaluation.held_out import evaluate
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
 from ase_flatten.models import Family, Model, Trainer, Workplace, family
@@ -34,6 +35,7 @@ from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, write_history
 from ase_flatten.workflow.run_folder import DatasetInfo, Run, RunInfo, RunSettings, write_clusters
+from ase_flatten.workflow.test_set import TestSet, agreed_test_set, judge_on_test_set
 
 N_DEFAULT_DRAWS = 4
 """Default training sets of the final size where training is fast."""
@@ -95,6 +97,7 @@ def train(
     quick_models: QuickModels | None = None,
     progress: Progress = SILENT,
     source: str = "",
+    test: TestSet | None = None,
 ) -> Run:
     """Train the improved model and the default one of equal size, and measure both.
 
@@ -110,12 +113,15 @@ def train(
         `quick_models_of` the data set, where these have judged its labels already.
     source : str
         Name of the data set, for run.json.
+    test : TestSet, optional
+        An external test set, on which both final models are judged; by default the one that an existing run remembers.
 
     Raises
     ------
     InputError
         An existing run without `resume`, or with other data or settings; more frames asked for than are available;
-        labels that are wrong beyond doubt; a folder that cannot be written.
+        labels that are wrong beyond doubt; a test set of another molecule, or another one than before; a folder that
+        cannot be written.
     """
     run = Run(Path(folder))
     with lock_folder(run.folder):
@@ -130,6 +136,8 @@ def train(
             costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
             settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
         info = _checked(run, dataset, settings, made_by, trainer, resume, source)
+        test = agreed_test_set(run, dataset, test)
+        info = replace(info, test=test.info if test else None)
         quarantine = _first_quarantine(
             run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress)
         )
@@ -147,14 +155,20 @@ def train(
         draws = _other_default_draws(training)
         models = _sizes(run, settings.schedule)
         evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
+        if test is not None:
+            judge_on_test_set(run, data, test, rng=training.rng(0, 6), progress=progress)
         if not (run.folder / OTHER_CLUSTERINGS).exists():
             groups = other_groups(
                 dataset, data.splits.heldout, rng=training.rng(0, 5), n_geometry=settings.n_geometry,
                 n_energy=settings.n_energy, progress=progress,
             )  # fmt: skip
             write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
+        done = Run(run.folder)
+        if not (run.folder / DISTINCTIONS).exists():
+            found = distinguish(dataset, data.clustering, done.claims.groups, progress=progress)
+            write_distinctions(run.folder / DISTINCTIONS, found)
         shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
-        return Run(run.folder)
+        return done
 
 
 def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:

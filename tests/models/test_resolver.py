@@ -16,7 +16,7 @@ from ase_flatten.ipi.model import load_answer
 from ase_flatten.md.__main__ import main
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.models.resolver import KINDS, Kind, NamedCalculator, resolve
-from ase_flatten.report.figures import KCAL
+from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.outliers import find_outliers
 from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
