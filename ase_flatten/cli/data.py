@@ -133,9 +133,9 @@ def cluster(
         assignment=assignment, progress=console.progress(quiet),
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
+    write_record(folder / RECORD, record)
     write_clusters(folder / "clusters.npz", found, frames)
     write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))
-    write_record(folder / RECORD, record)
     energies = (content.energies - content.energies.min()) * unit.scale
     console.table(
         f"{found.n_clusters} clusters of {content.n_frames} frames",
