@@ -145,9 +145,9 @@ def cluster(
         progress=console.progress(quiet), **{name: number for name, number in asked.items() if number is not None},
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
+    write_record(folder / RECORD, record)
     write_clusters(folder / "clusters.npz", found, frames)
     write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))
-    write_record(folder / RECORD, record)
     energies = (content.energies - content.energies.min()) * unit.scale
     console.table(
         f"{found.n_clusters} clusters of {content.n_frames} frames",

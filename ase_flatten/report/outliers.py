@@ -182,13 +182,13 @@ def find_outliers(
     outliers = _collect(found, judged, clusters_of, its_own=its_own)
 
     middle_frames = representatives(clustering, dataset.pair_distances)
+    write_record(folder / RECORD, replace(record, found=outliers.to_record(units)))
     write_clusters(folder / CLUSTERS, clustering, middle_frames)
     write_tables(folder, outliers.errors, outliers.accuracy, outliers.relative_rmse, units)
     of_frames = found.errors.renumbered(found.errors.frames - judged.first)
     write_worst_frames(folder, judged.dataset, judged.labels, of_frames, worst, units)
     typical = dataset.atoms(int(middle_frames[outliers.errors.worst]))
     plot_outliers(outliers.errors, folder / FIGURE, units=units, title=dataset.formula, structure=typical)
-    write_record(folder / RECORD, replace(record, found=outliers.to_record(units)))
     return outliers
 
 

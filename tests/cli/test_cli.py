@@ -156,6 +156,66 @@ def test_errors_of_any_ase_calculator(run, water_file):
     assert status == 0 and "clusters of c/clusters.npz" in out
 
 
+def test_two_models_side_by_side(run, mistake, water_file, tmp_path):
+    """Neither replaces the other's results, and the same command replaces its own."""
+    for method in ("GFN1-xTB", "GFN2-xTB", "GFN2-xTB"):
+        status, out, _ = run("errors", water_file, f"tblite:{method}")
+        assert status == 0 and f"runs/water-tblite-{method}-errors" in out
+        assert "energies are compared up to a constant: a mean difference of" in out and "MAE" in out
+    one, other = (tmp_path / "runs" / f"water-tblite-{method}-errors" for method in ("GFN1-xTB", "GFN2-xTB"))
+    first, second = (json.loads((folder / "errors.json").read_text())["overall"] for folder in (one, other))
+    assert first["force_rmse"] > 1 > second["force_rmse"] and first["energy_rmse"] < 20  # kcal/mol
+    record = json.loads((one / "results.json").read_text())
+    assert abs(record["found"]["energy_offset_removed"]) > 100 and record["model"]["name"] == "tblite:GFN1-xTB"
+    before = (one / "errors.csv").read_bytes()
+    assert "--overwrite" in mistake("errors", water_file, "tblite:GFN2-xTB", "--out", one)
+    assert "--overwrite" in mistake("cluster", water_file, "--out", one)
+    assert (one / "errors.csv").read_bytes() == before
+    assert run("errors", water_file, "tblite:GFN2-xTB", "--out", one, "--overwrite")[0] == 0
+    assert (one / "errors.csv").read_bytes() == (other / "errors.csv").read_bytes()
+
+
+def test_clusters_of_other_data_are_not_replaced(run, mistake, water, water_file, tmp_path):
+    ase_flatten.write_dataset(tmp_path / "part.npz", water.take(np.arange(300)))
+    few = ["--n-geometry", 2, "--n-energy", 2, "--out", "c"]
+    assert run("cluster", water_file, *few)[0] == run("cluster", water_file, *few)[0] == 0
+    assert "--overwrite" in mistake("cluster", "part.npz", *few)
+    assert run("cluster", "part.npz", *few, "--overwrite")[0] == 0
+
+
+def test_the_model_is_given_once(run, mistake, water_file):
+    assert "-m, --model" in run("errors", "--help")[1] and "-i" not in run("errors", "--help")[1].split()
+    assert "one model" in mistake("errors", water_file, "-m", "tblite:GFN1-xTB", "-i", "tblite:GFN1-xTB")
+    assert "one model" in mistake("errors", water_file, "tblite:GFN1-xTB", "-m", "tblite:GFN1-xTB")
+
+
+def test_a_test_set_in_train_and_errors(run, mistake, water, water_file, tmp_path, ethanol_like):
+    ase_flatten.write_dataset(tmp_path / "part.npz", water.take(np.arange(0, 416, 2)))
+    ase_flatten.write_dataset(tmp_path / "hot.npz", water.take(np.arange(1, 416, 2)))
+    ase_flatten.write_dataset(tmp_path / "ethanol.npz", ethanol_like)
+    assert "found C2H6O" in mistake("train", "part.npz", "--test", "ethanol.npz", *TRAIN, "--out", "runs/part")
+    assert not (tmp_path / "runs").exists()
+    status, out, err = run("train", "part.npz", "--test", "hot.npz", *TRAIN, "--default-draws", 1, "--out", "runs/part")
+    assert status == 0 and "On the test set hot.npz (208 frames), the force RMSE of all frames " in out, err
+    assert "verdict: " in out.splitlines()[-1] and "hot.npz" in run("report", "runs/part")[1]
+    assert "On the test set hot.npz" in (tmp_path / "runs" / "part" / "report.html").read_text()
+    *_, total = csv.DictReader((tmp_path / "runs" / "part" / "test_errors.csv").read_text().splitlines())
+    status, out, err = run("errors", "part.npz", "runs/part", "--test", "hot.npz", "-v")
+    assert status == 0 and "over 208 frames of the test set" in out and "up to a constant" not in out, err
+    assert "clusters of runs/part" in out and "nearly identical to training or validation frames" in out
+    found = tmp_path / "runs" / "part-part-hot-errors"
+    *rows, overall = csv.DictReader((found / "errors.csv").read_text().splitlines())
+    assert float(overall["force_rmse"]) == pytest.approx(float(total["force_rmse_improved"]), rel=1e-4)
+    assert sum(int(row["population"]) for row in rows) == int(overall["population"]) == 208
+    frames = np.load(found / "frame_errors.npz")["frames"]
+    assert frames.min() == 0 and frames.max() == 207
+    worst = read(found / "worst_frames.extxyz")
+    np.testing.assert_allclose(worst.positions, water.positions[1::2][worst.info["frame"]], atol=1e-6)
+    reference = np.sqrt(np.mean(water.forces[1::2] ** 2)) / ase_flatten.data.units.KCAL_PER_MOL
+    relative = float(overall["force_rmse"]) / reference
+    assert float(overall["force_rmse_relative"]) == pytest.approx(relative, rel=1e-4)
+
+
 def test_errors_from_subsets_say_so(run, trained, water_file, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.report.outliers.SubsetRule", lambda: SubsetRule(n_first=2, resolution=0.5))
     status, out, _ = run("errors", water_file, "runs/water", "--subset", "--out", "e")
@@ -250,6 +310,8 @@ MISTAKES = {
     "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
     "no model": (["errors", "water.npz"], "expected one data set and one model"),
     "a missing model": (["errors", "water.npz", "nowhere"], "found 'nowhere'; check the path"),
+    "a test set of nothing": (["errors", "water.npz", "tblite:GFN2-xTB", "--test", "no.npz"], "found no file no.npz"),
+    "data as their test": (["train", "water.npz", *TRAIN, "--test", "water.npz"], "found the data themselves"),
     "errors into a run": (["errors", "water.npz", "tblite:GFN2-xTB", "--out", "a_run"], "found a run in a_run"),
     "clusters into a run": (["cluster", "water.npz", "--out", "a_run"], "found a run in a_run"),
     "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),
