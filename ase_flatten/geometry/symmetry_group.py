@@ -1,7 +1,7 @@
 """Groups of permutations of like atoms, as products of small groups that act on different atoms.
 
-The rotations of five methyl groups make 3⁵ = 243 permutations, but no pair distance is touched by more than two of them. A
-sum over all 243 can therefore be computed from a few partial sums, if the group is known as a direct product.
+The rotations of five methyl groups make 3⁵ = 243 permutations, but no pair distance is touched by more than two of
+them. A sum over all 243 can therefore be computed from a few partial sums, if the group is known as a direct product.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from ase_flatten.utils.typing import IntArray
 class SymmetryGroup:
     """A group of permutations: a direct product of local factors, and representatives of the cosets of the product.
 
-    Each permutation is ``outer[k][f]`` with a representative and a product `f` of one element of each factor: applied to
-    positions, ``positions[permutation] = positions[outer[k]][f]``.
+    Each permutation is ``outer[k][f]`` with a representative and a product `f` of one element of each factor, so that
+    ``positions[permutation] = positions[outer[k]][f]``.
 
     Parameters
     ----------
@@ -73,9 +73,9 @@ class SymmetryGroup:
 def _factors(group: IntArray) -> list[IntArray]:
     """Split a group, identity first, into subgroups that act on different atoms.
 
-    A set of atoms is closed if no permutation leads out of it. The elements that move only atoms of a minimal closed set are a
-    subgroup, which may have smaller closed sets of its own: the hydrogens of a tert-butyl group are one closed set of the
-    group of all its symmetries, and three of the subgroup that leaves the carbons in place.
+    A set of atoms is closed if no permutation leads out of it. The elements that move only atoms of a minimal closed
+    set are a subgroup, which may have smaller closed sets of its own: the hydrogens of a tert-butyl group are one
+    closed set of the group of all its symmetries, and three of the subgroup that leaves the carbons in place.
     """
     moved = group != np.arange(group.shape[1])
     if not moved.any():
