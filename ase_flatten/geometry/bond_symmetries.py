@@ -31,6 +31,9 @@ _LEAST_SHARE = 0.01
 _RIGID = 0.98
 """Two atoms have a fixed relative handedness if it is the same in this share of the frames."""
 
+_PLANAR = 0.5
+"""Volume of the directions of three bonds, below which an atom counts as planar; 0.77 in a tetrahedron."""
+
 _Map = dict[int, int]
 
 
@@ -281,23 +284,32 @@ def _handedness(positions: FloatArray, graphs: list[_BondGraph]) -> _Handedness:
     }
     if not neighbours:
         return _Handedness({}, {})
-    signs = np.array([_signs(positions, atom, others) for atom, others in neighbours.items()])
+    volumes = np.array([_volumes(positions, atom, others) for atom, others in neighbours.items()])
+    tetrahedral = np.median(np.abs(volumes), axis=1) > _PLANAR
+    neighbours = {atom: others for (atom, others), one in zip(neighbours.items(), tetrahedral, strict=True) if one}
+    if not neighbours:
+        return _Handedness({}, {})
+    signs = np.sign(volumes[tetrahedral])
     relative = signs @ signs.T / len(positions)
     rigid = np.abs(relative) > _RIGID
-    n_neighbours = np.array([len(others) for others in neighbours.values()])
-    reference = int(np.lexsort((n_neighbours, rigid.sum(axis=0)))[-1])
-    if rigid[reference].sum() == 1 and n_neighbours[reference] == 3:
-        return _Handedness({}, {})  # a planar atom, or one that inverts
+    reference = int(np.argmax(rigid.sum(axis=0)))
     return _Handedness(
         {atom: int(np.sign(relative[row, reference])) for row, atom in enumerate(neighbours) if rigid[row, reference]},
         neighbours,
     )
 
 
-def _signs(positions: FloatArray, atom: int, neighbours: tuple[int, ...]) -> FloatArray:
-    """Return the sign of the volume between three neighbours and the fourth, or the atom itself, in each frame."""
-    corners = positions[:, neighbours[:3]] - positions[:, [neighbours[3] if len(neighbours) == 4 else atom]]
-    return np.sign(np.linalg.det(corners))
+def _volumes(positions: FloatArray, atom: int, neighbours: tuple[int, ...]) -> FloatArray:
+    """Return the volume that the directions from an atom to its neighbours span in each frame.
+
+    With four neighbours, a fourth of the volume of the tetrahedron of their directions: 0.77 if it is regular, as for
+    three of its directions.
+    """
+    bonds = positions[:, neighbours] - positions[:, [atom]]
+    directions = bonds / np.linalg.norm(bonds, axis=2, keepdims=True)
+    if len(neighbours) == 3:
+        return np.asarray(np.linalg.det(directions))
+    return np.asarray(np.linalg.det(directions[:, :3] - directions[:, 3:])) / 4
 
 
 def _parity(images: list[int]) -> int:

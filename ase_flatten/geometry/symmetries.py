@@ -13,8 +13,8 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_flatten.geometry.bond_symmetries import MOST_CANDIDATES, BondSymmetries, Rotor, bond_symmetries, turned_back
-from ase_flatten.geometry.pair_distances import pair_distances, squared_distances
-from ase_flatten.utils.typing import BoolArray, FloatArray, IntArray
+from ase_flatten.geometry.pair_distances import squared_distances
+from ase_flatten.utils.typing import FloatArray, IntArray
 
 MOST_PERMUTATIONS = 1000
 """Largest group: six methyl groups make 729. A kernel has as many terms for each pair of geometries."""
@@ -25,8 +25,11 @@ COMPARED_FRAMES = 200
 NEAR = 0.05
 """An image is near if it is as near as a frame is to the nearest of this share of the other frames."""
 
-VISITED = 0.05
+VISITED = 0.1
 """A permutation is visited if this share of the images is near a frame."""
+
+_NAMED = 8
+"""Largest number of exchanges that are named."""
 
 _HOPS = 3
 """A torsion has three bonds."""
@@ -62,6 +65,8 @@ def find_symmetries(numbers: IntArray, positions: FloatArray) -> Symmetries:
     positions : (n_frames, n_atoms, 3) array, Å
         `COMPARED_FRAMES` of them are compared.
     """
+    if len(numbers) < 2:
+        return Symmetries(np.zeros((1, len(numbers)), dtype=np.int64))
     rows = np.unique(np.linspace(0, len(positions) - 1, COMPARED_FRAMES).round().astype(np.int64))
     positions = positions[rows]
     candidates = bond_symmetries(numbers, positions)
@@ -94,17 +99,16 @@ class _Visits:
 
     def __init__(self, positions: FloatArray, candidates: BondSymmetries) -> None:
         self.positions, self._candidates = positions, candidates
-        self._distances: dict[Rotor | None, FloatArray] = {}
 
     def share(self, permutation: IntArray, rotor: Rotor | None = None) -> float:
         """Return the share of the images that are near another frame; `rotor` is the one whose rotation this is."""
         if len(self.positions) < 2:
             return 0.0
-        pairs = self._compared(permutation)
-        if rotor not in self._distances:
-            self._distances[rotor] = pair_distances(self._turned(self.positions, rotor))
-        frames = self._distances[rotor][:, pairs]
-        images = pair_distances(self._turned(self.positions[:, permutation], rotor))[:, pairs]
+        i, j = self._compared(permutation)
+        frames, images = (
+            np.linalg.norm(turned[:, i] - turned[:, j], axis=2)
+            for turned in (self._turned(some, rotor) for some in (self.positions, self.positions[:, permutation]))
+        )
         between, to_images = squared_distances(frames, frames), squared_distances(images, frames)
         for squared in (between, to_images):
             np.fill_diagonal(squared, np.inf)
@@ -112,14 +116,14 @@ class _Visits:
         near = np.median(np.partition(between, place, axis=1)[:, place])
         return float(np.mean(to_images.min(axis=1) <= near))
 
-    def _compared(self, permutation: IntArray) -> BoolArray:
+    def _compared(self, permutation: IntArray) -> tuple[IntArray, IntArray]:
         """Return the pairs of a moved atom and one that is at most `_HOPS` bonds from a moved atom."""
         moved = permutation != np.arange(len(permutation))
         near = moved
         for _ in range(_HOPS):
             near = near | self._candidates.bonds[near].any(axis=0)
-        i, j = np.tril_indices(len(permutation), -1)
-        return np.asarray((moved[i] | moved[j]) & near[i] & near[j])
+        i, j = np.nonzero(np.tril(np.logical_or.outer(moved, moved) & np.logical_and.outer(near, near), -1))
+        return i, j
 
     def _turned(self, positions: FloatArray, but: Rotor | None) -> FloatArray:
         """Turn each rotor in each frame, except for one."""
@@ -218,4 +222,6 @@ def _exchange_name(numbers: IntArray, permutation: IntArray, mirrored: bool) -> 
             atom = int(permutation[atom])
         if len(cycle) > 1:
             cycles.append(" and ".join(cycle) if len(cycle) == 2 else "-".join(cycle))
+    if len(cycles) > _NAMED:
+        cycles[_NAMED:] = [f"and {len(cycles) - _NAMED} others"]
     return f"{'mirror image with ' if mirrored else ''}exchange of {', '.join(cycles)}"
