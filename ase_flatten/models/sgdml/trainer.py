@@ -85,9 +85,9 @@ class SGDMLTrainer(Trainer):
             return _continued(dataset, frames, valid, previous)
         found = symmetries.find(self._symmetries, dataset, frames, valid, rng=rng)
         for line in found.kept:
-            log.info("symmetry kept: %s", line)
-        for line in found.left_out:
-            log.info("symmetry left out: %s", line)
+            log.info("symmetry: %s", line)
+        if found.left_out:
+            log.info("symmetries left out: %d, such as the %s", len(found.left_out), found.left_out[0])
         sigma = length_scale.FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
         training = SingleTraining(
             dataset, frames, valid, found.permutations, sigma, self.regularisation, symmetries=found.kept
