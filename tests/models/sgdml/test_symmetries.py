@@ -34,7 +34,7 @@ def methyl(dataset) -> list[int]:
     return np.flatnonzero(near[centre] & (dataset.numbers == 1)).tolist()
 
 
-def test_the_graph_finds_the_methyl_group_and_says_so(ethanol_like, caplog):
+def test_the_graph_finds_the_methyl_group_and_says_so(ethanol_like, caplog, tmp_path):
     with caplog.at_level(logging.INFO, "ase_flatten"):
         model = fit(ethanol_like)
     leaves = methyl(ethanol_like)
@@ -44,7 +44,7 @@ def test_the_graph_finds_the_methyl_group_and_says_so(ethanol_like, caplog):
     first = model.hyper_parameters["symmetries"][0]
     assert first.startswith("methyl C") and f"(H{leaves[0]}, H{leaves[1]}, H{leaves[2]}): 3 rotations" in first
     assert f"symmetry: {first}" in caplog.messages
-    check_model(model, ethanol_like.positions[::60])
+    check_model(model, ethanol_like.positions[::60], reload=FAMILY.load, folder=tmp_path)
 
 
 def test_what_was_kept_is_saved_and_passed_on(ethanol_like, tmp_path):
