@@ -27,10 +27,12 @@ GROUPS = {
     "none": np.arange(5)[None],
     "two methyl groups": rotations(9, [1, 2, 3], [5, 6, 7]),
     "with a mirror image": ethanol_like(),
-    "all exchanges and a flip": np.array([[*a, *b, 7] for a in permutations(range(3)) for b in ([3, 4, 5, 6], [4, 3, 6, 5])]),
+    "all exchanges and a flip": np.array(
+        [[*a, *b, 7] for a in permutations(range(3)) for b in ([3, 4, 5, 6], [4, 3, 6, 5])]
+    ),
     "one factor": np.array(list(permutations(range(4)))),
     "no group": np.array([[0, 1, 2, 3], [1, 2, 0, 3]]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", GROUPS)
