@@ -1,5 +1,6 @@
 """The choice of an sGDML model's permutations: by the bonds, by the package's matching, from a file, or none."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.symmetries import Symmetries, find_symmetries
 from ase_flatten.geometry.symmetry_group import SymmetryGroup
 from ase_flatten.models.sgdml import sgdml_package
-from ase_flatten.utils.exceptions import InputError, nearest, not_installed, printable
+from ase_flatten.utils.exceptions import InputError, not_installed, printable
 from ase_flatten.utils.typing import IntArray
 
 GRAPH, MATCHING, NONE = CHOICES = ("graph", "matching", "none")
@@ -71,10 +72,11 @@ def read_permutations(path: Path, numbers: IntArray) -> IntArray:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        found = "no such file" if isinstance(error, FileNotFoundError) else printable(error)
+        found = (error.strerror or "").lower() if isinstance(error, OSError) else "not a text file"
+        similar = get_close_matches(str(path), CHOICES, n=1)
         raise InputError(
-            f"expected symmetries {', '.join(CHOICES)} or a file of permutations, got {printable(path)} ({found}); "
-            f"{nearest(str(path), CHOICES)}"
+            f"expected symmetries {', '.join(CHOICES)} or a file of permutations, got {printable(path)} "
+            f"({printable(found)}); {f'did you mean {similar[0]}?' if similar else 'check the path'}"
         ) from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = [_row(line, f"line {number} of {path}", numbers) for number, line in lines if not line.startswith("#")]

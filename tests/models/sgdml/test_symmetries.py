@@ -123,8 +123,8 @@ def test_files_that_are_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("grahp", "or a file of permutations, got grahp \\(no such file\\); did you mean graph?"),
-        (".", "or a file of permutations, got"),
+        ("grahp", "or a file of permutations, got grahp \\(no such file or directory\\); did you mean graph?"),
+        (".", "or a file of permutations, got . \\(is a directory\\); check the path"),
         ("water.txt", "expected 3 atoms in line 2 of water.txt, found 9; is the file one of another molecule?"),
         (3, "symmetries must be graph, matching, none or a file of permutations, got 3"),
         (None, "got None"),
