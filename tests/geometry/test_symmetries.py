@@ -87,6 +87,18 @@ def test_exchange_that_the_data_do_not_visit_is_left_out_and_kept_as_soon_as_the
     assert "exchange of H4 and H8: visited by the data" in after.kept
 
 
+def test_an_exchange_is_not_lost_in_the_motion_of_distant_atoms(rng):
+    atoms = molecule("CH3CONH2")
+    frames = frames_of(atoms, (1, 3, [5, 6, 7]))
+    far = rng.normal(size=(N_FRAMES, 5, 3)) * 2 + np.array(
+        [[20, 0, 0], [0, 20, 0], [0, 0, 20], [-20, 0, 0], [0, -20, 0]]
+    )
+    numbers = np.concatenate([atoms.numbers, [2, 10, 18, 36, 54]])
+    found = find_symmetries(numbers, np.concatenate([frames, far], axis=1))
+    assert not contains(found, (4, 8))
+    assert "exchange of H4 and H8: not visited by the data" in found.left_out
+
+
 def test_rotation_of_a_methyl_group_is_kept_where_the_data_do_not_visit_it():
     atoms = molecule("CH3CONH2")
     frames = frames_of(atoms)
@@ -176,6 +188,10 @@ def test_many_equal_branches_are_never_all_listed():
     for permutation in found.others:
         assert np.array_equal(found.bonds[permutation][:, permutation], found.bonds)
         assert np.array_equal(numbers[permutation], numbers)
+    for end in (slice(0, 13), slice(-13, None)):  # the trimethylsilyl groups turn alone
+        others = np.delete(np.arange(len(numbers)), end)
+        alone = (found.others[:, others] == others).all(axis=1)
+        assert any((permutation != np.arange(len(numbers))).sum() == 12 for permutation in found.others[alone])
 
 
 def test_methyl_groups_that_are_exchanged_on_top_of_their_own_rotations():
