@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from ase_flatten.data.io import read_dataset
+from ase_flatten.geometry import bond_symmetries as bond_symmetries_module
 from ase_flatten.geometry import symmetries
 from ase_flatten.geometry.bond_symmetries import bond_symmetries
 from ase_flatten.geometry.symmetries import Symmetries, find_symmetries
@@ -177,13 +178,14 @@ def test_the_largest_group_is_limited_and_says_what_is_missing():
     assert sum("rotations, would make more than 1000 permutations" in line for line in found.left_out) == 2
 
 
-def test_many_equal_branches_are_never_all_listed():
-    """Eight silicon atoms: 4,608 automorphisms of the heavy atoms alone."""
-    numbers, positions = permethylated(8)
+def test_many_equal_branches_are_never_all_listed(monkeypatch):
+    """Five silicon atoms: 576 automorphisms of the heavy atoms alone."""
+    monkeypatch.setattr(bond_symmetries_module, "MOST_CANDIDATES", 50)
+    numbers, positions = permethylated(5)
     frames = positions + np.random.default_rng(0).normal(scale=0.03, size=(20, *positions.shape))
     found = bond_symmetries(numbers, frames)
     assert not found.complete
-    assert len(found.rotors) == 18
+    assert len(found.rotors) == 12
     assert len(found.others)
     for permutation in found.others:
         assert np.array_equal(found.bonds[permutation][:, permutation], found.bonds)
