@@ -1,11 +1,13 @@
 """Symmetries of molecules with thermal-like displacements, rotated methyl groups, and exchanged atoms."""
 
 from math import pi
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from conftest import needs
 
 from ase_flatten.data.io import read_dataset
 from ase_flatten.geometry import bond_symmetries as bond_symmetries_module
@@ -14,10 +16,10 @@ from ase_flatten.geometry.bond_symmetries import bond_symmetries
 from ase_flatten.geometry.symmetries import Symmetries, find_symmetries
 from ase_flatten.geometry.symmetry_group import SymmetryGroup
 
-pytest.importorskip("networkx")
+needs("networkx", extra="sgdml")
 
 N_FRAMES = 120
-EXAMPLE = "examples/data/salicylic_gfn2_500K.npz"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "data" / "salicylic_gfn2_500K.npz"
 
 
 def frames_of(atoms: Atoms, *rotors: tuple[int, int, list[int]], seed: int = 0) -> np.ndarray:
