@@ -92,6 +92,9 @@ class Trainer(ABC):
         object.__setattr__(trainer, "workplace", workplace)  # trainers may be frozen dataclasses
         return trainer
 
+    def check(self, dataset: Dataset) -> None:  # noqa: B027  (most trainers have nothing to check)
+        """Raise InputError if the settings do not fit a data set; called before a run is begun."""
+
     def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
         """Choose a training set by the family's default scheme; the base class draws a uniform sample.
 

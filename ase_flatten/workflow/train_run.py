@@ -36,6 +36,7 @@ from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, write_history
 from ase_flatten.workflow.run_folder import DatasetInfo, Run, RunInfo, RunSettings, write_clusters
 from ase_flatten.workflow.test_set import TestSet, agreed_test_set, judge_on_test_set
+from ase_flatten.workflow.upgrades import former_defaults
 
 N_DEFAULT_DRAWS = 4
 """Default training sets of the final size where training is fast."""
@@ -131,13 +132,16 @@ def train(
         _ = settings.schedule.rule.selector  # an unknown one is refused before anything is written
         if settings.subset is None:
             settings = replace(settings, subset=made_by.expensive)
-        trainer = made_by.trainer(**settings.trainer)
+        former = former_defaults(run.info.trainer) if (run.folder / "run.json").exists() else {}
+        trainer = made_by.trainer(**{**former, **settings.trainer})
         if settings.default_draws is None:
             costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
             settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
         info = _checked(run, dataset, settings, made_by, trainer, resume, source)
         test = agreed_test_set(run, dataset, test)
         info = replace(info, test=test.info if test else None)
+        if isinstance(trainer, Trainer) and not (run.folder / "run.json").exists():
+            trainer.check(dataset)
         quarantine = _first_quarantine(
             run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress)
         )

@@ -88,6 +88,7 @@ def test_a_run_resumes(folder, first):
     schedule = replace(run.settings.schedule, n_steps=3)
     grown = train(DATA, folder, replace(run.settings, schedule=schedule, quarantine="on"), resume=True)
     assert lines(folder)[:3] == done and len(grown.history) == 4
+    assert grown.info.trainer["symmetries"] is True  # the matching of frames, as it was begun
     assert len(load_calculator(folder).predict(DATA.positions[:2]).energies) == 2
     assert grown.evaluation.final[1].n_train == 25 and (folder / "quarantine.json").exists() != first
 

@@ -32,7 +32,7 @@ def test_a_workplace_is_no_setting(tmp_path):
     within = trainer.within(Workplace(tmp_path, SILENT))
     assert within == trainer and within.workplace.folder == tmp_path
     assert trainer.workplace.folder is None
-    assert SGDMLFamily().settings(within) == {"sigma": 10, "regularisation": 1e-10, "symmetries": True}
+    assert SGDMLFamily().settings(within) == {"sigma": 10, "regularisation": 1e-10, "symmetries": "graph"}
 
 
 class WithoutBase:

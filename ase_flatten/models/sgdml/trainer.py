@@ -4,6 +4,7 @@ The factor of the kernel matrix grows with the training set, so that all steps t
 at the final size. Model files are those of the `sgdml` package.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,14 +16,14 @@ import numpy as np
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
 from ase_flatten.models import Model, Trainer, check_settings
-from ase_flatten.models.sgdml import length_scale, sgdml_package
+from ase_flatten.models.sgdml import length_scale, symmetries
 from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
 from ase_flatten.models.sgdml.single_training import LARGEST_REGULARISATION, SingleTraining, fingerprint
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import IntArray
 
-_SYMMETRY_FRAMES = 1000
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class SGDMLTrainer(Trainer):
         Length scale of the kernel; by default, it is chosen on the validation frames.
     regularisation : float
         Added to the kernel's diagonal (the package's `lam`); raised tenfold if the matrix is not positive definite.
-    symmetries : bool
-        Whether to search for permutations (sGDML) or not (GDML).
+    symmetries : str
+        Where permutations of like atoms come from: graph, matching, none (GDML), or the name of a file; see
+        `ase_flatten.models.sgdml.symmetries`. As in earlier versions, true means matching and false none.
     """
 
     sigma: float | None = None
     regularisation: float = 1e-10
-    symmetries: bool = True
+    symmetries: str | bool = symmetries.GRAPH
 
     def __post_init__(self) -> None:
         if self.sigma is not None and self.sigma <= 0:
@@ -50,6 +52,14 @@ class SGDMLTrainer(Trainer):
             raise InputError(
                 f"the regularisation must lie between 0 and {LARGEST_REGULARISATION:g}, got {self.regularisation}"
             )
+        if not isinstance(self.symmetries, str | bool):
+            choices = ", ".join(symmetries.CHOICES)
+            raise InputError(f"symmetries must be {choices} or a file of permutations, got {self.symmetries!r}")
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse a file of permutations that does not fit the molecule."""
+        if self._symmetries not in symmetries.CHOICES:
+            symmetries.read_permutations(Path(self._symmetries), dataset.numbers)
 
     def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
         """Draw a sample stratified by energy, as the `sgdml` package does."""
@@ -67,15 +77,21 @@ class SGDMLTrainer(Trainer):
     ) -> SGDMLModel:
         """Train on `frames`; see `ase_flatten.models.Trainer`.
 
-        Permutations and length scale are those of `previous`. Without it, permutations are found by the matching of
-        the `sgdml` package, and the length scale is chosen on the validation frames. If `frames` begins with the
+        Permutations and length scale are those of `previous`. Without it, permutations are found among the training
+        and validation frames, and the length scale is chosen on the validation frames. If `frames` begins with the
         training frames of `previous`, its factor is taken from it and grows; the result is the same as from scratch.
         """
         if previous is not None:
             return _continued(dataset, frames, valid, previous)
-        permutations = self._find_permutations(dataset, frames, rng)
+        found = symmetries.find(self._symmetries, dataset, frames, valid, rng=rng)
+        for line in found.kept:
+            log.info("symmetry: %s", line)
+        if found.left_out:
+            log.info("symmetries left out: %d, such as the %s", len(found.left_out), found.left_out[0])
         sigma = length_scale.FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
-        training = SingleTraining(dataset, frames, valid, permutations, sigma, self.regularisation)
+        training = SingleTraining(
+            dataset, frames, valid, found.permutations, sigma, self.regularisation, symmetries=found.kept
+        )
         if self.sigma is not None:
             return training.model(keep_factor=True)
         return length_scale.search(training, rng=rng, progress=self.workplace.progress)
@@ -98,11 +114,11 @@ class SGDMLTrainer(Trainer):
             return models
         return length_scale.review(trainings, models, rng=rng, progress=self.workplace.progress)
 
-    def _find_permutations(self, dataset: Dataset, frames: IntArray, rng: np.random.Generator) -> IntArray:
-        if not self.symmetries:
-            return np.arange(dataset.n_atoms)[None]
-        some = frames if len(frames) <= _SYMMETRY_FRAMES else rng.choice(frames, _SYMMETRY_FRAMES, replace=False)
-        return sgdml_package.find_permutations(dataset.positions[some], dataset.numbers)
+    @property
+    def _symmetries(self) -> str:
+        if isinstance(self.symmetries, bool):
+            return symmetries.MATCHING if self.symmetries else symmetries.NONE
+        return self.symmetries
 
 
 class SGDMLFamily:
@@ -134,7 +150,10 @@ FAMILY = SGDMLFamily()
 def _training_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> SingleTraining:
     """Return the training on other frames with the settings of a model."""
     settings = model.hyper_parameters
-    return SingleTraining(dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"])
+    return SingleTraining(
+        dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"],
+        symmetries=settings.get("symmetries"),
+    )  # fmt: skip
 
 
 def _continued(dataset: Dataset, frames: IntArray, valid: IntArray, previous: Model) -> SGDMLModel:
