@@ -11,6 +11,8 @@ from ase_flatten.cli.options import (
     DataArgument,
     EnergyUnit,
     LengthUnit,
+    NEnergy,
+    NGeometry,
     Quiet,
     Seed,
     Units,
@@ -100,8 +102,8 @@ def cluster(
     dataset: DataArgument = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
-    n_geometry: Annotated[int, typer.Option(min=1, help="Clusters by pair distances.")] = 10,
-    n_energy: Annotated[int, typer.Option(min=1, help="Clusters by energy within each of them.")] = 5,
+    n_geometry: NGeometry = None,
+    n_energy: NEnergy = None,
     n_ward: Annotated[
         int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
     ] = 20_000,
@@ -123,9 +125,10 @@ def cluster(
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
     content, unit = read(path, energy_unit, length_unit), output_units(units)
+    by_default = clusters.n_clusters_for(round(clusters.HOLDOUT * content.n_frames))
     found = clusters.cluster(
-        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
-        assignment=assignment, progress=console.progress(quiet),
+        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry or by_default[0],
+        n_energy=n_energy or by_default[1], n_ward=n_ward, assignment=assignment, progress=console.progress(quiet),
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
     write_clusters(folder / "clusters.npz", found, frames)

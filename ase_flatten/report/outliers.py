@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.clustering.clusters import Clustering, cluster, representatives
+from ase_flatten.clustering.clusters import HOLDOUT, Clustering, cluster, n_clusters_for, representatives
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import OutputUnits
@@ -112,7 +112,10 @@ def find_outliers(
     model = named.model(dataset.numbers, executor=executor)
     train_frames = named.train_frames(dataset.digest)
     frames = np.setdiff1d(np.arange(dataset.n_frames), train_frames)
-    clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+    n_geometry, n_energy = n_clusters_for(round(HOLDOUT * dataset.n_frames))
+    clustering = given or cluster(
+        dataset, rng=np.random.default_rng(seed), n_geometry=n_geometry, n_energy=n_energy, progress=progress
+    )
     errors_of = partial(frame_errors, model, dataset, progress=progress)
     found = estimate_errors(
         errors_of, clustering, frames, factor=SelectionRule.factor,

@@ -17,6 +17,7 @@ from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.utils.exceptions import BackendError
+from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class SingleTraining:
         Length scale.
     regularisation : float
         Added to the kernel's diagonal; raised tenfold if the matrix is not positive definite.
+    progress : Progress
     """
 
     dataset: Dataset
@@ -49,6 +51,7 @@ class SingleTraining:
     permutations: IntArray
     sigma: float
     regularisation: float
+    progress: Progress = SILENT
     _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
 
     def at(self, *, sigma: float) -> "SingleTraining":
@@ -117,8 +120,8 @@ class SingleTraining:
         while True:
             try:
                 if grown_from is None:
-                    return KernelFactor(self._geometries, self.sigma, regularisation)
-                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]])
+                    return KernelFactor(self._geometries, self.sigma, regularisation, progress=self.progress)
+                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]], progress=self.progress)
                 return grown_from
             except NotPositiveDefiniteError as error:
                 if grown_from is not None:
