@@ -116,6 +116,7 @@ def train(
     base = read_protocol(protocol) if protocol else RunSettings()
     if resume and dataset is None and data is None:
         folder, file = _resumed(out)
+        path = Path(file.path)
     else:
         path = one_path(dataset, data)
         folder = out or Path("runs") / f"{path.stem}-{model or base.family}-seed{base.seed if seed is None else seed}"
@@ -123,7 +124,6 @@ def train(
         if resume:
             file = _as_read_before(folder, file)
     file = _changed(file, energy_unit=energy_unit, length_unit=length_unit)
-    path = Path(file.path)
     if protocol is None and resume and (folder / "run.json").exists():
         base = Run(folder).settings
     rule = base.schedule.rule.changed(select=select, pick=pick, share=share, n_fine=n_fine, factor=factor)

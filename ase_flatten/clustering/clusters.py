@@ -164,8 +164,8 @@ def cluster(
 def n_clusters_for(n_heldout: int) -> tuple[int, int]:
     """Return how many clusters by geometry, and by energy within each, suit a number of held-out frames.
 
-    A run uses them by default, and so do the commands ``cluster`` and ``errors``, for which `HOLDOUT` of the frames count
-    as held out.
+    A run uses them by default, and so do the commands ``cluster`` and ``errors``, which take `HOLDOUT` of the frames
+    for held out.
 
     These are 10 and 5, as in the paper, for 1,000 held-out frames and more. For fewer, there are about as many clusters
     as leave 20 held-out frames to each on average, since the error of a cluster is known only as well as its held-out

@@ -103,7 +103,7 @@ def test_cluster(run, water_file, tmp_path):
 
 def test_train_report_and_errors(run, trained, water_file, tmp_path):
     folder, out = trained
-    assert "step 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
+    assert "step 1 of 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
     assert (folder / "report.html").stat().st_size > 50_000 and list((folder / "figures").glob("*.pdf"))
     status, out, _ = run("report")  # the newest run
     assert status == 0 and "runs/water/report.html" in out
@@ -149,12 +149,12 @@ def test_a_run_on_subsets_resumes_on_subsets(run, water_file, tmp_path):
     assert json.loads((tmp_path / "s" / "run.json").read_text())["settings"]["subset"] is True
     assert run("train", water_file, "--out", "s", "--resume", "-n", 2)[0] == 0
     status, _, err = run("train", water_file, "--out", "s", "--resume", "-n", 2, "--all-frames")
-    assert status == 2 and "was begun with subset True, now False" in err
+    assert status == 2 and "begun with other settings (subset: True before, False now)" in err
 
 
 def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):
     status, out, _ = run("train", water_file, "--out", "runs/water", "--resume", "-n", 2)
-    assert status == 0 and "step 2: 20 frames" in out and "step 1" not in out
+    assert status == 0 and "step 2 of 2: 20 frames" in out and "step 1" not in out
 
 
 def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file, monkeypatch):
@@ -322,7 +322,7 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
     assert settings["schedule"]["rule"] == rule
     assert settings["trainer"] == {"sigma": 10, "symmetries": False}
     again = ("train", water_file, "--protocol", "p.toml", "--resume")
-    assert "was begun with schedule" in mistake(*again)
+    assert "(symmetries: False before, not set now; n_initial: 10 before, 12 now)" in mistake(*again)
     assert run(*again, "-i", "10", "--set", "symmetries=false")[0] == 0
 
 

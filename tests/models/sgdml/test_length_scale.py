@@ -80,7 +80,7 @@ def test_length_scales_are_told_in_the_units_that_were_asked_for(water, caplog):
             trainer.within(Workplace(units=output_units(name))).fit(
                 water, np.arange(0, 416, 14), np.arange(1, 416, 14), rng=np.random.default_rng(0)
             )
-        told.append(caplog.records[0].getMessage().split()[-2:])
+        told.append(caplog.records[0].getMessage().split("frames ")[1].split(maxsplit=1))
     (small, one), (large, other) = told
     assert (one, other) == ("eV/Å", "kcal/(mol Å)") and float(large) == pytest.approx(23.06 * float(small), rel=0.02)
 
