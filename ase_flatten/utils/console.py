@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ase_flatten.utils.exceptions import BackendError, InputError, printable
@@ -23,6 +23,9 @@ from ase_flatten.utils.progress import SILENT, Advance, Progress
 from ase_flatten.utils.start import INTERRUPTED
 
 _PLAIN_SECONDS = 10.0
+
+_WIDE, _SHORT_BAR = 100, 6
+"""On terminals that are narrower, bars are short, so that the text beside them is whole."""
 
 # A pipe has no width; tables must not be wrapped at eighty columns.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -62,14 +65,19 @@ class TerminalProgress:
             yield self._bars
             return
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=None), _Count(), TextColumn("{task.fields[rate]}"),
-            _Times(),
+            TextColumn("{task.description}"), BarColumn(None if stderr.width >= _WIDE else _SHORT_BAR),
+            _Count(_whole()), TextColumn("{task.fields[rate]}"), _Times(_whole()),
         )  # fmt: skip
         with Bars(*columns, console=stderr, transient=True, expand=True) as self._bars:
             try:
                 yield self._bars
             finally:
                 self._bars = None
+
+
+def _whole() -> Column:
+    """Return a column that is not wrapped on a narrow terminal."""
+    return Column(no_wrap=True)
 
 
 class _Count(ProgressColumn):
