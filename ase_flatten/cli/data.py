@@ -13,6 +13,8 @@ from ase_flatten.cli.options import (
     EnergyUnit,
     ForcesKey,
     LengthUnit,
+    NEnergy,
+    NGeometry,
     Quiet,
     Seed,
     Units,
@@ -110,8 +112,8 @@ def cluster(
     data: Data = None,
     out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace clusters of other data.")] = False,
-    n_geometry: Annotated[int | None, typer.Option(min=1, help="Clusters by pair distances [10].")] = None,
-    n_energy: Annotated[int | None, typer.Option(min=1, help="Clusters by energy within each of them [5].")] = None,
+    n_geometry: NGeometry = None,
+    n_energy: NEnergy = None,
     n_ward: Annotated[
         int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
     ] = 20_000,
@@ -137,12 +139,12 @@ def cluster(
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
     content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
-    asked = {"n_geometry": n_geometry, "n_energy": n_energy}
     record = ResultsRecord(dataset=subject_of_data(content, path))
     check_replaceable(folder, record, ("clusters.npz", "representatives.extxyz"), overwrite=overwrite)
+    by_default = clusters.n_clusters_for(round(clusters.HOLDOUT * content.n_frames))
     found = clusters.cluster(
-        content, rng=np.random.default_rng(seed or 0), n_ward=n_ward, assignment=assignment,
-        progress=console.progress(quiet), **{name: number for name, number in asked.items() if number is not None},
+        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry or by_default[0],
+        n_energy=n_energy or by_default[1], n_ward=n_ward, assignment=assignment, progress=console.progress(quiet),
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
     write_record(folder / RECORD, record)

@@ -30,6 +30,13 @@ Subset = Annotated[
         show_default=False,
     ),
 ]
+NGeometry = Annotated[
+    int | None, typer.Option(min=1, help="Clusters by pair distances [10, fewer below 1,000 held-out frames].")
+]
+NEnergy = Annotated[
+    int | None,
+    typer.Option(min=1, help="Clusters by energy within each of them [5, fewer below 1,000 held-out frames]."),
+]
 
 
 def one_path(argument: Path | None, option: Path | None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -55,17 +56,34 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Workplace:
-    """The folder in which a trainer keeps unfinished work, and the progress that it reports to.
+    """Where a trainer keeps unfinished work, and how it reports on what it does.
 
     Parameters
     ----------
     folder : Path or None
         Folder for the state of unfinished trainings; None if nothing is to be kept.
     progress : Progress
+    units : OutputUnits
+        Of the errors in the log.
     """
 
     folder: Path | None = None
     progress: Progress = SILENT
+    units: OutputUnits = FIELD_UNITS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training is expected to need.
+
+    Parameters
+    ----------
+    seconds : float
+    memory_bytes : int
+    """
+
+    seconds: float
+    memory_bytes: int
 
 
 class Trainer(ABC):
@@ -79,11 +97,14 @@ class Trainer(ABC):
     ----------
     trains_long : bool
         Whether a single training takes long, so that by default only one default model is trained for comparison.
+    reuses_work : bool
+        Whether a `fit` that continues from `previous` takes only the time of the added frames.
     workplace : Workplace
         Set by `within`.
     """
 
     trains_long: ClassVar[bool] = False
+    reuses_work: ClassVar[bool] = False
     workplace: Workplace = Workplace()
 
     def within(self, workplace: Workplace) -> Self:
@@ -131,6 +152,17 @@ class Trainer(ABC):
             A model whose hyper-parameters are kept. If `frames` begins with its training frames, its work may be
             reused.
         """
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost | None:
+        """Estimate what a training from scratch on `n_frames` frames needs; None if nothing is known."""
+        return None
+
+    def trial_sizes(self, n_frames: int) -> list[int]:
+        """Return the sizes of the trainings that the choice of hyper-parameters usually takes, beside the model's own.
+
+        They are used to estimate how long `fit` without `previous` and `settle` take on `n_frames` frames.
+        """
+        return []
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator

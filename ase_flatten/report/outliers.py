@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.clustering.clusters import Clustering, cluster, representatives
+from ase_flatten.clustering.clusters import HOLDOUT, Clustering, cluster, n_clusters_for, representatives
 from ase_flatten.clustering.other_frames import labels_of_other_frames
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import OutputUnits
@@ -165,7 +165,10 @@ def find_outliers(
     clusters_of = clusters or (run.folder if run else None)
     given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
     model = named.model(dataset.numbers, executor=executor)
-    clustering = given or cluster(dataset, rng=np.random.default_rng(seed), progress=progress)
+    n_geometry, n_energy = n_clusters_for(round(HOLDOUT * dataset.n_frames))
+    clustering = given or cluster(
+        dataset, rng=np.random.default_rng(seed), n_geometry=n_geometry, n_energy=n_energy, progress=progress
+    )
     judged = _judged(named, dataset, clustering, test, run, seed=seed, progress=progress)
     its_own = run is not None or len(named.train_frames(dataset.digest)) > 0
 

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ase_flatten.clustering.clusters import N_WARD, Clustering
+from ase_flatten.clustering.clusters import HOLDOUT, N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
+from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.known_molecule import Reference
 from ase_flatten.evaluation.claims import Claims, make_claims
 from ase_flatten.evaluation.distinctions import DISTINCTIONS, Distinction, read_distinctions
@@ -61,7 +62,10 @@ class RunSettings:
     default_draws : int, optional
         Number of default training sets of the final size, to assess how much depends on the draw; by default four,
         or one if training or prediction takes long. It may change on resuming.
-    n_geometry, n_energy, n_ward, assignment
+    n_geometry, n_energy : int, optional
+        Clusters by geometry, and by energy within each; by default `n_clusters_for` the held-out frames, and run.json
+        records the numbers.
+    n_ward, assignment
         See `ase_flatten.clustering.clusters.cluster`.
     quarantine : {"on", "off"} or tuple of int
         Whether labels are judged and frames with contradicted labels set aside; or the frames to set aside.
@@ -76,12 +80,12 @@ class RunSettings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
-    holdout: float = 0.2
+    holdout: float = HOLDOUT
     subset: bool | None = None
     subset_rule: SubsetRule = field(default_factory=SubsetRule)
     default_draws: int | None = None
-    n_geometry: int = 10
-    n_energy: int = 5
+    n_geometry: int | None = None
+    n_energy: int | None = None
     n_ward: int = N_WARD
     assignment: str = "average"
     quarantine: str | tuple[int, ...] = "on"
@@ -146,6 +150,27 @@ def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """The file of a data set, and how it was read: what a run needs in order to read it again.
+
+    Parameters
+    ----------
+    path : str
+        Absolute.
+    energy_unit, length_unit : str, optional
+        Units that were given because the file declares none.
+    energy_key, forces_key : str, optional
+        Names of the energies and forces in the file that were given.
+    """
+
+    path: str
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What run.json says about the data set of a run.
 
@@ -160,6 +185,8 @@ class DatasetInfo:
     n_frames : int
     theory : str
         The level of theory of the labels; empty if it is not known.
+    file : DataFile, optional
+        Missing if the data set was not read from a file, and from old runs.
     """
 
     source: str = ""
@@ -167,6 +194,19 @@ class DatasetInfo:
     formula: str = ""
     n_frames: int
     theory: str = ""
+    file: DataFile | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, file: DataFile | None = None, *, source: str = "") -> "DatasetInfo":
+        """Describe a data set; its source is by default the name of its file."""
+        return cls(
+            source=source or (Path(file.path).name if file else ""),
+            digest=dataset.digest,
+            formula=dataset.formula,
+            n_frames=dataset.n_frames,
+            theory=dataset.theory,
+            file=file,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +223,7 @@ class RunInfo:
         All settings of the family's trainer.
     dataset : DatasetInfo
     test : DatasetInfo or None
-        The external test set, with the path of its file as its source.
+        The external test set.
     versions : mapping
         Versions of the packages that the run was begun with, and of those it was last resumed with.
     """
@@ -364,7 +404,7 @@ class Run:
         if not path.exists():
             raise InputError(
                 f"expected a finished run, found no {name} in {self.folder}; "
-                f"finish it with: ase-flatten train DATASET --out {self.folder} --resume"
+                f"finish it with: ase-flatten train --resume --out {self.folder}"
             )
         return path
 

@@ -1,7 +1,6 @@
 """The external test set of a run: named once, remembered in run.json, and judged after training."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -11,9 +10,9 @@ from ase_flatten.data.io import read_dataset
 from ase_flatten.evaluation.external_test import check_test_set, evaluate_test_set
 from ase_flatten.evaluation.held_out import SCHEMES
 from ase_flatten.models.model_folder import read_card
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.progress import SILENT, Progress
-from ase_flatten.workflow.run_folder import DatasetInfo, Run
+from ase_flatten.workflow.run_folder import DataFile, DatasetInfo, Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,25 +22,19 @@ class TestSet:
     Parameters
     ----------
     frames : Dataset
-    source : str
-        The path of its file.
+    file : DataFile
+        Where it was read from.
     """
 
     __test__ = False  # not one of pytest's
 
     frames: Dataset
-    source: str
+    file: DataFile
 
     @property
     def info(self) -> DatasetInfo:
         """What run.json says about it."""
-        return DatasetInfo(
-            source=self.source,
-            digest=self.frames.digest,
-            formula=self.frames.formula,
-            n_frames=self.frames.n_frames,
-            theory=self.frames.theory,
-        )
+        return DatasetInfo.of(self.frames, self.file)
 
 
 def agreed_test_set(run: Run, dataset: Dataset, asked: TestSet | None) -> TestSet | None:
@@ -56,25 +49,27 @@ def agreed_test_set(run: Run, dataset: Dataset, asked: TestSet | None) -> TestSe
     known = run.info.test if (run.folder / "run.json").exists() else None
     found = asked
     if asked is None and known is not None:
-        found = TestSet(_read_again(run, known), known.source)
+        found = _read_again(run, known)
     if found is None:
         return None
-    check_test_set(found.frames, dataset, name=found.source)
+    check_test_set(found.frames, dataset, name=found.file.path)
     if known is not None and known.digest != found.frames.digest:
         raise InputError(
-            f"expected the test set of {run.folder} ({known.source}, {known.n_frames} frames), found other frames in "
-            f"{found.source}; judge on a further test set with: ase-flatten errors DATASET {run.folder} --test FILE"
+            f"expected the test set of {run.folder} ({printable(known.source)}, {known.n_frames} frames), found other "
+            f"frames in {found.file.path}; judge on a further test set with: ase-flatten errors DATASET {run.folder} "
+            "--test FILE"
         )
     return found
 
 
-def _read_again(run: Run, known: DatasetInfo) -> Dataset:
+def _read_again(run: Run, known: DatasetInfo) -> TestSet:
+    assert known.file is not None, "a test set is read from a file"
     try:
-        return read_dataset(Path(known.source))
+        return TestSet(read_dataset(**asdict(known.file)), known.file)
     except (InputError, OSError) as error:
         raise InputError(
-            f"expected the test set of {run.folder} in {known.source}, could not read it again ({error}); say where it "
-            "is with --test FILE"
+            f"expected the test set of {run.folder} in {printable(known.file.path)}, could not read it again "
+            f"({error}); say where it is with --test FILE"
         ) from error
 
 

@@ -24,7 +24,7 @@ from ase_flatten.data import dataset
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.workflow.run_folder import read_protocol
 
-TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10"]
+TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10", "--n-geometry", "10", "--n-energy", "5"]
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_data_as_others_write_them(run, mistake, water, tmp_path):
 
 def test_train_report_and_errors(run, trained, water_file, tmp_path):
     folder, out = trained
-    assert "step 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
+    assert "step 1 of 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
     assert (folder / "report.html").stat().st_size > 50_000 and list((folder / "figures").glob("*.pdf"))
     status, out, _ = run("report")  # the newest run
     assert status == 0 and "runs/water/report.html" in out
@@ -236,12 +236,55 @@ def test_a_run_on_subsets_resumes_on_subsets(run, water_file, tmp_path):
     assert json.loads((tmp_path / "s" / "run.json").read_text())["settings"]["subset"] is True
     assert run("train", water_file, "--out", "s", "--resume", "-n", 2)[0] == 0
     status, _, err = run("train", water_file, "--out", "s", "--resume", "-n", 2, "--all-frames")
-    assert status == 2 and "was begun with subset True, now False" in err
+    assert status == 2 and "begun with other settings (subset: True before, False now)" in err
 
 
 def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):
     status, out, _ = run("train", water_file, "--out", "runs/water", "--resume", "-n", 2)
-    assert status == 0 and "step 2: 20 frames" in out and "step 1" not in out
+    assert status == 0 and "step 2 of 2: 20 frames" in out and "step 1" not in out
+
+
+def test_resume_without_arguments_takes_the_newest_run_and_its_data(run, mistake, water_file, tmp_path, monkeypatch):
+    assert "make one with: ase-flatten train" in mistake("train", "--resume")
+    content = dict(np.load(water_file))
+    del content["e_unit"], content["r_unit"]
+    np.savez(tmp_path / "bare.npz", **content)
+    declared = ("--energy-unit", "kcal/mol", "--length-unit", "Ang")
+    assert run("train", "bare.npz", *declared, *TRAIN, "--out", "runs/b")[0] == 0
+    kept = json.loads((tmp_path / "runs" / "b" / "run.json").read_text())["dataset"]["file"]
+    assert kept == {"path": str(tmp_path / "bare.npz"), "energy_unit": "kcal/mol", "length_unit": "Ang"}
+    status, out, _ = run("train", "--resume")
+    assert status == 0 and out.startswith(
+        "resuming the newest run, runs/b\nsgdml on 416 frames of H2O (GFN2-xTB): 1 step"
+    )
+    assert run("train", "bare.npz", "--resume", "--out", "runs/b")[0] == 0  # its units are known as well
+    monkeypatch.chdir(tmp_path / "runs")
+    status, out, _ = run("train", "--resume", "--out", "b", "-n", 2)
+    assert status == 0 and "step 2 of 2: 20 frames" in out
+    (tmp_path / "bare.npz").rename(tmp_path / "moved.npz")
+    sentence = mistake("train", "--resume", "--out", "b")
+    assert "bare.npz, found no such file; give the data set: ase-flatten train DATASET --resume --out b" in sentence
+    assert run("train", "../moved.npz", *declared, "--resume", "--out", "b")[0] == 0
+    content["E"] = content["E"] + 1
+    np.savez(tmp_path / "moved.npz", **content)
+    assert "found others in" in mistake("train", "--resume", "--out", "b")
+
+
+def test_a_run_of_an_earlier_version_says_that_it_needs_its_data(mistake, trained):
+    folder, _ = trained
+    info = json.loads((folder / "run.json").read_text())
+    del info["dataset"]["file"]
+    (folder / "run.json").write_text(json.dumps(info))
+    assert "ase-flatten train DATASET --resume --out runs/water" in mistake("train", "--resume")
+
+
+def test_train_begins_with_what_it_does_and_nothing_has_trailing_blanks(run, water_file, tmp_path):
+    status, out, err = run("train", water_file, *TRAIN, "--out", "runs/w")
+    first = "sgdml on 416 frames of H2O (GFN2-xTB): 1 step from 10 to 15 training frames, 4 default training sets; "
+    assert status == 0 and out.startswith(f"{first}results: runs/w\nstep 0 of 1: 10 frames")
+    assert "left)" in out and not any(line != line.rstrip() for line in (out + err).splitlines())
+    log = (tmp_path / "runs" / "w" / "train.log").read_text()
+    assert "ase-flatten 0.1.0: " in log and "step 1 of 1: 15 frames" in log
 
 
 def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file, monkeypatch):
@@ -302,6 +345,7 @@ MISTAKES = {
     "too many frames": (["train", "water.npz", "-n", "99", "-i", "10", "-s", "50"], "was to grow to 4960 frames"),
     "an unknown family": (["train", "water.npz", "--model", "sgmdl"], "must be one of"),
     "an unknown setting": (["train", "water.npz", *TRAIN, "--set", "sigmaa=3"], "did you mean sigma"),
+    "a setting of a wrong type": (["train", "water.npz", *TRAIN, "--set", "sigma=abc"], "must be a positive number"),
     "no setting": (["train", "water.npz", *TRAIN, "--set", "sigma"], "expected NAME=VALUE"),
     "an unknown rule": (["train", "water.npz", *TRAIN, "--pick", "best"], "must be one of largest-error"),
     "a contradiction": (["train", "water.npz", "--select", "random", "--pick", "centroid"], "cannot be combined with"),
@@ -374,10 +418,8 @@ def test_ctrl_c_leaves_a_run_that_resumes(water_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in err and "Traceback" not in err
-    result = subprocess.run(
-        [*command[:4], str(water_file), "--out", str(tmp_path / "run"), "--resume"], capture_output=True
-    )
+    assert f"go on with: ase-flatten train --resume --out {tmp_path / 'run'}\n" in err and "Traceback" not in err
+    result = subprocess.run([*command[:4], "--out", str(tmp_path / "run"), "--resume"], capture_output=True)
     assert result.returncode == 0
 
 
@@ -411,7 +453,7 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
     assert settings["schedule"]["rule"] == rule
     assert settings["trainer"] == {"sigma": 10, "symmetries": False}
     again = ("train", water_file, "--protocol", "p.toml", "--resume")
-    assert "was begun with schedule" in mistake(*again)
+    assert "(symmetries: False before, not set now; n_initial: 10 before, 12 now)" in mistake(*again)
     assert run(*again, "-i", "10", "--set", "symmetries=false")[0] == 0
 
 

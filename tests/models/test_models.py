@@ -262,5 +262,5 @@ def test_families_and_their_settings_are_looked_up():
         family("sgmdl")
     with pytest.raises(InputError, match="did you mean sigma"):
         FAMILY.trainer(sigmaa=3)
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="must be a positive number"):
         FAMILY.trainer(sigma=-3)

@@ -20,7 +20,7 @@ from ase.io import write
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, soap_dimensions, take_native
-from ase_flatten.utils.exceptions import BackendError, InputError
+from ase_flatten.utils.exceptions import BackendError, InputError, installation
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def find_gap_fit() -> Path:
     InputError
         It is missing, does not run, or is too old.
     """
-    hint = "install it with: pip install 'ase-flatten[gap]'"
+    hint = installation("gap")
     package = importlib.util.find_spec("quippy")
     if package is None:
         raise InputError(f"GAP needs quippy, which is not installed; {hint}")

@@ -46,6 +46,7 @@ class SchNetTrainer(Trainer):
     """
 
     trains_long = True
+    reuses_work = True
 
     def __init__(self, settings: SchNetSettings) -> None:
         self.settings = settings
@@ -94,7 +95,7 @@ class SchNetTrainer(Trainer):
             plan,
             device=find_device(settings.device),
             checkpoint=kept,
-            progress=self.workplace.progress,
+            workplace=self.workplace,
         )
         before = 0 if continued is None else continued.hyper_parameters["gradient_steps"]
         if kept is not None:
@@ -158,7 +159,7 @@ class SchNetFamily:
 
     def trainer(self, *, preset: str = "small", **settings: Any) -> SchNetTrainer:
         """Return a trainer; see `SchNetSettings` for the settings, which take precedence over the preset."""
-        if preset not in PRESETS:
+        if preset not in list(PRESETS):  # it may be of any type
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         check_settings(settings, SchNetSettings, "preset")
         return SchNetTrainer(SchNetSettings(**{**PRESETS[preset], **settings}))

@@ -18,6 +18,7 @@ from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.model import SYMMETRIES, SGDMLModel
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.utils.exceptions import BackendError
+from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class SingleTraining:
         Added to the kernel's diagonal; raised tenfold if the matrix is not positive definite.
     symmetries : sequence of str or None
         Where the permutations come from, a line for each generator of the group; None if it is not known.
+    progress : Progress
     """
 
     dataset: Dataset
@@ -53,6 +55,7 @@ class SingleTraining:
     sigma: float
     regularisation: float
     symmetries: Sequence[str] | None = None
+    progress: Progress = SILENT
     _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
 
     def at(self, *, sigma: float) -> "SingleTraining":
@@ -122,8 +125,8 @@ class SingleTraining:
         while True:
             try:
                 if grown_from is None:
-                    return KernelFactor(self._geometries, self.sigma, regularisation)
-                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]])
+                    return KernelFactor(self._geometries, self.sigma, regularisation, progress=self.progress)
+                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]], progress=self.progress)
                 return grown_from
             except NotPositiveDefiniteError as error:
                 if grown_from is not None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
-from ase_flatten.models import Model, Trainer, check_settings
-from ase_flatten.models.sgdml import length_scale, symmetries
+from ase_flatten.models import Model, Trainer, check_settings, is_number
+from ase_flatten.models.sgdml import length_scale, sgdml_package, symmetries
 from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
 from ase_flatten.models.sgdml.single_training import LARGEST_REGULARISATION, SingleTraining, fingerprint
@@ -41,16 +41,18 @@ class SGDMLTrainer(Trainer):
         `ase_flatten.models.sgdml.symmetries`. As in earlier versions, true means matching and false none.
     """
 
+    reuses_work = True
+
     sigma: float | None = None
     regularisation: float = 1e-10
     symmetries: str | bool = symmetries.GRAPH
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and self.sigma <= 0:
-            raise InputError(f"the length scale sigma must be positive, got {self.sigma}")
-        if not 0 <= self.regularisation <= LARGEST_REGULARISATION:
+        if self.sigma is not None and not (is_number(self.sigma) and self.sigma > 0):
+            raise InputError(f"the length scale sigma must be a positive number, got {self.sigma!r}")
+        if not is_number(self.regularisation) or not 0 <= self.regularisation <= LARGEST_REGULARISATION:
             raise InputError(
-                f"the regularisation must lie between 0 and {LARGEST_REGULARISATION:g}, got {self.regularisation}"
+                f"the regularisation must be a number from 0 to {LARGEST_REGULARISATION:g}, got {self.regularisation!r}"
             )
         if not isinstance(self.symmetries, str | bool):
             choices = ", ".join(symmetries.CHOICES)
@@ -82,7 +84,7 @@ class SGDMLTrainer(Trainer):
         training frames of `previous`, its factor is taken from it and grows; the result is the same as from scratch.
         """
         if previous is not None:
-            return _continued(dataset, frames, valid, previous)
+            return _continued(self._training_of(dataset, frames, valid, previous), previous)
         found = symmetries.find(self._symmetries, dataset, frames, valid, rng=rng)
         for line in found.kept:
             log.info("symmetry: %s", line)
@@ -90,11 +92,25 @@ class SGDMLTrainer(Trainer):
             log.info("symmetries left out: %d, such as the %s", len(found.left_out), found.left_out[0])
         sigma = length_scale.FIRST_LENGTH_SCALE if self.sigma is None else self.sigma
         training = SingleTraining(
-            dataset, frames, valid, found.permutations, sigma, self.regularisation, symmetries=found.kept
+            dataset,
+            frames,
+            valid,
+            found.permutations,
+            sigma,
+            self.regularisation,
+            symmetries=found.kept,
+            progress=self.workplace.progress,
         )
         if self.sigma is not None:
             return training.model(keep_factor=True)
-        return length_scale.search(training, rng=rng, progress=self.workplace.progress)
+        return length_scale.search(training, rng=rng, workplace=self.workplace)
+
+    def trial_sizes(self, n_frames: int) -> list[int]:
+        """Return the sizes of the trainings at three length scales, unless the user chose one."""
+        if self.sigma is not None:
+            return []
+        most = length_scale.SEARCH_FRAMES  # with fewer frames, the model itself is one of the three
+        return [n_frames] * 2 if n_frames <= most else [most] * 3
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
@@ -103,7 +119,7 @@ class SGDMLTrainer(Trainer):
 
         See `length_scale.review`; a length scale that the user chose is kept.
         """
-        trainings = [_training_of(dataset, frames, valid, model) for frames, model in trained]
+        trainings = [self._training_of(dataset, frames, valid, model) for frames, model in trained]
         most = max(training.regularisation for training in trainings)
         trainings = [replace(training, regularisation=most) for training in trainings]
         models: list[Model] = [
@@ -112,7 +128,15 @@ class SGDMLTrainer(Trainer):
         ]
         if self.sigma is not None or trainings[0].sigma not in LENGTH_SCALES:
             return models
-        return length_scale.review(trainings, models, rng=rng, progress=self.workplace.progress)
+        return length_scale.review(trainings, models, rng=rng, workplace=self.workplace)
+
+    def _training_of(self, dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> SingleTraining:
+        """Return the training on other frames with the settings of a model."""
+        settings, progress = model.hyper_parameters, self.workplace.progress
+        return SingleTraining(
+            dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"],
+            symmetries=settings.get("symmetries"), progress=progress,
+        )  # fmt: skip
 
     @property
     def _symmetries(self) -> str:
@@ -130,9 +154,17 @@ class SGDMLFamily:
     expensive = False
 
     def trainer(self, **settings: Any) -> SGDMLTrainer:
-        """Return a trainer; see `SGDMLTrainer` for the settings."""
+        """Return a trainer; see `SGDMLTrainer` for the settings.
+
+        Raises
+        ------
+        InputError
+            An unknown setting or a wrong value; or the `sgdml` package is missing, which is checked before a long run.
+        """
         check_settings(settings, SGDMLTrainer)
-        return SGDMLTrainer(**settings)
+        trainer = SGDMLTrainer(**settings)
+        sgdml_package.require()
+        return trainer
 
     def settings(self, trainer: SGDMLTrainer) -> dict[str, Any]:
         """Return the settings of a trainer, serialisable as JSON."""
@@ -147,19 +179,9 @@ class SGDMLFamily:
 FAMILY = SGDMLFamily()
 
 
-def _training_of(dataset: Dataset, frames: IntArray, valid: IntArray, model: Model) -> SingleTraining:
-    """Return the training on other frames with the settings of a model."""
-    settings = model.hyper_parameters
-    return SingleTraining(
-        dataset, frames, valid, model.permutations, settings["sigma"], settings["lambda"],
-        symmetries=settings.get("symmetries"),
-    )  # fmt: skip
-
-
-def _continued(dataset: Dataset, frames: IntArray, valid: IntArray, previous: Model) -> SGDMLModel:
-    """Train with the settings of `previous`; its factor grows if `frames` begins with its training frames."""
-    training = _training_of(dataset, frames, valid, previous)
-    if not isinstance(previous, SGDMLModel) or not _leads(previous, dataset, frames):
+def _continued(training: SingleTraining, previous: Model) -> SGDMLModel:
+    """Train with the settings of `previous`; its factor grows if the frames begin with its training frames."""
+    if not isinstance(previous, SGDMLModel) or not _leads(previous, training.dataset, training.frames):
         return training.model()  # not part of the growing sequence: no factor to take or to keep
     # Taken from the model, so that it is in memory once; another growth from `previous` gives the same from scratch.
     factor, previous.factor = previous.factor, None
