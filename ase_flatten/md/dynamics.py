@@ -130,7 +130,8 @@ def run_md(
     """Run molecular dynamics of every replica and write the folder, completely or not at all.
 
     A replica ends at its first unphysical frame; the others continue. A folder that was
-    finished with the same plan is not run again, an unfinished run is resumed.
+    finished with the same plan is not run again, an unfinished run is resumed. Where `progress` stops the run between
+    two frames (Ctrl-C), nothing is lost.
 
     Parameters
     ----------
@@ -166,7 +167,11 @@ def run_md(
         with progress.task(f"{plan.model} at {protocol.temperature_K:g} K", last - first) as advance:
             advance(recorder.step - first)
             for n_steps in _frames(engine, recorder, last):
-                advance(n_steps)
+                try:
+                    advance(n_steps)
+                except KeyboardInterrupt:
+                    recorder.checkpoint(engine.state())
+                    raise
     finally:
         engine.close()
     summary = _write(folder, recorder, plan, last, _outside_training(calculator, recorder))

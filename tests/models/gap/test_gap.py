@@ -1,5 +1,6 @@
 """GAP keeps the shared contract; QUIP's files are not believed, and QUIP's ways of ending do not end us."""
 
+import gc
 import json
 import pickle
 import re
@@ -89,14 +90,14 @@ class TestModel:
         assert not np.array_equal(other.predict(water.positions[:1]).forces, model.predict(water.positions[:1]).forces)
 
     def test_many_configurations_are_predicted_in_processes_that_end(self, model, water, monkeypatch):
-        here = model.predict(water.positions[:30])
+        here, before = model.predict(water.positions[:30]), children()
         monkeypatch.setattr(gap_model, "n_cores", lambda: 2)
         monkeypatch.setattr(gap_model, "_FEW_FRAMES", 29)
         monkeypatch.setattr(quip, "ATOMS_A_CALL", 12)
         elsewhere = pickle.loads(pickle.dumps(model)).predict(water.positions[:30])
         np.testing.assert_allclose(elsewhere.energies, here.energies, atol=1e-10)
         np.testing.assert_allclose(elsewhere.forces, here.forces, atol=1e-10)
-        assert children() == []
+        assert children() == before
 
     def test_a_quip_that_stops_is_told_of(self, model, water, saved, monkeypatch):
         def stop(folder, numbers):
@@ -105,18 +106,25 @@ class TestModel:
             (folder / "output-1").write_text("SYSTEM ABORT: no memory\n\n")
             os._exit(1)
 
+        before = children()
         monkeypatch.setattr(workers, "_potential", stop)
         with pytest.raises(BackendError, match="QUIP stopped: SYSTEM ABORT: no memory"):
-            workers.predict_elsewhere(model.files, water.positions[:3], 2)
-
-        def refuse(files, positions, n_processes):
-            raise BackendError("QUIP stopped: SYSTEM ABORT")
-
+            pickle.loads(pickle.dumps(model)).predict(water.positions[:3])
         monkeypatch.setattr(gap_model, "_READ_BY_QUIP", set())
-        monkeypatch.setattr(gap_model, "predict_elsewhere", refuse)  # a file that QUIP cannot read is the user's matter
-        with pytest.raises(InputError, match="QUIP stopped"):
+        with pytest.raises(InputError, match="QUIP stopped"):  # a file that QUIP cannot read is the user's matter
             load_model(saved)
-        assert children() == []
+        assert children() == before
+
+    def test_the_process_of_a_model_ends_with_it(self, model, water):
+        before = children()
+        again = pickle.loads(pickle.dumps(model))
+        again.predict(water.positions[:3])
+        (process,) = set(children()) - set(before)
+        folder = Path(again._potential._folder)
+        assert folder.is_dir()
+        del again
+        gc.collect()
+        assert not process.is_running() and not folder.exists()
 
     def test_atoms_that_are_nowhere_have_no_energy(self, model, water):
         positions = water.positions[:2].copy()
@@ -257,10 +265,11 @@ class TestGapFit:
         def interrupted(output, kept):
             raise KeyboardInterrupt
 
+        before = children()
         monkeypatch.setattr(fit, "_follow", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit.run_gap_fit(program(tmp_path / "gap_fit", "exec sleep 60"), water, FRAMES, self.settings, 1)
-        assert children() == []
+        assert children() == before
 
     def test_it_tells_how_far_it_is(self, water, monkeypatch):
         told: list[str] = []
