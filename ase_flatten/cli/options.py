@@ -5,19 +5,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, DATA, OUTPUT
 from ase_flatten.utils.exceptions import InputError
 
 if TYPE_CHECKING:
     from ase_flatten.data.dataset import Dataset
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
-Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
-EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
-LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+Data = Annotated[
+    Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.", rich_help_panel=DATA)
+]
+EnergyUnit = Annotated[
+    str | None, typer.Option(help="Energy unit of a data set that declares none.", rich_help_panel=DATA)
+]
+LengthUnit = Annotated[
+    str | None, typer.Option(help="Length unit of a data set that declares none.", rich_help_panel=DATA)
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more details.")]
-Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.", rich_help_panel=OUTPUT)]
 Subset = Annotated[
     bool | None,
     typer.Option(
@@ -25,6 +32,7 @@ Subset = Annotated[
         help="Estimate cluster errors from random frames of each cluster, or predict all frames [--subset where "
         "predictions are slow].",
         show_default=False,
+        rich_help_panel=CLUSTERS,
     ),
 ]
 
