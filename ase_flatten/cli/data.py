@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, OUTPUT
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 def check(
     dataset: DataArgument = None,
     data: Data = None,
-    scores: Annotated[Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.", rich_help_panel=OUTPUT)
+    ] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     energy_key: EnergyKey = None,
@@ -77,9 +80,12 @@ def check(
 def clean(
     dataset: DataArgument = None,
     data: Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write: .npz, .xyz or .extxyz.")] = ...,  # type: ignore[assignment]
-    doubtful: Annotated[bool, typer.Option(help="Leave out doubtful frames as well.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The data set to write: .npz, .xyz or .extxyz.", rich_help_panel=OUTPUT),
+    ] = ...,  # type: ignore[assignment]
+    doubtful: Annotated[bool, typer.Option(help="Leave out doubtful frames as well.", rich_help_panel=OUTPUT)] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.", rich_help_panel=OUTPUT)] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     energy_key: EnergyKey = None,
@@ -110,14 +116,23 @@ def clean(
 def cluster(
     dataset: DataArgument = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace clusters of other data.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].", rich_help_panel=OUTPUT)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace clusters of other data.", rich_help_panel=OUTPUT)] = False,
     n_geometry: NGeometry = None,
     n_energy: NEnergy = None,
     n_ward: Annotated[
-        int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
+        int,
+        typer.Option(
+            min=2,
+            help="Frames clustered by Ward's method; the others are assigned to these clusters.",
+            rich_help_panel=CLUSTERS,
+        ),
     ] = 20_000,
-    assignment: Annotated[str, typer.Option(help="Rule for the others: average, ward or maximum.")] = "average",
+    assignment: Annotated[
+        str, typer.Option(help="Rule for the others: average, ward or maximum.", rich_help_panel=CLUSTERS)
+    ] = "average",
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     energy_key: EnergyKey = None,

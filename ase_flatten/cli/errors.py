@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, DATA, MODEL, OUTPUT
 from ase_flatten.cli.options import (
     Data,
     EnergyKey,
@@ -38,21 +39,35 @@ def errors(
             "-m",
             "--model",
             help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    former: Annotated[str | None, typer.Option("-i", hidden=True)] = None,  # as in MLFF's run.py
+    former: Annotated[str | None, typer.Option("-i", hidden=True, rich_help_panel=MODEL)] = None,  # as in MLFF's run.py
     test: Annotated[
-        Path | None, typer.Option(help="Test set to judge instead of the data set, whose clusters it is sorted into.")
+        Path | None,
+        typer.Option(
+            help="Test set to judge instead of the data set, whose clusters it is sorted into.", rich_help_panel=DATA
+        ),
     ] = None,
     clusters: Annotated[
         Path | None,
-        typer.Option(help="Run folder or clusters.npz to take the clusters from [the model's run, or new clusters]."),
+        typer.Option(
+            help="Run folder or clusters.npz to take the clusters from [the model's run, or new clusters].",
+            rich_help_panel=CLUSTERS,
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results [runs/DATA-MODEL-errors].")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace results of another model or other data.")] = False,
-    worst: Annotated[int, typer.Option(min=1, help="Number of worst clusters whose frames are written.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results [runs/DATA-MODEL-errors].", rich_help_panel=OUTPUT)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace results of another model or other data.", rich_help_panel=OUTPUT)
+    ] = False,
+    worst: Annotated[
+        int, typer.Option(min=1, help="Number of worst clusters whose frames are written.", rich_help_panel=CLUSTERS)
+    ] = 3,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].")
+        int | None,
+        typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].", rich_help_panel=MODEL),
     ] = None,
     subset: Subset = None,
     energy_unit: EnergyUnit = None,

@@ -6,21 +6,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, DATA, OUTPUT
 from ase_flatten.utils.exceptions import InputError
 
 if TYPE_CHECKING:
     from ase_flatten.data.dataset import Dataset
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
-Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
-EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none, such as kcal/mol.")]
-LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none, such as Ang.")]
-EnergyKey = Annotated[str | None, typer.Option(help="Name of the energies in the file, such as REF_energy [energy].")]
-ForcesKey = Annotated[str | None, typer.Option(help="Name of the forces in the file, such as REF_forces [forces].")]
+Data = Annotated[
+    Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.", rich_help_panel=DATA)
+]
+EnergyUnit = Annotated[
+    str | None,
+    typer.Option(help="Energy unit of a data set that declares none, such as kcal/mol.", rich_help_panel=DATA),
+]
+LengthUnit = Annotated[
+    str | None, typer.Option(help="Length unit of a data set that declares none, such as Ang.", rich_help_panel=DATA)
+]
+EnergyKey = Annotated[
+    str | None,
+    typer.Option(help="Name of the energies in the file, such as REF_energy [energy].", rich_help_panel=DATA),
+]
+ForcesKey = Annotated[
+    str | None, typer.Option(help="Name of the forces in the file, such as REF_forces [forces].", rich_help_panel=DATA)
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more details.")]
-Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.", rich_help_panel=OUTPUT)]
 Subset = Annotated[
     bool | None,
     typer.Option(
@@ -28,14 +41,22 @@ Subset = Annotated[
         help="Estimate cluster errors from random frames of each cluster, or predict all frames [--subset where "
         "predictions are slow].",
         show_default=False,
+        rich_help_panel=CLUSTERS,
     ),
 ]
 NGeometry = Annotated[
-    int | None, typer.Option(min=1, help="Clusters by pair distances [10, fewer below 1,000 held-out frames].")
+    int | None,
+    typer.Option(
+        min=1, help="Clusters by pair distances [10, fewer below 1,000 held-out frames].", rich_help_panel=CLUSTERS
+    ),
 ]
 NEnergy = Annotated[
     int | None,
-    typer.Option(min=1, help="Clusters by energy within each of them [5, fewer below 1,000 held-out frames]."),
+    typer.Option(
+        min=1,
+        help="Clusters by energy within each of them [5, fewer below 1,000 held-out frames].",
+        rich_help_panel=CLUSTERS,
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from ase_flatten.cli.command import DATA, MODEL, OUTPUT, TRAINING_SET
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
@@ -38,62 +39,110 @@ if TYPE_CHECKING:
 def train(
     dataset: DataArgument = None,
     data: Data = None,
-    model: Annotated[str | None, typer.Option(help="Model family: sgdml, schnet or gap [sgdml].")] = None,
-    n_steps: Annotated[int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].")] = None,
-    n_initial: Annotated[int | None, typer.Option("-i", "--initial", min=2, help="Initial frames [200].")] = None,
-    step_size: Annotated[
-        int | None, typer.Option("-s", "--step-size", min=1, help="Frames added in each step [100].")
+    model: Annotated[
+        str | None, typer.Option(help="Model family: sgdml, schnet or gap [sgdml].", rich_help_panel=MODEL)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder [runs/NAME-MODEL-seedN].")] = None,
-    holdout: Annotated[float | None, typer.Option(help="Share of frames held out to measure errors on [0.2].")] = None,
+    n_steps: Annotated[
+        int | None, typer.Option("-n", "--steps", min=0, help="Steps [8].", rich_help_panel=TRAINING_SET)
+    ] = None,
+    n_initial: Annotated[
+        int | None, typer.Option("-i", "--initial", min=2, help="Initial frames [200].", rich_help_panel=TRAINING_SET)
+    ] = None,
+    step_size: Annotated[
+        int | None,
+        typer.Option("-s", "--step-size", min=1, help="Frames added in each step [100].", rich_help_panel=TRAINING_SET),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder [runs/NAME-MODEL-seedN].", rich_help_panel=OUTPUT)
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Share of frames held out to measure errors on [0.2].", rich_help_panel=TRAINING_SET),
+    ] = None,
     test: Annotated[
         Path | None,
-        typer.Option(help="External test set of the same molecule, on which both final models are judged."),
+        typer.Option(
+            help="External test set of the same molecule, on which both final models are judged.", rich_help_panel=DATA
+        ),
     ] = None,
     select: Annotated[
         str | None,
         typer.Option(
             help="Selector of the frames to add: largest-error, population, centroid, random, farthest-point, or one "
-            "of another package [largest-error]."
+            "of another package [largest-error].",
+            rich_help_panel=TRAINING_SET,
         ),
     ] = None,
     pick: Annotated[
         str | None,
-        typer.Option(help="Frame taken first from a fine cluster: largest-error, centroid or random [largest-error]."),
+        typer.Option(
+            help="Frame taken first from a fine cluster: largest-error, centroid or random [largest-error].",
+            rich_help_panel=TRAINING_SET,
+        ),
     ] = None,
     share: Annotated[
         str | None,
-        typer.Option(help="Frames taken from a fine cluster: one, or by population [one]."),
+        typer.Option(
+            help="Frames taken from a fine cluster: one, or by population [one].", rich_help_panel=TRAINING_SET
+        ),
     ] = None,
-    n_fine: Annotated[int | None, typer.Option(min=1, help="Fine clusters [twice the step size].")] = None,
+    n_fine: Annotated[
+        int | None, typer.Option(min=1, help="Fine clusters [twice the step size].", rich_help_panel=TRAINING_SET)
+    ] = None,
     factor: Annotated[
-        float | None, typer.Option(help="Clusters are bad above this multiple of the overall error [1.1].")
+        float | None,
+        typer.Option(
+            help="Clusters are bad above this multiple of the overall error [1.1].", rich_help_panel=TRAINING_SET
+        ),
     ] = None,
     protocol: Annotated[
-        Path | None, typer.Option(help="TOML file with the settings of a run; options given here override it.")
+        Path | None,
+        typer.Option(
+            help="TOML file with the settings of a run; options given here override it.", rich_help_panel=TRAINING_SET
+        ),
     ] = None,
     subset: Subset = None,
     quarantine: Annotated[
         str | None,
-        typer.Option(help="Set aside frames with contradicted labels: on, off, or a FILE that lists frames [on]."),
+        typer.Option(
+            help="Set aside frames with contradicted labels: on, off, or a FILE that lists frames [on].",
+            rich_help_panel=TRAINING_SET,
+        ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="A named set of the family's settings, such as small for a laptop (gap, schnet).")
+        str | None,
+        typer.Option(
+            help="A named set of the family's settings, such as small for a laptop (gap, schnet).",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, a setting of the family, such as sigma=20.", rich_help_panel=MODEL),
     ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Resume a run with its own data and settings; with no other argument, the newest one.")
+        bool,
+        typer.Option(
+            help="Resume a run with its own data and settings; with no other argument, the newest one.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     default_draws: Annotated[
         int | None,
-        typer.Option(min=1, help="Default training sets of the final size [4, or 1 if training is slow]."),
+        typer.Option(
+            min=1,
+            help="Default training sets of the final size [4, or 1 if training is slow].",
+            rich_help_panel=TRAINING_SET,
+        ),
     ] = None,
     n_geometry: NGeometry = None,
     n_energy: NEnergy = None,
     strict: Annotated[
-        bool, typer.Option(help="Exit with 1 unless the improved model is better in the worst group beyond noise.")
+        bool,
+        typer.Option(
+            help="Exit with 1 unless the improved model is better in the worst group beyond noise.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,

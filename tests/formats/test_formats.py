@@ -101,7 +101,7 @@ def test_molecular_dynamics_finds_what_it_did(folder):
     assert len(summaries) == 2 and len(times) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert all(path.read_bytes() == content for path, content in left.items() if path.suffix != ".json")
-    longer = validate(Subject.of_run(Run(folder)), Validation([300.0], replace(protocol, n_steps=400)))
+    longer = validate(Subject.of_run(Run(folder)), Validation([300.0], replace(protocol, n_steps=400)), overwrite=True)
     assert len(longer) == 2 and all(path.stat().st_mtime_ns > time for path, time in times.items())
 
 
