@@ -5,11 +5,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -29,6 +30,22 @@ class Prediction:
 
     energies: FloatArray
     forces: FloatArray
+
+    def __repr__(self) -> str:
+        return short_repr("Prediction", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Prediction", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        n_frames, n_atoms = self.forces.shape[:2]
+        facts = [("", f"{n_frames} frame{'' if n_frames == 1 else 's'} of {n_atoms} atoms")]
+        if n_frames:
+            facts += [
+                ("energies", f"{self.energies.min():.3f} to {self.energies.max():.3f} eV"),
+                ("forces up to", f"{np.abs(self.forces).max(initial=0):.2f} eV/Å"),
+            ]
+        return facts
 
 
 class Model(Protocol):
@@ -51,6 +68,34 @@ class Model(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the family's native file into an existing folder."""
+
+
+@runtime_checkable
+class MovableModel(Protocol):
+    """A model whose predictions can be computed on a chosen device and in a chosen precision."""
+
+    def move(self, device: str | None = None, dtype: str | None = None) -> None:
+        """Choose the device, such as cuda, and float32 or float64; None for the model's own choice.
+
+        Raises
+        ------
+        InputError
+            This machine does not have the device, or the model cannot compute in this precision.
+        """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training needs, approximately, on this machine.
+
+    Parameters
+    ----------
+    seconds : float
+    memory_bytes : int
+    """
+
+    seconds: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +152,10 @@ class Trainer(ABC):
         (n_frames,) int array of frames of `dataset`, all different
         """
         return rng.choice(pool, n_frames, replace=False)
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost | None:
+        """Estimate what `fit` needs for `n_frames` frames of `dataset`, from scratch; None if it is not known."""
+        return None
 
     @abstractmethod
     def fit(

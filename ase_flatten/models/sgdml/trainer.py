@@ -14,8 +14,9 @@ import numpy as np
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
-from ase_flatten.models import Model, Trainer, check_settings
+from ase_flatten.models import Cost, Model, Trainer, check_settings
 from ase_flatten.models.sgdml import length_scale, sgdml_package
+from ase_flatten.models.sgdml.cost import training_cost
 from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
 from ase_flatten.models.sgdml.single_training import LARGEST_REGULARISATION, SingleTraining, fingerprint
@@ -55,6 +56,13 @@ class SGDMLTrainer(Trainer):
         """Draw a sample stratified by energy, as the `sgdml` package does."""
         bins = energy_bins(dataset.energies[pool], n_frames)
         return pool[stratified_sample(bins, n_frames, rng=rng)]
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate the cost of `fit` as for a molecule without symmetries; see `training_cost`."""
+        return training_cost(
+            dataset.n_atoms, n_frames, searched_frames=0 if self.sigma else length_scale.SEARCH_FRAMES,
+            matched_frames=_SYMMETRY_FRAMES if self.symmetries else 0,
+        )  # fmt: skip
 
     def fit(
         self,
