@@ -7,8 +7,10 @@ import typer
 from ase_flatten import __version__
 from ase_flatten.cli.data import check, clean, cluster
 from ase_flatten.cli.errors import errors
+from ase_flatten.cli.predict import predict
 from ase_flatten.cli.report import report
 from ase_flatten.cli.sample import sample
+from ase_flatten.cli.show import show
 from ase_flatten.cli.train import train
 from ase_flatten.utils import console
 
@@ -29,6 +31,8 @@ for command, example in (
     (errors, f"errors {BUNDLED} runs/demo --out runs/outliers"),
     (train, f"train {BUNDLED} -n 3 -i 40 -s 20 --out runs/demo"),
     (report, "report runs/demo"),
+    (show, "show runs/demo"),
+    (predict, f"predict runs/demo {BUNDLED} -o runs/predicted.extxyz"),
     (sample, "sample examples/data/salicylic_acid.xyz --T 500 --frames 1000 -o runs/salicylic.npz"),
 ):
     app.command(epilog=f"Example: ase-flatten {example}")(command)

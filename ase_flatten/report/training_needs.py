@@ -1,0 +1,60 @@
+"""What trainings on a data set would need in time and memory, as a table over families and sizes."""
+
+from collections.abc import Sequence
+
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.models import Cost, families, family
+from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.progress import SILENT, Progress
+
+_UNITS_OF_TIME = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0))
+
+
+def training_needs(
+    dataset: Dataset, sizes: Sequence[int], *, names: Sequence[str] | None = None, progress: Progress = SILENT
+) -> list[tuple[str, ...]]:
+    """Estimate one training from scratch, with default settings, for each family and size.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Training frames.
+    names : sequence of str, optional
+        Model families; by default all that can be used here.
+
+    Returns
+    -------
+    list of tuple of str
+        A row for each family: its name, and time and memory for each size.
+
+    Raises
+    ------
+    InputError
+        A family that was named is not installed.
+    """
+    rows = []
+    with progress.task("measuring the speed of this machine", len(names or families())) as advance:
+        for name in names or families():
+            try:
+                trainer = family(name).trainer()
+            except InputError:
+                if names:
+                    raise
+                rows.append((name, *("not installed" for _ in sizes)))
+            else:
+                cost = getattr(trainer, "cost", lambda *_: None)  # a plugin's trainer need not have it
+                rows.append((name, *(_cell(cost(dataset, size)) for size in sizes)))
+            advance(1)
+    return rows
+
+
+def _cell(cost: Cost | None) -> str:
+    return "unknown" if cost is None else f"{duration(cost.seconds)}, {cost.memory_bytes / 1e9:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, with one or two digits, as precise as an estimate."""
+    for unit, size in _UNITS_OF_TIME:
+        if seconds >= 1.5 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return "1 s"
