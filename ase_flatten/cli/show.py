@@ -53,8 +53,5 @@ def show(
     if found.dataset is not None:
         sizes = frames or _SIZES
         needs = training_needs(found.dataset, sizes, names=model, progress=console.progress(quiet))
-        console.table(
-            "One training with default settings, about",
-            ("family", *(f"{n} frames" for n in sizes)),
-            needs,
-        )
+        console.table("One training, about", ("family", *(f"{n} frames" for n in sizes)), needs)
+        console.say("on this machine, from scratch and with default settings; a run of train makes several")

@@ -13,9 +13,13 @@ from numpy.lib.npyio import NpzFile
 from ase_flatten.data.dataset import formula
 from ase_flatten.data.trajectory_files import read_frames
 from ase_flatten.data.units import length_in_angstrom
+from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import reading_npz, require_regular
 from ase_flatten.utils.typing import FloatArray, IntArray
+
+_SAME_PLACE = 0.01
+"""Atoms that are closer than this, Å, are in the same place."""
 
 _NPZ_KEYS = (("z", "R"), ("nuclear_charges", "coords"), ("numbers", "positions"))
 
@@ -42,7 +46,7 @@ class Structures:
     def of(cls, path: Path, length_unit: str | None, known: IntArray | None) -> "Structures":
         """Read a file once to check it; the molecule must be `known`, or else that of its first frame."""
         n_frames = 0
-        for numbers, _ in _read(path, length_unit):
+        for numbers, positions in _read(path, length_unit):
             if known is None:
                 known = numbers
             if not np.array_equal(numbers, known):
@@ -50,6 +54,11 @@ class Structures:
                     f"expected {formula(known)} in the order {' '.join(Atoms(known).symbols)}, found "
                     f"{' '.join(Atoms(numbers).symbols) or 'no atoms'} in frame {n_frames} of {path}; "
                     "reorder the atoms or choose another model"
+                )
+            if len(numbers) > 1 and pair_distances(positions[None]).min() < _SAME_PLACE:
+                raise InputError(
+                    f"expected atoms apart from each other, found two in the same place in frame {n_frames} of {path}; "
+                    "remove the frame"
                 )
             n_frames += 1
         if known is None or not n_frames:

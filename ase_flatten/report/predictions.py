@@ -129,12 +129,13 @@ class _Predictor:
         return self._region is not None
 
     def __call__(self, positions: FloatArray, *, first: int) -> tuple[Prediction, FloatArray | None]:
-        prediction = self._model.predict(positions)
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            prediction = self._model.predict(positions)
         finite = np.isfinite(prediction.energies) & np.isfinite(prediction.forces).all(axis=(1, 2))
         if not finite.all():
             raise BackendError(
                 f"expected finite energies and forces of {self._name}, found others in frame "
-                f"{first + np.argmin(finite)}; check whether its atoms lie on top of each other"
+                f"{first + np.argmin(finite)}; remove it, or choose another model"
             )
         return prediction, None if self._region is None else self._region.extrapolation(positions)
 
