@@ -10,8 +10,10 @@ from ase_flatten.cli.data import check, clean, cluster
 from ase_flatten.cli.errors import errors
 from ase_flatten.cli.ipi import ipi
 from ase_flatten.cli.md import md
+from ase_flatten.cli.predict import predict
 from ase_flatten.cli.report import report
 from ase_flatten.cli.sample import sample
+from ase_flatten.cli.show import show
 from ase_flatten.cli.train import train
 from ase_flatten.utils import console
 
@@ -33,6 +35,8 @@ for group, command, example in (
     ("Models", train, f"train {BUNDLED} -n 3 -i 40 -s 20 --out runs/demo"),
     ("Models", errors, f"errors {BUNDLED} runs/demo --out runs/outliers"),
     ("Models", report, "report runs/demo"),
+    ("Models", show, "show runs/demo"),
+    ("Models", predict, f"predict runs/demo {BUNDLED} -o runs/predicted.extxyz"),
     ("Dynamics", md, "md runs/demo --T 300 400"),
     ("Dynamics", ipi, "ipi runs/demo --unix flatten"),
 ):

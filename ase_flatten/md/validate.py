@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ase_flatten.md.dynamics import Plan, discard_rest, run_md
 from ase_flatten.md.earlier_results import refuse_others, steps_left
 from ase_flatten.md.engines import check_engine
 from ase_flatten.md.engines.batched import BatchedEngine
-from ase_flatten.md.protocol import Protocol
+from ase_flatten.md.protocol import Protocol, load_protocol
 from ase_flatten.md.results import Summary
 from ase_flatten.md.workload import OfOneModel, Workload, seconds_per_step
 from ase_flatten.models.resolver import NamedCalculator, resolve
@@ -99,7 +99,7 @@ class Subject:
         return cls(models, reference.molecule, positions, run.folder / "md")
 
     @classmethod
-    def of_models(cls, models: Sequence[str | Path], out: Path) -> "Subject":
+    def of_models(cls, models: Sequence[str | Path], out: str | Path) -> "Subject":
         """Take models and calculators for one molecule, as `resolve` reads them.
 
         Starts, bonds and the range of energies are those of the training of the first model folder.
@@ -124,7 +124,7 @@ class Subject:
         positions = first.training_positions
         energies = first.model.predict(positions).energies
         known = KnownMolecule.of_frames(first.model.numbers, positions, energies)
-        return cls(named, known, _lower_half(positions, energies), out)
+        return cls(named, known, _lower_half(positions, energies), Path(out))
 
     def starts(self, n_replicas: int) -> list[Atoms]:
         """Return the start of each replica, evenly over the configurations; some are used more than once if need be."""
@@ -159,10 +159,17 @@ class Validation:
     ------
     InputError
         An engine that does not exist, or a thermostat that it does not have.
+
+    Examples
+    --------
+    >>> from ase_flatten import Validation
+    >>> from ase_flatten.md import load_protocol
+    >>> Validation([300], load_protocol("quick").lasting(5)).protocol.n_steps  # 5 ps
+    10000
     """
 
-    temperatures_K: Sequence[float]  # noqa: N815
-    protocol: Protocol
+    temperatures_K: Sequence[float] = (300.0, 400.0)  # noqa: N815
+    protocol: Protocol = field(default_factory=lambda: load_protocol("quick"))
     engine: str = "batched"
     nve_ps: float = 0.0
     reference: str | None = None
@@ -242,8 +249,8 @@ class _Models:
 
 
 def validate(
-    subject: Subject,
-    validation: Validation,
+    subject: Subject | Run,
+    validation: Validation | None = None,
     *,
     resume: bool = True,
     overwrite: bool = False,
@@ -253,6 +260,10 @@ def validate(
 
     Parameters
     ----------
+    subject : Subject or Run
+        The models; of a run, its default and its improved one.
+    validation : Validation, optional
+        Temperatures, protocol, engine and seed.
     resume : bool
         Whether unfinished runs are resumed, or begin anew.
     overwrite : bool
@@ -268,8 +279,21 @@ def validate(
     InputError
         Settings that molecular dynamics does not allow, results of other settings, a damaged file of an earlier run,
         or a folder that another process is writing to.
+
+    Examples
+    --------
+    >>> from ase_flatten import Validation, validate
+    >>> from ase_flatten.md import load_protocol
+    >>> from ase_flatten.md.validate import Subject
+    >>> subject = Subject.of_models(["runs/demo/improved"], "runs/md")
+    >>> briefly = load_protocol("quick").lasting(0.01)  # ps
+    >>> (summary,) = validate(subject, Validation([300], briefly))
+    >>> summary.model, summary.n_failed
+    ('improved', 0)
     """
     require_packages()
+    subject = Subject.of_run(subject) if isinstance(subject, Run) else subject
+    validation = validation or Validation()
     validation.protocol_of("reference", validation.protocol)  # refuse a time that makes no sense before anything runs
     with lock_folder(subject.folder):
         models = _ready(subject, validation, progress)

@@ -4,7 +4,7 @@ A family is one module and one entry point in the group ``ase_flatten.models`` t
 attributes of `Family`. A third-party package adds a family by declaring such an entry point.
 """
 
-from ase_flatten.models.base import MODEL_ERRORS, Cost, Family, Model, Prediction, Trainer, Workplace
+from ase_flatten.models.base import MODEL_ERRORS, Cost, Family, Model, MovableModel, Prediction, Trainer, Workplace
 from ase_flatten.models.hyper_parameters import check_settings, check_whole_numbers, convergence_note, is_number
 from ase_flatten.models.registry import ENTRY_POINT_GROUP, families, family
 
@@ -14,6 +14,7 @@ __all__ = [
     "Cost",
     "Family",
     "Model",
+    "MovableModel",
     "Prediction",
     "Trainer",
     "Workplace",

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import FIELD_UNITS, OutputUnits
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -30,6 +31,22 @@ class Prediction:
 
     energies: FloatArray
     forces: FloatArray
+
+    def __repr__(self) -> str:
+        return short_repr("Prediction", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Prediction", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        n_frames, n_atoms = self.forces.shape[:2]
+        facts = [("", f"{n_frames} frame{'' if n_frames == 1 else 's'} of {n_atoms} atoms")]
+        if n_frames:
+            facts += [
+                ("energies", f"{self.energies.min():.3f} to {self.energies.max():.3f} eV"),
+                ("forces up to", f"{np.abs(self.forces).max(initial=0):.2f} eV/Å"),
+            ]
+        return facts
 
 
 class Model(Protocol):
@@ -54,6 +71,34 @@ class Model(Protocol):
         """Write the family's native file into an existing folder."""
 
 
+@runtime_checkable
+class MovableModel(Protocol):
+    """A model whose predictions can be computed on a chosen device and in a chosen precision."""
+
+    def move(self, device: str | None = None, dtype: str | None = None) -> None:
+        """Choose the device, such as cuda, and float32 or float64; None for the model's own choice.
+
+        Raises
+        ------
+        InputError
+            This machine does not have the device, or the model cannot compute in this precision.
+        """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training needs, approximately, on this machine.
+
+    Parameters
+    ----------
+    seconds : float
+    memory_bytes : int
+    """
+
+    seconds: float
+    memory_bytes: int
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Where a trainer keeps unfinished work, and how it reports on what it does.
@@ -70,20 +115,6 @@ class Workplace:
     folder: Path | None = None
     progress: Progress = SILENT
     units: OutputUnits = FIELD_UNITS
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a training is expected to need.
-
-    Parameters
-    ----------
-    seconds : float
-    memory_bytes : int
-    """
-
-    seconds: float
-    memory_bytes: int
 
 
 class Trainer(ABC):
@@ -154,13 +185,16 @@ class Trainer(ABC):
         """
 
     def cost(self, dataset: Dataset, n_frames: int) -> Cost | None:
-        """Estimate what a training from scratch on `n_frames` frames needs; None if nothing is known."""
+        """Estimate what one training from scratch on `n_frames` frames needs; None if it is not known.
+
+        The trainings by which hyper-parameters are chosen come on top of it: see `trial_sizes`.
+        """
         return None
 
     def trial_sizes(self, n_frames: int) -> list[int]:
         """Return the sizes of the trainings that the choice of hyper-parameters usually takes, beside the model's own.
 
-        They are used to estimate how long `fit` without `previous` and `settle` take on `n_frames` frames.
+        With `cost` they give the time of `fit` without `previous`, and of `settle`.
         """
         return []
 

@@ -44,6 +44,12 @@ class Schedule:
         Frames that each step adds.
     rule : SelectionRule
         How these frames are chosen.
+
+    Examples
+    --------
+    >>> from ase_flatten import Schedule
+    >>> Schedule(n_steps=8, n_initial=200, step_size=100).n_train(8)
+    1000
     """
 
     n_steps: int = 8

@@ -14,6 +14,7 @@ from ase_flatten.clustering.clusters import HOLDOUT, N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.known_molecule import Reference
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.claims import Claims, make_claims
 from ase_flatten.evaluation.distinctions import DISTINCTIONS, Distinction, read_distinctions
 from ase_flatten.evaluation.external_test import TEST_ERRORS, ExternalTest
@@ -27,6 +28,7 @@ from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_q
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError, nearest, printable
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.records import read_arrays, read_record, understood
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, read_history
@@ -74,6 +76,13 @@ class RunSettings:
     ------
     InputError
         A quarantine that is none of these, a negative seed, or a number of default draws outside 1 to `MAX_DRAWS`.
+
+    Examples
+    --------
+    >>> from ase_flatten import RunSettings, Schedule
+    >>> settings = RunSettings(family="schnet", trainer={"epochs": 200}, schedule=Schedule(n_steps=4), seed=1)
+    >>> settings.schedule.n_train(4)
+    600
     """
 
     family: str = "sgdml"
@@ -235,6 +244,22 @@ class RunInfo:
     test: DatasetInfo | None = None
     versions: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return short_repr("RunInfo", self.facts)
+
+    def _repr_html_(self) -> str:
+        return html_table("Run", self.facts)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the run is, as names and values."""
+        data = self.dataset
+        return [
+            ("family", str(self.settings.get("family", "unknown"))),
+            ("molecule", data.formula or "unknown"),
+            ("data", f"{data.n_frames} frames of {data.source or 'an unnamed set'}"),
+        ]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -251,6 +276,26 @@ class Run:
     """
 
     folder: Path
+
+    def __repr__(self) -> str:
+        return short_repr(f"Run {self.folder}", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run {self.folder}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return what the run is, how far it is, and its errors; never raise for the sake of a display."""
+        try:
+            facts, n_done = self.info.facts, len(self.history)
+            facts.append(("state", f"{max(0, n_done - 1)} of {self.settings.schedule.n_steps} steps"))
+            if (self.folder / CURVES).exists():
+                facts += [
+                    (f"force RMSE, {one.scheme}", f"{one.force_rmse / KCAL_PER_MOL:.3f} kcal/(mol Å)")
+                    for one in self.evaluation.final
+                ]
+        except InputError as error:
+            return [("unreadable", str(error))]
+        return facts
 
     @cached_property
     def info(self) -> RunInfo:
@@ -414,7 +459,16 @@ class Run:
 
 
 def open_run(folder: str | Path | None) -> Run:
-    """Return the run in a folder, or the newest one; raise InputError if there is none."""
+    """Return the run in a folder, or the newest one below ``runs``; raise InputError if there is none.
+
+    Examples
+    --------
+    >>> from ase_flatten import open_run
+    >>> open_run("runs/nowhere")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a run folder, found no runs/nowhere/run.json; ...
+    """
     run = Run(newest_run() if folder is None else Path(folder))
     _ = run.info
     return run

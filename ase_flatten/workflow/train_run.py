@@ -94,7 +94,7 @@ class _Training:
 def train(
     dataset: Dataset,
     folder: str | Path,
-    settings: RunSettings,
+    settings: RunSettings | None = None,
     *,
     resume: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -111,6 +111,8 @@ def train(
     ----------
     folder : str or Path
         The run folder.
+    settings : RunSettings, optional
+        The model family, the sizes of the training sets, the seed, and so on.
     resume : bool
         Resume an existing run; only `schedule.n_steps` and `default_draws` may change.
     on_step : callable
@@ -132,8 +134,22 @@ def train(
         An existing run with finished steps without `resume`, or with other data or settings; more frames asked for
         than are available; labels that are wrong beyond doubt; a test set of another molecule, or another one than
         before; a missing package; a folder that cannot be written.
+
+    Examples
+    --------
+    >>> from ase_flatten import RunSettings, Schedule, read_dataset, train
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> settings = RunSettings(
+    ...     family="sgdml",
+    ...     trainer={"sigma": 20, "symmetries": False},
+    ...     schedule=Schedule(n_steps=1, n_initial=10, step_size=5),
+    ...     n_geometry=3,
+    ...     n_energy=2,
+    ... )
+    >>> train(data, "runs/mine", settings)
+    <Run runs/mine: family sgdml, molecule C7H6O3, ... state 1 of 1 steps, force RMSE, default ...>
     """
-    run = Run(Path(folder))
+    run, settings = Run(Path(folder)), settings or RunSettings()
     planned = plan_run(dataset, settings)  # what cannot be done is refused before there is a folder
     if isinstance(planned.trainer, Trainer) and not (run.folder / "run.json").exists():
         planned.trainer.check(dataset)

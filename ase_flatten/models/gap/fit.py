@@ -18,8 +18,8 @@ from ase import Atoms
 from ase.io import write
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.geometry.pair_distances import pair_distances
-from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, soap_dimensions, take_native
+from ase_flatten.models.gap.cost import fit_bytes
+from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, take_native
 from ase_flatten.utils.exceptions import BackendError, InputError, installation
 from ase_flatten.utils.typing import IntArray
 
@@ -171,12 +171,7 @@ def _write_frames(path: Path, dataset: Dataset, frames: IntArray) -> None:
 
 def _check_memory(dataset: Dataset, frames: IntArray, settings: Mapping[str, Any]) -> None:
     """Refuse a fit that needs too much memory: `gap_fit` keeps the gradients of all SOAP vectors at once."""
-    n_species = len(np.unique(dataset.numbers))
-    dimensions = soap_dimensions(n_species, settings["n_max"], settings["l_max"])
-    distances = pair_distances(dataset.positions[frames])
-    n_gradients = 3 * (2 * np.sum(distances < settings["cutoff"]) + len(frames) * dataset.n_atoms)
-    n_values = len(frames) * (3 * dataset.n_atoms + 1)
-    needed = 8.0 * (dimensions * n_gradients + 2 * n_species * settings["n_sparse"] * n_values)
+    needed = fit_bytes(dataset, frames, settings)
     available = psutil.virtual_memory().available
     if needed > available:
         raise InputError(

@@ -11,7 +11,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model, Trainer, check_settings, check_whole_numbers, is_number
+from ase_flatten.models import Cost, Model, Trainer, check_settings, check_whole_numbers, is_number
+from ase_flatten.models.gap.cost import fit_cost
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
 from ase_flatten.models.gap.native import shifted
@@ -79,6 +80,10 @@ class GAPTrainer(Trainer):
             raise InputError(f"sparse_method must be one of {', '.join(SPARSE_METHODS)}, got {self.sparse_method!r}")
         if self.e0 != "average" and not _are_reference_energies(self.e0):
             raise InputError(f'e0 must be average or energies by symbol, such as {{"H": -13.6}} (eV), got {self.e0!r}')
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate the cost of `fit`; see `ase_flatten.models.gap.cost`."""
+        return fit_cost(dataset, n_frames, asdict(self))
 
     def fit(
         self,

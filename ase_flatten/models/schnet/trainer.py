@@ -21,7 +21,8 @@ import torch
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import energy_in_eV
-from ase_flatten.models import Model, Trainer, check_settings, convergence_note
+from ase_flatten.models import Cost, Model, Trainer, check_settings, convergence_note
+from ase_flatten.models.schnet.cost import training_cost
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.models.schnet.lightning_training import Labels, train
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
@@ -50,6 +51,10 @@ class SchNetTrainer(Trainer):
 
     def __init__(self, settings: SchNetSettings) -> None:
         self.settings = settings
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate the cost of `fit` from the time of a few gradient steps; it may end early."""
+        return training_cost(dataset, n_frames, _steps(self.settings, n_frames), self.settings)
 
     def fit(
         self,

@@ -15,7 +15,8 @@ from ase_flatten.utils.typing import IntArray
 
 GRAPH, MATCHING, NONE = CHOICES = ("graph", "matching", "none")
 
-_MATCHED_FRAMES = 1000
+MATCHED_FRAMES = 1000
+"""Most frames that are matched."""
 
 
 def find(choice: str, dataset: Dataset, frames: IntArray, valid: IntArray, *, rng: np.random.Generator) -> Symmetries:
@@ -36,7 +37,7 @@ def find(choice: str, dataset: Dataset, frames: IntArray, valid: IntArray, *, rn
     if choice == NONE:
         return Symmetries(np.arange(dataset.n_atoms)[None])
     if choice == MATCHING:
-        some = frames if len(frames) <= _MATCHED_FRAMES else rng.choice(frames, _MATCHED_FRAMES, replace=False)
+        some = frames if len(frames) <= MATCHED_FRAMES else rng.choice(frames, MATCHED_FRAMES, replace=False)
         matched = sgdml_package.find_permutations(dataset.positions[some], dataset.numbers)
         return Symmetries(matched, (f"by the matching of training frames: {len(matched)} permutations",))
     if choice == GRAPH:

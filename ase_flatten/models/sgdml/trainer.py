@@ -15,8 +15,9 @@ import numpy as np
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.stratified_sampling import energy_bins, stratified_sample
-from ase_flatten.models import Model, Trainer, check_settings, is_number
+from ase_flatten.models import Cost, Model, Trainer, check_settings, is_number
 from ase_flatten.models.sgdml import length_scale, sgdml_package, symmetries
+from ase_flatten.models.sgdml.cost import training_cost
 from ase_flatten.models.sgdml.length_scale import LENGTH_SCALES
 from ase_flatten.models.sgdml.model import MODEL_FILE, SGDMLModel, load_model_file, text_of
 from ase_flatten.models.sgdml.single_training import LARGEST_REGULARISATION, SingleTraining, fingerprint
@@ -68,6 +69,13 @@ class SGDMLTrainer(Trainer):
         bins = energy_bins(dataset.energies[pool], n_frames)
         return pool[stratified_sample(bins, n_frames, rng=rng)]
 
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate a training with a given length scale, as for a molecule without symmetries; see `training_cost`."""
+        return training_cost(
+            dataset.n_atoms, n_frames,
+            matched_frames=symmetries.MATCHED_FRAMES if self._symmetries == symmetries.MATCHING else 0,
+        )  # fmt: skip
+
     def fit(
         self,
         dataset: Dataset,
@@ -106,11 +114,11 @@ class SGDMLTrainer(Trainer):
         return length_scale.search(training, rng=rng, workplace=self.workplace)
 
     def trial_sizes(self, n_frames: int) -> list[int]:
-        """Return the sizes of the trainings at three length scales, unless the user chose one."""
+        """Return the sizes of the trainings at four length scales, unless the user chose one."""
         if self.sigma is not None:
             return []
-        most = length_scale.SEARCH_FRAMES  # with fewer frames, the model itself is one of the three
-        return [n_frames] * 2 if n_frames <= most else [most] * 3
+        most = length_scale.SEARCH_FRAMES  # with fewer frames, the model itself is one of the four
+        return [n_frames] * 3 if n_frames <= most else [most] * 4
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator
