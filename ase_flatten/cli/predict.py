@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ase_flatten.cli.command import DATA, MODEL, OUTPUT
+
 from ase_flatten.cli.options import Quiet, Verbose
 from ase_flatten.utils import console
 
@@ -20,13 +22,17 @@ def predict(
     structures: Annotated[
         Path, typer.Argument(metavar="FILE", help="Structures in any format that ASE reads, or an npz file.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .extxyz, .xyz or .npz.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write: .extxyz, .xyz or .npz.", rich_help_panel=OUTPUT)
+    ],
+    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.", rich_help_panel=OUTPUT)] = False,
     length_unit: Annotated[
-        str | None, typer.Option(help="Length unit of a file that declares none [Ang; needed for npz].")
+        str | None,
+        typer.Option(help="Length unit of a file that declares none [Ang; needed for npz].", rich_help_panel=DATA),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].")
+        int | None,
+        typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].", rich_help_panel=MODEL),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

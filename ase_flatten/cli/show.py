@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ase_flatten.cli.command import MODEL
+
 from ase_flatten.cli.options import EnergyUnit, LengthUnit, Quiet, Units, Verbose
 from ase_flatten.utils import console
 
@@ -23,7 +25,8 @@ def show(
         ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Model family to estimate them for; may be repeated [all].")
+        list[str] | None,
+        typer.Option(help="Model family to estimate them for; may be repeated [all].", rich_help_panel=MODEL),
     ] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,

@@ -29,6 +29,7 @@ from ase_flatten.cli.options import (
 from ase_flatten.cli.report import conclude
 from ase_flatten.utils import console
 from ase_flatten.utils.exceptions import InputError, keeping, printable
+from ase_flatten.utils.progress import duration
 
 if TYPE_CHECKING:
     from ase_flatten.selection.flattening import Step
@@ -220,7 +221,7 @@ def train(
             console.say(
                 f"step {step.number} of {schedule.n_steps}: {len(step.train_frames)} frames, force RMSE "
                 f"{overall * unit.scale:.3f}, worst cluster {worst * unit.scale:.3f} {unit.force} "
-                f"({console.duration(seconds)}{_about(times.left_after(Run(folder).history), ' left')})"
+                f"({duration(seconds)}{_about(times.left_after(Run(folder).history), ' left')})"
             )
 
     with keeping(lambda: _how_to_go_on(folder)):
@@ -270,7 +271,7 @@ def _how_to_go_on(folder: Path) -> str:
 
 def _about(seconds: float | None, what: str = "") -> str:
     """Return an estimated time, after a comma; nothing if there is no estimate."""
-    return "" if seconds is None else f", about {console.duration(max(1, seconds))}{what}"
+    return "" if seconds is None else f", about {duration(max(1, seconds))}{what}"
 
 
 def _changed(base: Any, **changes: Any) -> Any:

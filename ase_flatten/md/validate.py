@@ -24,11 +24,15 @@ from ase_flatten.md.workload import OfOneModel, Workload, seconds_per_step
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.locks import lock_folder
-from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.log_files import log_to
+from ase_flatten.utils.progress import SILENT, Progress, duration
 from ase_flatten.utils.typing import FloatArray
 from ase_flatten.workflow.run_folder import Run
 
 log = logging.getLogger(__name__)
+
+LOG = "md.log"
+"""In the folder of the results."""
 
 LARGEST_FLUCTUATION = 0.1
 """Fluctuation of the total energy without a thermostat above which a warning is logged; see `energy_fluctuation`."""
@@ -300,18 +304,19 @@ def validate(
         for folder, plan in models.plans():
             if not overwrite:
                 refuse_others(folder, plan.settings)
-        log.info("%s", _what(models))
-        work = models.workload()
-        if work.steps:
-            _check_time_step(models)
-            log.info("this takes about %s", _duration(work.total_seconds))
-        with progress.task("molecular dynamics", work.n_units) as whole:
-            of_models = {name: OfOneModel(whole, work.weight(name)) for name in work.steps}
-            return [
-                summary
-                for temperature in validation.temperatures_K
-                for summary in _at(models, temperature, of_models, resume=resume)
-            ]
+        with log_to(subject.folder / LOG):
+            log.info("%s", _what(models))
+            work = models.workload()
+            if work.steps:
+                _check_time_step(models)
+                log.info("this takes about %s", duration(max(1, work.total_seconds)))
+            with progress.task("molecular dynamics", work.n_units) as whole:
+                of_models = {name: OfOneModel(whole, work.weight(name)) for name in work.steps}
+                return [
+                    summary
+                    for temperature in validation.temperatures_K
+                    for summary in _at(models, temperature, of_models, resume=resume)
+                ]
 
 
 def _what(models: _Models) -> str:
@@ -324,12 +329,6 @@ def _what(models: _Models) -> str:
         f"{protocol.duration_ps:g} ps{looks}, {protocol.timestep_fs:g} fs steps, thermostat {protocol.thermostat}, "
         f"engine {validation.engine}; results in {models.subject.folder}"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _ready(subject: Subject, validation: Validation, progress: Progress) -> _Models:

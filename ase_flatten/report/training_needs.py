@@ -6,9 +6,7 @@ from dataclasses import replace
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.models import Cost, Trainer, families, family
 from ase_flatten.utils.exceptions import InputError
-from ase_flatten.utils.progress import SILENT, Progress
-
-_UNITS_OF_TIME = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0))
+from ase_flatten.utils.progress import SILENT, Progress, duration
 
 
 def training_needs(
@@ -58,12 +56,4 @@ def _cost(trainer: Trainer, dataset: Dataset, size: int) -> Cost | None:
 
 
 def _cell(cost: Cost | None) -> str:
-    return "unknown" if cost is None else f"{duration(cost.seconds)}, {cost.memory_bytes / 1e9:.1f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, with one or two digits, as precise as an estimate."""
-    for unit, size in _UNITS_OF_TIME:
-        if seconds >= 1.5 * size:
-            return f"{float(f'{seconds / size:.2g}'):g} {unit}"
-    return "1 s"
+    return "unknown" if cost is None else f"{duration(max(1, cost.seconds))}, {cost.memory_bytes / 1e9:.1f} GB"

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ase_flatten.utils.exceptions import BackendError, InputError, printable
 from ase_flatten.utils.log_files import FILE_ONLY
-from ase_flatten.utils.progress import SILENT, Advance, Progress
+from ase_flatten.utils.progress import SILENT, Advance, Progress, duration
 from ase_flatten.utils.start import INTERRUPTED
 
 _PLAIN_SECONDS = 10.0
@@ -201,13 +201,6 @@ def say(text: str) -> None:
     """Print a line of the results; where a log file is kept, it gets the line as well."""
     stdout.print(text, markup=False, soft_wrap=True)
     logging.getLogger(FILE_ONLY).info("%s", text)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as 40 s, 12 min or 3.5 h."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _print(text: str) -> None:

@@ -36,3 +36,10 @@ def nothing(done: int, /, *, total: int | None = None) -> None:
 
 
 SILENT = Silent()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as 40 s, 12 min or 3.5 h."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ase_flatten.utils import console
 from ase_flatten.utils.exceptions import InputError, keeping
+from ase_flatten.utils.progress import duration
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +175,7 @@ def test_parts_of_a_task_are_not_told_when_they_are_done(screen, monkeypatch):
 
 
 def test_durations_are_rounded():
-    assert [console.duration(seconds) for seconds in (3.4, 99, 100, 5000, 7200)] == [
+    assert [duration(seconds) for seconds in (3.4, 99, 100, 5000, 7200)] == [
         "3 s", "99 s", "2 min", "83 min", "2.0 h",
     ]  # fmt: skip
 

@@ -50,7 +50,7 @@ def _is_finished(run: Run) -> bool:
 
 
 def _state(run: Run, n_done: int, is_finished: bool) -> str:
-    resume = f"resume with: ase-flatten train DATASET --out {run.folder} --resume"
+    resume = f"resume with: ase-flatten train --resume --out {run.folder}"
     seconds = sum(sum(line.seconds.values()) for line in run.history)
     if is_finished:
         return f"finished; its steps took {seconds:.0f} s"
