@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ase_flatten.cli.command import DATA, MODEL, OUTPUT
-
 from ase_flatten.cli.options import Quiet, Verbose
 from ase_flatten.utils import console
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from ase_flatten.cli.command import MODEL
-
-from ase_flatten.cli.options import EnergyUnit, LengthUnit, Quiet, Units, Verbose
+from ase_flatten.cli.options import EnergyKey, EnergyUnit, ForcesKey, LengthUnit, Quiet, Units, Verbose
 from ase_flatten.utils import console
 
 _SIZES = (200, 500, 1000)
@@ -30,6 +29,8 @@ def show(
     ] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -44,7 +45,10 @@ def show(
     from ase_flatten.utils.exceptions import InputError, printable
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
-    found = overview(path, energy_unit=energy_unit, length_unit=length_unit, units=output_units(units))
+    found = overview(
+        path, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key,
+        units=output_units(units),
+    )  # fmt: skip
     if found.dataset is None and (frames or model):
         raise InputError(f"expected a data set with --frames and --model, found a {found.kind}; leave them out")
     console.say(f"{path}: {found.kind}")

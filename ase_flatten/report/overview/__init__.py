@@ -27,7 +27,13 @@ _SUMMARIES = ("*/summary.json", "*/*/summary.json", "*/*/*/summary.json")
 
 
 def overview(
-    path: Path, *, energy_unit: str | None = None, length_unit: str | None = None, units: OutputUnits | None = None
+    path: Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    units: OutputUnits | None = None,
 ) -> Overview:
     """Say what a path holds; nothing is written.
 
@@ -37,6 +43,8 @@ def overview(
         A data set; a model folder or a family's native file; a run folder; results of `md`, `errors` or `cluster`.
     energy_unit, length_unit : str, optional
         Of a data set that declares none.
+    energy_key, forces_key : str, optional
+        Names of the energies and forces in the file of a data set.
     units : OutputUnits, optional
         Of energies and forces in the text; by default kcal/mol.
 
@@ -58,7 +66,9 @@ def overview(
             return _describe("model.of_model")(path, units)
         if {"labels", "geometry"} <= names:
             return _describe("results.of_clusters")(path, units)
-    return _describe("dataset.of_dataset")(path, units, energy_unit=energy_unit, length_unit=length_unit)
+    return _describe("dataset.of_dataset")(
+        path, units, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key
+    )
 
 
 def _of_folder(folder: Path, units: OutputUnits) -> Overview:

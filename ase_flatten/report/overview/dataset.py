@@ -13,9 +13,19 @@ from ase_flatten.report.overview.base import DIGITS, Overview
 from ase_flatten.utils.npz_files import reading_npz
 
 
-def of_dataset(path: Path, units: OutputUnits, *, energy_unit: str | None, length_unit: str | None) -> Overview:
+def of_dataset(
+    path: Path,
+    units: OutputUnits,
+    *,
+    energy_unit: str | None,
+    length_unit: str | None,
+    energy_key: str | None,
+    forces_key: str | None,
+) -> Overview:
     """Describe a data set; no work is done on pairs of atoms or frames."""
-    dataset = read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)
+    dataset = read_dataset(
+        path, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key
+    )
     declared, energies = _declared(path), dataset.energies
     in_file = [f"{kind} in {declared[kind]}" for kind in ("energies", "lengths") if declared[kind]]
     facts = [
