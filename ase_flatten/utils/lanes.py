@@ -22,6 +22,9 @@ _INTEGERS = ir.VectorType(ir.IntType(64), LANES)
 _FUSED = ("contract",)  # a product and a sum may become one operation
 
 
+_intrinsic: Any = intrinsic  # the signatures below are the compiler's, not the caller's
+
+
 class Lanes(types.Type):
     """Type of `LANES` float64 numbers."""
 
@@ -45,7 +48,7 @@ def _row(context: Any, builder: Any, kinds: Any, arguments: Any) -> Any:
     return builder.bitcast(first, _VECTOR.as_pointer())
 
 
-@intrinsic
+@_intrinsic
 def get(typing: Any, array: Any, row: Any) -> Any:
     """Read a row of a contiguous array, (n_rows, LANES); the number of the row is not checked."""
 
@@ -55,7 +58,7 @@ def get(typing: Any, array: Any, row: Any) -> Any:
     return _LANES(array, row), code
 
 
-@intrinsic
+@_intrinsic
 def put(typing: Any, array: Any, row: Any, value: Any) -> Any:
     """Write a row of a contiguous array, (n_rows, LANES)."""
 
@@ -66,7 +69,7 @@ def put(typing: Any, array: Any, row: Any, value: Any) -> Any:
     return types.void(array, row, value), code
 
 
-@intrinsic
+@_intrinsic
 def same(typing: Any, number: Any) -> Any:
     """Return a number in all lanes."""
 
@@ -76,7 +79,7 @@ def same(typing: Any, number: Any) -> Any:
     return _LANES(number), code
 
 
-@intrinsic
+@_intrinsic
 def square_root(typing: Any, vector: Any) -> Any:
     """Return the square root of the absolute value."""
 
@@ -90,7 +93,7 @@ def square_root(typing: Any, vector: Any) -> Any:
     return _LANES(vector), code
 
 
-@intrinsic
+@_intrinsic
 def at_most(typing: Any, vector: Any, limit: Any) -> Any:
     """Return the smaller of two vectors; what is not a number in the first remains so."""
 
@@ -101,7 +104,7 @@ def at_most(typing: Any, vector: Any, limit: Any) -> Any:
     return _LANES(vector, limit), code
 
 
-@intrinsic
+@_intrinsic
 def power_of_two(typing: Any, number: Any) -> Any:
     """Return 2^n from n + 1.5 * 2^52, whose lowest bits are those of the integer n."""
 
@@ -123,7 +126,7 @@ def _same(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _define(operation: Callable[..., Any], name: str) -> None:
-    @intrinsic
+    @_intrinsic
     def compute(typing: Any, left: Any, right: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             pairs = zip(signature.args, arguments, strict=True)
@@ -134,7 +137,7 @@ def _define(operation: Callable[..., Any], name: str) -> None:
 
     @overload(operation, strict=False)
     def implementation(left: Any, right: Any) -> Any:
-        return (lambda left, right: compute(left, right)) if _LANES in (left, right) else None  # type: ignore[call-arg]
+        return (lambda left, right: compute(left, right)) if _LANES in (left, right) else None
 
 
 for _operation, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):

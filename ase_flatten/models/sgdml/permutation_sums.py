@@ -12,13 +12,13 @@ from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 LEAST_PRODUCTS = 9
-"""From so many products of local permutations on, the factors are used: with nine, predictions are five times as fast."""
+"""From so many products of local permutations on, factors are used: with nine, predictions are five times as fast."""
 
 
 def product_group(permutations: IntArray) -> SymmetryGroup | None:
     """Return permutations as a direct product, if sums through its factors pay; otherwise None.
 
-    They do not pay for few products. The `sgdml` package may find permutations that are no group: these have no factors.
+    They do not pay for few products. Permutations that are no group, which the `sgdml` package may find, have none.
     """
     if len(permutations) < LEAST_PRODUCTS:
         return None

@@ -222,7 +222,7 @@ class PlainPredictor(Predictor):
 
 
 def fill_rows(rows: FloatArray, images: FloatArray, alphas: FloatArray) -> None:
-    """Write the rows of images and coefficients, (2, n_images, n_pairs + 2): their products are -s² and -(x̃ - X̃)·A/2."""
+    """Write the rows of images and coefficients, (2, n_images, n_pairs + 2), that give -s² and -(x̃ - X̃)·A/2."""
     rows[0, :, :-2] = 2 * images
     rows[0, :, -2] = -np.einsum("md,md->m", images, images)
     rows[0, :, -1] = -1
