@@ -26,7 +26,7 @@ from ase_flatten.models import Prediction
 from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import KernelFactor, TrainingGeometries
 from ase_flatten.models.sgdml.kernel import n_modes_of
-from ase_flatten.models.sgdml.predictor import Predictor
+from ase_flatten.models.sgdml.permutation_sums import predictor_of
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -424,13 +424,14 @@ def _cross_predictions(
 
 def _predictions(dataset: Dataset, frames: IntArray) -> list[Prediction]:
     """Predict all frames by a model trained on some, NaN for these; none if the equations have no solution."""
-    training = TrainingGeometries(dataset.positions[frames], np.arange(dataset.n_atoms)[None])
+    identity = np.arange(dataset.n_atoms)[None]
+    training = TrainingGeometries(dataset.positions[frames], identity)
     try:
         solution = KernelFactor(training, _SIGMA, _REGULARISATION).solve(dataset.forces[frames])
     except NotPositiveDefiniteError:
         return []
     alphas = solution.descriptor_alphas * solution.std
-    energies, forces = Predictor(training.geometries.descriptors, alphas, training.orders, _SIGMA)(dataset.positions)
+    energies, forces = predictor_of(training.descriptors, alphas, identity, _SIGMA)(dataset.positions)
     energies[frames], forces[frames] = np.nan, np.nan
     return [Prediction(energies, forces)]
 

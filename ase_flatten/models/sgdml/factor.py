@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_flatten.models.sgdml.cholesky import BlockCholesky
-from ase_flatten.models.sgdml.kernel import Geometries, assemble, image_distances, n_modes_of, pair_orders
+from ase_flatten.models.sgdml.kernel import Geometries, PlainKernel, n_modes_of
+from ase_flatten.models.sgdml.permutation_sums import product_group
+from ase_flatten.models.sgdml.product_kernel import ProductKernel
 from ase_flatten.utils.cores import one_core
 from ase_flatten.utils.progress import SILENT, Advance, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
@@ -49,8 +51,10 @@ class TrainingGeometries:
     """
 
     def __init__(self, positions: FloatArray, permutations: IntArray) -> None:
-        self.orders = pair_orders(permutations)
-        self.geometries = _geometries(positions)
+        group = product_group(permutations)
+        self.kernel = PlainKernel(permutations) if group is None else ProductKernel(group)
+        self.n_permutations = len(permutations)
+        self.geometries = self._of(positions)
         self.block = frames_per_block(positions.shape[1])
         self._distances: dict[int, FloatArray] = {}
 
@@ -59,15 +63,24 @@ class TrainingGeometries:
 
     def append(self, positions: FloatArray) -> None:
         """Append frames."""
-        self.geometries = self.geometries + _geometries(positions)
+        self.geometries = self.geometries + self._of(positions)
         self._distances.clear()
+
+    @property
+    def descriptors(self) -> FloatArray:
+        """Inverse pair distances of the frames, (n_frames, n_pairs) in 1/Å."""
+        return self.kernel.restore(self.geometries.descriptors)
+
+    def _of(self, positions: FloatArray) -> Geometries:
+        with one_core():
+            return self.kernel.adapt(Geometries.of(positions))
 
     def distances(self, first: int) -> FloatArray:
         """Return the distances of the block row that begins at `first` to all frames up to its end."""
         if first not in self._distances:
             rows, columns = self.geometries[first : first + self.block], self.geometries[: first + self.block]
-            found = image_distances(rows, columns, self.orders)
-            if 4 * len(self) ** 2 * len(self.orders) > _KEPT_DISTANCES:
+            found = self.kernel.distances(rows, columns)
+            if 4 * len(self) ** 2 * self.n_permutations > _KEPT_DISTANCES:
                 return found
             self._distances[first] = found
         return self._distances[first]
@@ -132,8 +145,8 @@ class KernelFactor:
         left = np.empty((len(rows) * n_modes, first * n_modes))
         diagonal = np.empty((len(rows) * n_modes,) * 2)
         for others, part, out in ((columns, slice(first), left), (rows, slice(first, None), diagonal)):
-            assemble(
-                rows, others, training.orders, self.sigma,
+            training.kernel.assemble(
+                rows, others, self.sigma,
                 distances=distances[:, :, part], out=out, lower=others is rows, advance=advance,
             )  # fmt: skip
         diagonal.flat[:: len(diagonal) + 1] += self.regularisation
@@ -151,7 +164,8 @@ class KernelFactor:
         if self.regularisation:
             # Net forces and torques: determined by the regularisation alone, and without effect on predictions.
             alphas -= (labels - np.einsum("ncm,nm->nc", geometries.directions, along)) / self.regularisation
-        return Coefficients(alphas, np.einsum("nmp,nm->np", geometries.jacobians, found), std)
+        along = np.einsum("nmp,nm->np", geometries.jacobians, found)
+        return Coefficients(alphas, self.training.kernel.restore(along), std)
 
 
 def frames_per_block(n_atoms: int) -> int:
@@ -165,8 +179,3 @@ def bytes_to_factorise(n_atoms: int, n_frames: int) -> int:
     n_modes, n_pairs = n_modes_of(n_atoms), n_atoms * (n_atoms - 1) // 2
     geometries = 2 * 8 * n_frames * n_modes * (n_pairs + 3 * n_atoms)  # the old ones and the new
     return geometries + BlockCholesky.bytes_for(n_frames * n_modes, frames_per_block(n_atoms) * n_modes)
-
-
-def _geometries(positions: FloatArray) -> Geometries:
-    with one_core():
-        return Geometries.of(positions)

@@ -94,6 +94,44 @@ def pair_orders(permutations: IntArray) -> IntArray:
     return np.array([pair_permutation(permutation) for permutation in permutations])
 
 
+class PlainKernel:
+    """The kernel as a sum over permutations, one by one.
+
+    Parameters
+    ----------
+    permutations : (n_permutations, n_atoms) int array
+    """
+
+    def __init__(self, permutations: IntArray) -> None:
+        self._orders = pair_orders(permutations)
+
+    def adapt(self, geometries: Geometries) -> Geometries:
+        """Return geometries in the coordinates of pairs that the kernel computes in: here the pairs themselves."""
+        return geometries
+
+    def restore(self, coordinates: FloatArray) -> FloatArray:
+        """Return vectors over pairs from their coordinates."""
+        return coordinates
+
+    def distances(self, rows: Geometries, columns: Geometries) -> FloatArray:
+        """See `image_distances`."""
+        return image_distances(rows, columns, self._orders)
+
+    def assemble(
+        self,
+        rows: Geometries,
+        columns: Geometries,
+        sigma: float,
+        *,
+        distances: FloatArray,
+        out: FloatArray,
+        lower: bool = False,
+        advance: Advance = nothing,
+    ) -> None:
+        """See `assemble`."""
+        assemble(rows, columns, self._orders, sigma, distances=distances, out=out, lower=lower, advance=advance)
+
+
 def image_distances(rows: Geometries, columns: Geometries, orders: IntArray) -> FloatArray:
     """Compute the distances between descriptors and their permuted images.
 

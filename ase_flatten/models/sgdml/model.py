@@ -9,8 +9,7 @@ import numpy as np
 from ase_flatten.data.units import energy_in_eV, length_in_angstrom
 from ase_flatten.models import Prediction
 from ase_flatten.models.sgdml.factor import KernelFactor
-from ase_flatten.models.sgdml.kernel import pair_orders
-from ase_flatten.models.sgdml.predictor import Predictor
+from ase_flatten.models.sgdml.permutation_sums import predictor_of
 from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.npz_files import reading_npz
@@ -51,9 +50,7 @@ class SGDMLModel:
         self._length = length_in_angstrom(text_of(content.get("r_unit", "Ang")))
         self._constant = float(content["c"])
         coefficients = np.asarray(content["R_d_desc_alpha"]) * float(content["std"])
-        self._predictor = Predictor(
-            np.asarray(content["R_desc"]).T, coefficients, pair_orders(self.permutations), self.sigma
-        )
+        self._predictor = predictor_of(np.asarray(content["R_desc"]).T, coefficients, self.permutations, self.sigma)
         self.factor: KernelFactor | None = None
 
     @property

@@ -13,6 +13,8 @@ dominate the cost.
 import ctypes
 import sys
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -34,23 +36,20 @@ _GPU_LEAST = 32
 """With fewer configurations, the transfer to the device takes longer than it saves."""
 
 
-class Predictor:
+class Predictor(ABC):
     """The predictions of a model: energies and forces, in the units of the model.
 
     Parameters
     ----------
-    descriptors : (n_train, n_pairs) array
-        Inverse distances of the training frames.
-    coefficients : (n_train, n_pairs) array
-        Coefficients along the descriptor, multiplied by the standard deviation of the labels.
-    orders : (n_permutations, n_pairs) int array
-        Permutations of the pairs.
+    n_pairs : int
     sigma : float
         Length scale.
     """
 
-    def __init__(self, descriptors: FloatArray, coefficients: FloatArray, orders: IntArray, sigma: float) -> None:
-        n_pairs = descriptors.shape[1]
+    _centre: FloatArray
+    """Mean of the images of the training frames, (n_pairs,), in units of the length scale."""
+
+    def __init__(self, n_pairs: int, sigma: float) -> None:
         n_atoms = round((1 + np.sqrt(1 + 8 * n_pairs)) / 2)
         self._i, self._j = np.tril_indices(n_atoms, -1)
         self._incidence = np.zeros((n_atoms, n_pairs))
@@ -58,21 +57,6 @@ class Predictor:
         self._incidence[self._j, np.arange(n_pairs)] = -1
 
         self._q = np.sqrt(5.0) / sigma
-        images = descriptors[:, orders].reshape(-1, n_pairs) * self._q
-        alphas = coefficients[:, orders].reshape(-1, n_pairs) * (5 / (3 * sigma**2))
-        # Only differences of descriptors matter; centred ones lose fewer digits in products.
-        self._centre = images.mean(axis=0)
-        images -= self._centre
-        # Images that pad the last block have coefficients of zero.
-        self._rows = np.zeros((-(-len(images) // _BLOCK), 2, _BLOCK, n_pairs + 2))
-        for number, rows in enumerate(self._rows):
-            part = slice(number * _BLOCK, (number + 1) * _BLOCK)
-            x, alpha = images[part], alphas[part]
-            rows[0, : len(x), :-2] = 2 * x
-            rows[0, : len(x), -2] = -np.einsum("md,md->m", x, x)
-            rows[0, : len(x), -1] = -1
-            rows[1, : len(x), :-2] = -0.5 * alpha
-            rows[1, : len(x), -2] = 0.5 * np.einsum("md,md->m", x, alpha)
 
     def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Predict.
@@ -91,11 +75,11 @@ class Predictor:
                 return self._one(positions)
         if len(positions) >= _GPU_LEAST and (torch := torch_with_cuda()) is not None:
             return self.on_device(positions, torch, "cuda")
-        if len(positions) * self._rows.size < _WORTH_THREADS and len(positions) <= _TILE:
+        if len(positions) * self._size < _WORTH_THREADS and len(positions) <= self._tile_size:
             with one_core():
                 return self._tile(positions)
         energies, forces = np.empty(len(positions)), np.empty(positions.shape)
-        step = int(np.clip(-(-len(positions) // n_cores()), 1, _TILE))
+        step = int(np.clip(-(-len(positions) // n_cores()), 1, self._tile_size))
 
         def fill(start: int) -> None:
             tile = slice(start, start + step)
@@ -104,49 +88,37 @@ class Predictor:
         on_all_cores(fill, range(0, len(positions), step))
         return energies, forces
 
-    def _tile(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Predict a few configurations, block by block of images."""
-        x, inverse, difference = self._descriptors(positions)
-        scaled, dot, decay = (np.empty((len(x), _BLOCK)) for _ in range(3))
-        total, energies = np.zeros_like(x), np.zeros(len(x))
-        for images, alphas in self._rows:
-            np.matmul(x, images.T, out=scaled)
-            np.matmul(x, alphas.T, out=dot)
-            _apply_kernel(scaled, decay)
-            energies += np.einsum("fm,fm->f", scaled, dot)
-            dot *= decay
-            total += dot @ images
-            scaled *= 2
-            total += scaled @ alphas
-        return energies * (-2 / self._q), self._cartesian(total, x, inverse, difference)
+    @property
+    @abstractmethod
+    def _size(self) -> int:
+        """Number of elements that a configuration is multiplied by."""
 
+    @property
+    @abstractmethod
+    def _tile_size(self) -> int:
+        """Number of configurations at a time."""
+
+    @abstractmethod
+    def _tile(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a few configurations."""
+
+    @abstractmethod
     def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Predict a single configuration with few calls, as in a step of molecular dynamics."""
-        x, inverse, difference = self._descriptors(positions)
-        shape = self._rows.shape[0], _BLOCK
-        products = _scratch("products", shape[0], 2, _BLOCK)
-        scaled, dot, decay = (_scratch(name, *shape) for name in ("scaled", "dot", "decay"))
-        rows = self._rows.reshape(-1, x.shape[1])
-        np.matmul(rows, x[0], out=products.reshape(-1))
-        np.copyto(scaled, products[:, 0])
-        np.copyto(dot, products[:, 1])
-        _apply_kernel(scaled, decay)
-        energy = np.vdot(scaled, dot) * (-2 / self._q)
-        np.multiply(dot, decay, out=products[:, 0])
-        np.multiply(scaled, 2, out=products[:, 1])
-        return np.array([energy]), self._cartesian((products.reshape(-1) @ rows)[None], x, inverse, difference)
+        """Predict a single configuration, as in a step of molecular dynamics."""
+
+    @abstractmethod
+    def _blocks_on_device(self, torch: Any, device: str) -> Iterator[tuple[Any, Any]]:
+        """Yield rows of images and coefficients on a device of torch, all permutations, block by block."""
 
     def on_device(self, positions: FloatArray, torch: Any, device: str) -> tuple[FloatArray, FloatArray]:
         """Predict on a device of torch; otherwise as `__call__`."""
-        rows = torch.from_numpy(self._rows).to(device).swapaxes(0, 1).reshape(2, -1, self._rows.shape[-1])
         energies, forces = np.empty(len(positions)), np.empty(positions.shape)
         for start in range(0, len(positions), _GPU_TILE):
             tile = slice(start, start + _GPU_TILE)
             x, inverse, difference = self._descriptors(positions[tile])
             there = torch.from_numpy(x).to(device)
             total, energy = torch.zeros_like(there), torch.zeros(len(x), dtype=there.dtype, device=device)
-            for block in range(0, rows.shape[1], _GPU_BLOCK):
-                images, alphas = rows[:, block : block + _GPU_BLOCK]
+            for images, alphas in self._blocks_on_device(torch, device):
                 scaled = (there @ images.T).abs_().sqrt_()
                 dot = there @ alphas.T
                 decay = torch.exp(-scaled)
@@ -174,6 +146,91 @@ class Predictor:
         return self._incidence @ (along[:, :, None] * difference)
 
 
+class PlainPredictor(Predictor):
+    """Sums over the images of all training frames, one by one.
+
+    Parameters
+    ----------
+    descriptors : (n_train, n_pairs) array
+        Inverse distances of the training frames.
+    coefficients : (n_train, n_pairs) array
+        Coefficients along the descriptor, multiplied by the standard deviation of the labels.
+    orders : (n_permutations, n_pairs) int array
+        Permutations of the pairs.
+    sigma : float
+        Length scale.
+    """
+
+    def __init__(self, descriptors: FloatArray, coefficients: FloatArray, orders: IntArray, sigma: float) -> None:
+        n_pairs = descriptors.shape[1]
+        super().__init__(n_pairs, sigma)
+        images = descriptors[:, orders].reshape(-1, n_pairs) * self._q
+        alphas = coefficients[:, orders].reshape(-1, n_pairs) * (5 / (3 * sigma**2))
+        # Only differences of descriptors matter; centred ones lose fewer digits in products.
+        self._centre = images.mean(axis=0)
+        images -= self._centre
+        # Images that pad the last block have coefficients of zero.
+        self._rows = np.zeros((-(-len(images) // _BLOCK), 2, _BLOCK, n_pairs + 2))
+        for number, rows in enumerate(self._rows):
+            part = slice(number * _BLOCK, (number + 1) * _BLOCK)
+            fill_rows(rows[:, : len(images[part])], images[part], alphas[part])
+
+    @property
+    def _size(self) -> int:
+        return self._rows.size
+
+    @property
+    def _tile_size(self) -> int:
+        return _TILE
+
+    def _tile(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a few configurations, block by block of images."""
+        x, inverse, difference = self._descriptors(positions)
+        scaled, dot, decay = (np.empty((len(x), _BLOCK)) for _ in range(3))
+        total, energies = np.zeros_like(x), np.zeros(len(x))
+        for images, alphas in self._rows:
+            np.matmul(x, images.T, out=scaled)
+            np.matmul(x, alphas.T, out=dot)
+            _apply_kernel(scaled, decay)
+            energies += np.einsum("fm,fm->f", scaled, dot)
+            dot *= decay
+            total += dot @ images
+            scaled *= 2
+            total += scaled @ alphas
+        return energies * (-2 / self._q), self._cartesian(total, x, inverse, difference)
+
+    def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict a single configuration with few calls, as in a step of molecular dynamics."""
+        x, inverse, difference = self._descriptors(positions)
+        shape = self._rows.shape[0], _BLOCK
+        products = scratch("products", shape[0], 2, _BLOCK)
+        scaled, dot, decay = (scratch(name, *shape) for name in ("scaled", "dot", "decay"))
+        rows = self._rows.reshape(-1, x.shape[1])
+        np.matmul(rows, x[0], out=products.reshape(-1))
+        np.copyto(scaled, products[:, 0])
+        np.copyto(dot, products[:, 1])
+        _apply_kernel(scaled, decay)
+        energy = np.vdot(scaled, dot) * (-2 / self._q)
+        np.multiply(dot, decay, out=products[:, 0])
+        np.multiply(scaled, 2, out=products[:, 1])
+        return np.array([energy]), self._cartesian((products.reshape(-1) @ rows)[None], x, inverse, difference)
+
+    def _blocks_on_device(self, torch: Any, device: str) -> Iterator[tuple[Any, Any]]:
+        rows = torch.from_numpy(self._rows).to(device).swapaxes(0, 1).reshape(2, -1, self._rows.shape[-1])
+        for block in range(0, rows.shape[1], _GPU_BLOCK):
+            yield rows[0, block : block + _GPU_BLOCK], rows[1, block : block + _GPU_BLOCK]
+
+
+def fill_rows(rows: FloatArray, images: FloatArray, alphas: FloatArray) -> None:
+    """Write the rows of images and coefficients, (2, n_images, n_pairs + 2), that give -s² and -(x̃ - X̃)·A/2."""
+    rows[0, :, :-2] = 2 * images
+    rows[0, :, -2] = -np.einsum("md,md->m", images, images)
+    rows[0, :, -1] = -1
+    rows[1, :, :-2] = -0.5 * alphas
+    rows[1, :, -2] = 0.5 * np.einsum("md,md->m", images, alphas)
+    rows[1, :, -1] = 0
+
+
 def _apply_kernel(scaled: FloatArray, decay: FloatArray) -> None:
     """Replace -s² by (1 + s) e^-s in place, and write e^-s to `decay`."""
     np.abs(scaled, out=scaled)  # rounding may give zero either sign
@@ -187,7 +244,7 @@ def _apply_kernel(scaled: FloatArray, decay: FloatArray) -> None:
 _local = threading.local()
 
 
-def _scratch(name: str, *shape: int) -> FloatArray:
+def scratch(name: str, *shape: int) -> FloatArray:
     """Return work memory of this thread for single configurations; no result refers to it."""
     if not hasattr(_local, "scratch"):
         _local.scratch = Scratch()

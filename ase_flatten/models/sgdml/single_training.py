@@ -16,6 +16,7 @@ from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
 from ase_flatten.models.sgdml.kernel import pair_orders
 from ase_flatten.models.sgdml.model import SYMMETRIES, SGDMLModel
+from ase_flatten.models.sgdml.permutation_sums import predictor_of
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.utils.exceptions import BackendError
 from ase_flatten.utils.progress import SILENT, Progress
@@ -109,11 +110,8 @@ class SingleTraining:
             )  # fmt: skip
             content = sgdml_package.train(self.entries(self.regularisation), memory=available)
             content |= self._notes
-            predictor = Predictor(
-                content["R_desc"].T,
-                content["R_d_desc_alpha"] * content["std"],
-                pair_orders(content["perms"]),
-                self.sigma,
+            predictor = predictor_of(
+                content["R_desc"].T, content["R_d_desc_alpha"] * content["std"], content["perms"], self.sigma
             )
             return {**content, "c": self._integration_constant(predictor)}, None
         factor = self._factorise(grown_from)
@@ -188,8 +186,8 @@ class SingleTraining:
             "code_version", "dataset_name", "dataset_theory", "z", "idxs_train", "md5_train", "idxs_valid",
             "md5_valid", "sig", "lam", "perms", "use_E", "r_unit", "e_unit",
         )  # fmt: skip
-        descriptors, orders = factor.training.geometries.descriptors, factor.training.orders
-        predictor = Predictor(descriptors, found.descriptor_alphas * found.std, orders, self.sigma)
+        descriptors, orders = factor.training.descriptors, pair_orders(self.permutations)
+        predictor = predictor_of(descriptors, found.descriptor_alphas * found.std, self.permutations, self.sigma)
         n_pairs = orders.shape[1]
         return {
             "type": "m",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_kernel import cartesian, closed_group, configurations, matrix
 
 from ase_flatten.data.units import KCAL_PER_MOL
-from ase_flatten.models.sgdml import FAMILY, factor
+from ase_flatten.models.sgdml import FAMILY, factor, kernel
 from ase_flatten.models.sgdml.cholesky import BlockCholesky, NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import KernelFactor, TrainingGeometries, frames_per_block
 from ase_flatten.models.sgdml.kernel import Geometries
@@ -102,8 +102,8 @@ class TestGrowth:
     def test_distances_are_computed_once_for_all_length_scales(self, ethanol_like, monkeypatch):
         task = SingleTraining(ethanol_like, np.arange(0, 300, 10), VALID, np.arange(9)[None], 10, 1e-10)
         calls = []
-        original = factor.image_distances
-        monkeypatch.setattr(factor, "image_distances", lambda *given: calls.append(1) or original(*given))
+        original = kernel.image_distances
+        monkeypatch.setattr(kernel, "image_distances", lambda *given: calls.append(1) or original(*given))
         for sigma in (5, 10, 20):
             task.at(sigma=sigma).train()
         assert len(calls) == 1

@@ -9,7 +9,7 @@ from test_kernel import molecules
 
 from ase_flatten.models.sgdml import predictor
 from ase_flatten.models.sgdml.kernel import Geometries, pair_orders
-from ase_flatten.models.sgdml.predictor import Predictor
+from ase_flatten.models.sgdml.predictor import PlainPredictor, Predictor
 from ase_flatten.utils import cores
 
 SIGMA = 3.0
@@ -19,7 +19,7 @@ def made_up(positions, permutations, seed=0):
     """A predictor with coefficients that do not cancel each other."""
     descriptors = Geometries.of(positions).descriptors
     coefficients = np.random.default_rng(seed).normal(size=descriptors.shape)
-    return Predictor(descriptors, coefficients, pair_orders(permutations), SIGMA), descriptors, coefficients
+    return PlainPredictor(descriptors, coefficients, pair_orders(permutations), SIGMA), descriptors, coefficients
 
 
 def directly(positions, descriptors, coefficients, permutations):
