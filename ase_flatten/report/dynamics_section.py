@@ -65,7 +65,7 @@ def _figure(path: Path) -> str:
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
         raise InputError(
             f"expected a figure in {path}, could not read it: {printable(error)}; draw it again with: "
-            f"python -m ase_flatten.md {path.parents[2]}"
+            f"ase-flatten md {path.parents[2]}"
         ) from error
 
 

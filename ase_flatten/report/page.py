@@ -102,7 +102,7 @@ def _error_sentences(run: Run, units: OutputUnits, temperatures: list[dict[str, 
             sentences.append(f"The {scheme} model is {note}.")
     sentences += quarantine_sentences(run, units)
     if run.claims.of["worst_group"].verdict == BETTER and not temperatures:
-        sentences.append(f"Next, compare both models in molecular dynamics with: python -m ase_flatten.md {run.folder}")
+        sentences.append(f"Next, compare both models in molecular dynamics with: ase-flatten md {run.folder}")
     return sentences
 
 
