@@ -51,7 +51,7 @@ def _temperature(at: Path, summaries: list[Summary], read: Mapping[float, Compar
             for summary, cells in zip(summaries, md_table(summaries), strict=True)
         ],
         "headline": f"At {temperature_K:g} K: "
-        + ", ".join(f"{summary.model} {summary.verdict}" for summary in summaries)
+        + ", ".join(f"{summary.verdict} ({summary.model} model)" for summary in summaries)
         + ".",
         "verdict": verdict(summaries, read),
         "pictures": {name: _figure(at / f"{name}.png") for name in PICTURES if (at / f"{name}.png").is_file()},

@@ -114,17 +114,17 @@ def _settings_section(run: Run) -> Section:
 
 
 def _trainer(run: Run) -> dict[str, Any]:
-    """Return the settings of the trainer, and the values in the improved model of those that were not set."""
+    """Return the settings of the trainer, and what was found for the improved model where that says more."""
     settings, folder = _flat(run.info.trainer), run.folder / "improved"
     used = read_card(folder).hyper_parameters if (folder / CARD).exists() else {}
-    return {
-        name: value
-        if value is not None
-        else "not set"
-        if used.get(name) is None
-        else f"not set; {used[name]} in the improved model"
-        for name, value in settings.items()
-    }
+    shown = {}
+    for name, value in settings.items():
+        found = used.get(name)
+        shown[name] = "not set" if value is None else value
+        if found is not None and found != value:
+            in_words = "; ".join(map(str, found)) if isinstance(found, list) else found
+            shown[name] = f"{shown[name]}; {in_words or 'none'} in the improved model"
+    return shown
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -43,11 +43,11 @@ def plot_predictions(
         for above, below, scheme, curve in zip(axes[:2], axes[2:], SCHEMES, evaluation.final, strict=True):
             draw_density(above, predictions.force_counts[scheme], edges, scheme)
             _state(above, f"RMSE {three_digits(curve.force_rmse * scale)} {units.force}")
-            above.set(xlabel=f"true force component [{units.force}]", ylabel=f"predicted one [{units.force}]")
+            above.set(xlabel=f"true force component [{units.force}]", ylabel=f"predicted [{units.force}]")
             above.set_title(f"{scheme} model", color=COLOURS[scheme], fontweight="bold")
             draw_density(below, np.histogram2d(true, found[scheme], bins=(bins, bins))[0], bins, scheme)
             _state(below, f"RMSE {three_digits(curve.energy_rmse * scale)} {units.energy}")
-            below.set(xlabel=f"true energy above the lowest [{units.energy}]", ylabel=f"predicted one [{units.energy}]")
+            below.set(xlabel=f"true energy above the lowest [{units.energy}]", ylabel=f"predicted [{units.energy}]")
         return save(figure, path_stem)
 
 

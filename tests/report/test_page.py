@@ -265,7 +265,7 @@ def test_dynamics_is_a_table(page: Page, folder: Path) -> None:
     rows = page.text[page.text.index("replicas lost lifetime (95 %) [ps]") :]
     places = [rows.index(row) for row in ("50 default 0 of 4", "50 improved 0 of 4", "400 default 2 of 4")]
     assert places == sorted(places)
-    assert "At 50 K: default stable, improved stable. Molecular dynamics" in page.text
+    assert "At 50 K: stable (default model), stable (improved model). Molecular dynamics" in page.text
     assert page.text.index("50 K model time per replica") < page.text.index("400 K Total energy")
     words = verdict_sentences(Run(folder))
     assert [sentence.split(" K")[0] for sentence in words[-2:]] == ["At 50", "At 400"]
@@ -372,7 +372,7 @@ def test_verdict_says_what_to_do_next(tmp_path: Path) -> None:
     assert "holds out more frames (--holdout)" in group_of_three(1.0, (), tmp_path / "frames")[-1]
     assert "--resume --default-draws 4" in group_of_three(0.8, (0.9,), tmp_path / "few")[-1]
     assert "--resume --default-draws 8" in group_of_three(0.6, (0.5, 0.8, 1.2), tmp_path / "spread")[-1]
-    assert group_of_three(0.6, (), tmp_path / "better")[-1].endswith(f"python -m ase_flatten.md {tmp_path}/better/run")
+    assert group_of_three(0.6, (), tmp_path / "better")[-1].endswith(f"ase-flatten md {tmp_path}/better/run")
     assert group_of_three(1.6, (), tmp_path / "worse")[-1].startswith("Use the default model")
 
 
