@@ -37,7 +37,10 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 SIGMA = 20
 LAMBDA = 1e-10
 PREDICTED = 100
-"""Configurations in a batch; the sum over permutations one by one takes fewer of them."""
+"""Configurations in a batch."""
+
+_FEW = 16
+"""At least so many are predicted one by one: with fewer, memory would limit the products of matrices."""
 
 
 def main() -> None:
@@ -46,7 +49,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with acala3nhme_gfn2_500K.npz")
     parser.add_argument("--frames", type=int, default=200, help="training frames of the predictions")
     parser.add_argument("--training-frames", type=int, default=60, help="frames of whole trainings")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=40)
     given = parser.parse_args()
     print_machine()
     load_package()
@@ -84,7 +87,7 @@ def predictions(
     one = Model(dataset, frames, groups[0])
     for group in groups:
         model = Model(dataset, frames, group)
-        few = positions[: max(2, PREDICTED // len(group))]
+        few = positions[: max(_FEW, PREDICTED // len(group))]
         package = package_predictor(model.content)
         calls: list[Callable[[], Any]] = [
             lambda: one.chosen(positions), lambda model=model: model.chosen(positions),
@@ -99,7 +102,8 @@ def predictions(
         error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, expected, strict=True))
         print(
             f"{len(group):12d}  {us[1]:7.2f}  {us[2]:10.2f}  {us[6]:7.1f} |  "
-            f"{us[1] / us[0]:5.2f}  {us[2] / us[1]:8.1f} |  {times[4] * 1e3:4.2f}  {times[5] * 1e3:10.2f}  {times[4] / times[3]:5.2f} |  {error:.0e}",
+            f"{us[1] / us[0]:5.2f}  {us[2] / us[1]:8.1f} |  "
+            f"{times[4] * 1e3:4.2f}  {times[5] * 1e3:10.2f}  {times[4] / times[3]:5.2f} |  {error:.0e}",
             flush=True,
         )
 
