@@ -9,6 +9,8 @@ E_v. The sums of `kernel` over all permutations with weights w_p and a_p are the
 where L_v and R_w are the values of the factors on either side, of which the permutations are linear functions.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ase_flatten.geometry.symmetry_coordinates import SymmetryCoordinates
@@ -181,6 +183,6 @@ class ProductKernel:
         blocks.reshape(n_rows, n_modes, n_columns, n_modes)[...] -= outer.transpose(1, 2, 0, 3)
 
 
-def _each(change: object, frames: FloatArray) -> FloatArray:
+def _each(change: Callable[[FloatArray], FloatArray], frames: FloatArray) -> FloatArray:
     """Change one frame at a time, so that its result does not depend on the other frames."""
-    return np.array([change(frame) for frame in frames]).reshape(frames.shape)  # type: ignore[operator]
+    return np.array([change(frame) for frame in frames]).reshape(frames.shape)

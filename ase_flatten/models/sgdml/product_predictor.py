@@ -16,7 +16,7 @@ from scipy.sparse import block_diag, csr_array
 from ase_flatten.geometry.symmetry_coordinates import Part, SymmetryCoordinates
 from ase_flatten.geometry.symmetry_group import SymmetryGroup
 from ase_flatten.models.sgdml.kernel import pair_orders
-from ase_flatten.models.sgdml.predictor import _GPU_BLOCK, Predictor, fill_rows, scratch
+from ase_flatten.models.sgdml.predictor import GPU_BLOCK, Predictor, fill_rows, scratch
 from ase_flatten.models.sgdml.product_sums import Product, apply_kernel
 from ase_flatten.utils.lanes import LANES
 from ase_flatten.utils.typing import FloatArray
@@ -135,10 +135,10 @@ class ProductPredictor(Predictor):
         beside = torch.arange(frames.shape[2] - 2, frames.shape[2], device=device)
         for order in torch.from_numpy(self._orders).to(device):
             columns = torch.cat([order, beside])
-            for block in range(0, frames.shape[1], _GPU_BLOCK):
+            for block in range(0, frames.shape[1], GPU_BLOCK):
                 yield (
-                    frames[0, block : block + _GPU_BLOCK][:, columns],
-                    frames[1, block : block + _GPU_BLOCK][:, columns],
+                    frames[0, block : block + GPU_BLOCK][:, columns],
+                    frames[1, block : block + GPU_BLOCK][:, columns],
                 )
 
 
