@@ -95,12 +95,25 @@ def _factors(group: IntArray) -> list[IntArray]:
 
 
 def _check_group(permutations: IntArray) -> None:
+    """Raise if the permutations are no group: products of a few of them must be all of them."""
     elements = {tuple(permutation) for permutation in permutations.tolist()}
     if len(elements) < len(permutations):
         raise InputError("expected different permutations, found one twice; leave it out")
+    generators: list[IntArray] = []
+    reached = {tuple(range(permutations.shape[1]))}
     for permutation in permutations:
-        if not {tuple(product) for product in permutation[permutations].tolist()} <= elements:
-            raise InputError("expected a group of permutations, found a product of two that is not among them; add it")
+        if tuple(permutation.tolist()) in reached:
+            continue
+        generators.append(permutation)
+        new = reached
+        while new:
+            products = np.array(sorted(new))[:, np.array(generators)].reshape(-1, permutations.shape[1])
+            new = {tuple(product) for product in products.tolist()} - reached
+            reached = reached | new
+            if not reached <= elements:
+                raise InputError(
+                    "expected a group of permutations, found a product of two that is not among them; add it"
+                )
 
 
 def _identity_first(permutations: IntArray) -> IntArray:

@@ -3,6 +3,9 @@
 Loops over arrays that might overlap are not vectorised by the compiler, or with checks that cost more than short loops.
 Here a row of a two-dimensional array of `LANES` columns is read into registers by `get`, computed with, and written by
 `put`. The compiler turns the operations into those of the processor, whatever its registers hold.
+
+numba keeps compiled functions on disk until the file that defines them changes. It does not see that one of these
+operations has changed, so a module that uses them states their digest, and a test compares it.
 """
 
 import operator

@@ -31,7 +31,7 @@ _WORTH_THREADS = 2**24
 """Configurations times elements of images and coefficients, below which threads cost more than they save."""
 
 _GPU_TILE = 2048
-_GPU_BLOCK = 16384
+GPU_BLOCK = 16384
 _GPU_LEAST = 32
 """With fewer configurations, the transfer to the device takes longer than it saves."""
 
@@ -217,8 +217,8 @@ class PlainPredictor(Predictor):
 
     def _blocks_on_device(self, torch: Any, device: str) -> Iterator[tuple[Any, Any]]:
         rows = torch.from_numpy(self._rows).to(device).swapaxes(0, 1).reshape(2, -1, self._rows.shape[-1])
-        for block in range(0, rows.shape[1], _GPU_BLOCK):
-            yield rows[0, block : block + _GPU_BLOCK], rows[1, block : block + _GPU_BLOCK]
+        for block in range(0, rows.shape[1], GPU_BLOCK):
+            yield rows[0, block : block + GPU_BLOCK], rows[1, block : block + GPU_BLOCK]
 
 
 def fill_rows(rows: FloatArray, images: FloatArray, alphas: FloatArray) -> None:

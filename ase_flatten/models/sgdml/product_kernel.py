@@ -9,6 +9,8 @@ E_v. The sums of `kernel` over all permutations with weights w_p and a_p are the
 where L_v and R_w are the values of the factors on either side, of which the permutations are linear functions.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ase_flatten.geometry.symmetry_coordinates import SymmetryCoordinates
@@ -36,10 +38,7 @@ class ProductKernel:
     def __init__(self, group: SymmetryGroup) -> None:
         self._coordinates = SymmetryCoordinates.of(group)
         self._outer = pair_orders(group.outer)
-        functions = self._coordinates.functions
-        self._functions = functions
-        n_products, n_values = functions.shape
-        self._of_two = (functions[:, :, None] * functions[:, None, :]).reshape(n_products, n_values**2)
+        self._functions = self._coordinates.functions
 
     def adapt(self, geometries: Geometries) -> Geometries:
         """Return geometries in the coordinates of pairs that the kernel computes in, frame by frame."""
@@ -177,9 +176,9 @@ class ProductKernel:
         left[:, :, 0] += np.einsum("imp,ip->im", rows.jacobians, rows.descriptors)
         right[:, 0] -= np.einsum("jmp,jp->jm", columns.jacobians, columns.descriptors)
         decay *= 5
-        of_two = (decay.transpose(2, 0, 1).reshape(-1, decay.shape[1]) @ self._of_two).reshape(
-            n_columns, n_rows, n_values, n_values
-        )
+        scaled = scratch("scaled", n_columns, n_rows, *self._functions.shape)
+        np.multiply(decay.transpose(2, 0, 1)[..., None], self._functions, out=scaled)
+        of_two = self._functions.T @ scaled
         weighted = scratch("weighted", n_columns, n_rows, n_values, n_modes)
         np.matmul(of_two, left, out=weighted)
         outer = scratch("outer", n_columns, n_rows, n_modes, n_modes)
@@ -187,6 +186,6 @@ class ProductKernel:
         blocks.reshape(n_rows, n_modes, n_columns, n_modes)[...] -= outer.transpose(1, 2, 0, 3)
 
 
-def _each(change: object, frames: FloatArray) -> FloatArray:
+def _each(change: Callable[[FloatArray], FloatArray], frames: FloatArray) -> FloatArray:
     """Change one frame at a time, so that its result does not depend on the other frames."""
-    return np.array([change(frame) for frame in frames]).reshape(frames.shape)  # type: ignore[operator]
+    return np.array([change(frame) for frame in frames]).reshape(frames.shape)

@@ -16,12 +16,12 @@ from scipy.sparse import block_diag, csr_array
 from ase_flatten.geometry.symmetry_coordinates import Part, SymmetryCoordinates
 from ase_flatten.geometry.symmetry_group import SymmetryGroup
 from ase_flatten.models.sgdml.kernel import pair_orders
-from ase_flatten.models.sgdml.predictor import _GPU_BLOCK, Predictor, fill_rows, scratch
+from ase_flatten.models.sgdml.predictor import GPU_BLOCK, Predictor, fill_rows, scratch
 from ase_flatten.models.sgdml.product_sums import Product, apply_kernel
 from ase_flatten.utils.lanes import LANES
 from ase_flatten.utils.typing import FloatArray
 
-_TILE_PAIRS = 4096
+_TILE_PAIRS = 8192
 """Configurations times training frames at a time."""
 
 _BLOCK = 256
@@ -78,6 +78,7 @@ class ProductPredictor(Predictor):
         places = np.concatenate([np.arange(fixed), [n_pairs, n_pairs + 1], np.arange(fixed, n_pairs)])
         self._transform = csr_array(csr_array(block_diag([coordinates.transform, np.eye(2)]))[places])
         self._back = csr_array(self._transform.T)
+        self._sparse_incidence = csr_array(self._incidence)
         self._n_values = coordinates.n_values
         n_blocks = -(-len(images) // _BLOCK)
         self._n_frames = -(-len(images) // n_blocks)
@@ -119,8 +120,12 @@ class ProductPredictor(Predictor):
             for products, part in zip(self._products, parts, strict=True):
                 along = np.matmul(part.swapaxes(0, 1), products.rows[block]).sum(axis=(1, 2))
                 total[:, products.coordinates] += along.swapaxes(0, 1).reshape(n, -1)
-        total = np.ascontiguousarray((self._back @ total.T).T)
-        return energy * (-2 / self._q), self._cartesian(total, x, inverse, difference)
+        along = self._back @ total.T
+        along = along[:-2] + 2 * along[-1] * x[:, :-2].T
+        along *= -(inverse * inverse * inverse).T
+        pairs = (along[:, :, None] * difference.swapaxes(0, 1)).reshape(len(along), -1)
+        forces = (self._sparse_incidence @ pairs).reshape(-1, n, 3).swapaxes(0, 1)
+        return energy * (-2 / self._q), np.ascontiguousarray(forces)
 
     def _one(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         return self._tile(positions)
@@ -130,10 +135,10 @@ class ProductPredictor(Predictor):
         beside = torch.arange(frames.shape[2] - 2, frames.shape[2], device=device)
         for order in torch.from_numpy(self._orders).to(device):
             columns = torch.cat([order, beside])
-            for block in range(0, frames.shape[1], _GPU_BLOCK):
+            for block in range(0, frames.shape[1], GPU_BLOCK):
                 yield (
-                    frames[0, block : block + _GPU_BLOCK][:, columns],
-                    frames[1, block : block + _GPU_BLOCK][:, columns],
+                    frames[0, block : block + GPU_BLOCK][:, columns],
+                    frames[1, block : block + GPU_BLOCK][:, columns],
                 )
 
 

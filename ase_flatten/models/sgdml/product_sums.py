@@ -76,6 +76,9 @@ def apply_kernel(values: FloatArray, energies: FloatArray, product: Product) -> 
     _sum(first, second, energies.reshape(-1, LANES), product.sizes, product.functions, product.single, product.double)
 
 
+_LANES_DIGEST = "67a6ff2a90491672"
+"""Of `utils.lanes`: compiled functions on disk are in use until this file changes, so it changes with that one."""
+
 _LOG2_E = 1 / math.log(2)
 _LN_2_HIGH, _LN_2_LOW = 0.6931471803691238, 1.9082149292705877e-10
 _ROUNDING = 1.5 * 2.0**52

@@ -84,7 +84,7 @@ def test_one_at_a_time_several_threads_and_a_device_agree(ethanol, torch, monkey
     energies, forces = predict(positions)
     scale = np.abs(forces).max()
     monkeypatch.setattr(predictor, "_GPU_TILE", 64)
-    monkeypatch.setattr(predictor, "_GPU_BLOCK", 300)
+    monkeypatch.setattr(predictor, "GPU_BLOCK", 300)
     ways = [predict.on_device(positions, torch, "cpu")]
     singles = [predict(position[None]) for position in positions[:20]]
     monkeypatch.setattr(predictor, "n_cores", lambda: 3)

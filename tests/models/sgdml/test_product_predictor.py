@@ -1,7 +1,9 @@
 """Predictions through the factors of a group are the sum over its permutations."""
 
+import hashlib
 import importlib.util
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +21,9 @@ from ase_flatten.utils import cores
 
 needs("numba", extra="sgdml")
 
-from ase_flatten.models.sgdml import product_predictor  # noqa: E402
+from ase_flatten.models.sgdml import product_predictor, product_sums  # noqa: E402
 from ase_flatten.models.sgdml.product_predictor import ProductPredictor  # noqa: E402
+from ase_flatten.utils import lanes  # noqa: E402
 
 SIGMA = 3.0
 
@@ -113,3 +116,8 @@ def test_without_numba_permutations_are_summed_one_by_one(monkeypatch):
     monkeypatch.setattr(permutation_sums, "find_spec", lambda name: None)
     assert isinstance(predictor_of(x, x, group.permutations, SIGMA), PlainPredictor)
     assert importlib.util.find_spec("numba") is not None
+
+
+def test_compiled_functions_on_disk_are_those_of_the_operations():
+    digest = hashlib.sha256(Path(lanes.__file__).read_bytes()).hexdigest()[:16]
+    assert digest == product_sums._LANES_DIGEST, "utils/lanes.py has changed: write its digest into product_sums.py"
