@@ -32,7 +32,7 @@ def test_a_family_of_another_package_is_trained_and_used(with_plugin, water_file
     train = ["-m", "ase_flatten.cli", "train", water_file, "--model", "ridge", "-n", 2, "-i", 10, "-s", 5]
     result = with_plugin(*train, "--set", "regularisation=1e-6", "--out", tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    assert "step 2: 20 frames" in result.stdout and (tmp_path / "run" / "improved" / "ridge.npz").exists()
+    assert "step 2 of 2: 20 frames" in result.stdout and (tmp_path / "run" / "improved" / "ridge.npz").exists()
     use = f"import ase_flatten; calc = ase_flatten.load_calculator({str(tmp_path / 'run')!r}); print(calc.model)"
     assert "RidgeModel" in with_plugin("-c", use).stdout
     misspelt = with_plugin(*train, "--set", "regularization=1", "--out", tmp_path / "other")

@@ -44,7 +44,7 @@ def test_every_option_is_shown_once(name):
     command = get_command(app).commands[name]
     text = CliRunner().invoke(app, [name, "--help"]).output.partition("  Example:")[0]
     for parameter in command.params:
-        for option in parameter.opts if parameter.param_type_name == "option" else []:
+        for option in parameter.opts if parameter.param_type_name == "option" and not parameter.hidden else []:
             assert len(re.findall(rf"^  (?:-\w, )?{option}(?=[ ,\n])", text, flags=re.MULTILINE)) == 1, option
     texts = {re.search(r"  \S.*?( {2,})\S", line).end() - 1 for line in text.splitlines() if re.match("  -.*  ", line)}
     assert len(texts) == 1  # all texts begin in one column

@@ -145,7 +145,7 @@ def test_molecular_dynamics():
         ("text.txt", "whose format it does not know"),
         ("other.npz", "expected the keys z, R, E and F"),
         ("damaged.npz", "could not read it"),
-        ("no_units.npz", "state it with --energy-unit"),
+        ("no_units.npz", "with --energy-unit (one of"),
     ],
 )
 def test_anything_else_gets_one_sentence(tmp_path, water_file, name, message):

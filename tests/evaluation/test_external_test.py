@@ -48,7 +48,7 @@ def judged(half, test_set, tmp_path_factory) -> Run:
     file = folder.parent / "hot.npz"
     write_dataset(file, test_set)
     settings = replace(WATER_SETTINGS, schedule=Schedule(n_steps=1, n_initial=10, step_size=5), default_draws=1)
-    return train(half, folder, settings, test=TestSet(test_set, DataFile(str(file))))
+    return train(half, folder, settings, test=TestSet(test_set, DataFile(path=str(file))))
 
 
 def test_both_final_models_are_judged(judged, test_set):
@@ -99,13 +99,13 @@ def test_a_resumed_run_remembers_it(judged, half, water, test_set):
     assert (again.info.test.source, again.info.test.digest) == (judged.info.test.source, test_set.digest)
     assert (judged.folder / "test_errors.npz").stat().st_mtime_ns > before
     with pytest.raises(InputError, match=r"expected the test set of .*hot.npz, 110 frames.*--test FILE"):
-        other = TestSet(moved(water, np.arange(1, 30)), DataFile("other.npz"))
+        other = TestSet(moved(water, np.arange(1, 30)), DataFile(path="other.npz"))
         train(half, judged.folder, grown, resume=True, test=other)
     file = judged.folder.parent / "hot.npz"
     file.rename(file.with_name("away.npz"))
     with pytest.raises(InputError, match=r"could not read it again .*say where it is with --test FILE"):
         train(half, judged.folder, grown, resume=True)
-    moved_away = TestSet(test_set, DataFile(str(file.with_name("away.npz"))))
+    moved_away = TestSet(test_set, DataFile(path=str(file.with_name("away.npz"))))
     assert train(half, judged.folder, grown, resume=True, test=moved_away).info.test.file == moved_away.file
 
 

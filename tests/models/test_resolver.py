@@ -125,7 +125,7 @@ def test_a_wrong_name_is_told_all_kinds(tmp_path):
 def test_schnetpack_that_is_not_installed_is_told_of(tmp_path, monkeypatch):
     (tmp_path / "best_model").touch()
     monkeypatch.setitem(sys.modules, "ase_flatten.models.schnet", None)
-    with pytest.raises(InputError, match=r"pip install 'ase-flatten\[schnet\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[schnet\]'"):
         resolve(f"schnetpack:{tmp_path / 'best_model'}:eV")
 
 

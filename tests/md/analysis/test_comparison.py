@@ -165,7 +165,7 @@ def test_missing_packages_say_which_extra_has_them(monkeypatch):
                 patch.delitem(sys.modules, name)
             patch.setitem(sys.modules, package, None)
             for needs in (act, require_packages):
-                with pytest.raises(InputError, match=rf"package {package}.*pip install 'ase-flatten\[md\]'"):
+                with pytest.raises(InputError, match=rf"package {package}.*pip install '\.\[md\]'"):
                     needs()
 
 

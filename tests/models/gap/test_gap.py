@@ -220,7 +220,7 @@ class TestTrainer:
 
     def test_a_missing_package_is_told_before_the_run(self, monkeypatch):
         monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(InputError, match=r"needs quippy.* pip install 'ase-flatten\[gap\]'"):
+        with pytest.raises(InputError, match=r"needs quippy.* pip install '\.\[gap\]'"):
             FAMILY.trainer()
 
     @pytest.mark.parametrize(

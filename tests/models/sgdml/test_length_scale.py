@@ -67,7 +67,7 @@ def test_ctrl_c_stops_within_a_kernel_matrix(ethanol_like):
             yield advance
 
     frames = np.arange(60)
-    task = SingleTraining(ethanol_like, frames, frames[:0], np.arange(9)[None], 10, 1e-10, Stopped())
+    task = SingleTraining(ethanol_like, frames, frames[:0], np.arange(9)[None], 10, 1e-10, progress=Stopped())
     with pytest.raises(KeyboardInterrupt):
         task.train()
 
@@ -80,7 +80,8 @@ def test_length_scales_are_told_in_the_units_that_were_asked_for(water, caplog):
             trainer.within(Workplace(units=output_units(name))).fit(
                 water, np.arange(0, 416, 14), np.arange(1, 416, 14), rng=np.random.default_rng(0)
             )
-        told.append(caplog.records[0].getMessage().split("frames ")[1].split(maxsplit=1))
+        message = next(text for text in caplog.messages if name.partition("/")[0] in text)
+        told.append(message.split("frames ")[1].split(maxsplit=1))
     (small, one), (large, other) = told
     assert (one, other) == ("eV/Å", "kcal/(mol Å)") and float(large) == pytest.approx(23.06 * float(small), rel=0.02)
 
