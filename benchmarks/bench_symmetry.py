@@ -3,8 +3,8 @@
     python benchmarks/bench_symmetry.py --data DIR [--frames 200] [--training-frames 60] [--repeats 20]
 
 DIR holds acala3nhme_gfn2_500K.npz, a peptide whose five methyl groups have 3^5 = 243 rotations. All is measured on one
-core, in turns, and the shortest processor times count, so that other work on the machine does little harm; ratios are to
-one permutation. Errors are those against the sum over permutations one by one.
+core, in turns, and the shortest processor times count, so that other work on the machine does little harm; ratios are
+to one permutation. Errors are those against the sum over permutations one by one.
 """
 
 import argparse
