@@ -5,7 +5,7 @@ RUN := runs/demo
 TUTORIALS := 1
 SCHNETPACK := schnetpack==2.1.1  # it wants a SymPy that no recent PyTorch takes, hence --no-deps
 
-.PHONY: demo test fuzz lint docs bench results clean
+.PHONY: demo test first-hour fuzz lint docs bench results clean
 
 .venv/installed: requirements.lock setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,10 @@ demo: .venv/installed  ## the main job on the bundled data: at most 10 minutes
 test: .venv/installed  ## the whole test suite: about 8 minutes on two cores; COVERAGE=1 measures coverage too
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=10 \
 		$(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered --cov-fail-under=97)
+
+first-hour: .venv/installed  ## what a new user does, as commands: docs/first_hour.rst
+	rm -rf runs/first-hour
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/first_hour/first_hour.sh $(DATA) runs/first-hour
 
 fuzz: .venv/installed  ## a thousand damaged files: each is read or refused in a sentence; SEED=2 makes others
 	$(BIN)/python tests/fuzz/mutations.py --n 1000 --seed $(or $(SEED),1)

@@ -19,8 +19,14 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are imported when 
     from ase_flatten.data.dataset import Dataset as Dataset
     from ase_flatten.data.io import read_dataset as read_dataset
     from ase_flatten.data.io import write_dataset as write_dataset
+    from ase_flatten.md.validate import Validation as Validation
+    from ase_flatten.md.validate import validate as validate
     from ase_flatten.selection.cluster_errors import cluster_errors as cluster_errors
+    from ase_flatten.selection.flattening import Schedule as Schedule
     from ase_flatten.selection.flattening import flatten as flatten
+    from ase_flatten.workflow.run_folder import RunSettings as RunSettings
+    from ase_flatten.workflow.run_folder import open_run as open_run
+    from ase_flatten.workflow.train_run import train as train
 
 __version__ = "0.1.0"
 
@@ -32,7 +38,13 @@ _HOME = {
     "cluster": "clustering.clusters",
     "PreparedData": "clustering.prepared_data",
     "cluster_errors": "selection.cluster_errors",
+    "Schedule": "selection.flattening",
     "flatten": "selection.flattening",
+    "RunSettings": "workflow.run_folder",
+    "open_run": "workflow.run_folder",
+    "train": "workflow.train_run",
+    "Validation": "md.validate",
+    "validate": "md.validate",
     "load_calculator": "calculators",
     "FlattenedGAP": "calculators",
     "FlattenedSGDML": "calculators",

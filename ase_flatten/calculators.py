@@ -1,6 +1,7 @@
 """ASE calculators of the models that this project trains."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,10 +10,13 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
 from ase_flatten.data.dataset import formula
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.geometry.extrapolation import QUANTILE, training_region
-from ase_flatten.models import Prediction
+from ase_flatten.models import MovableModel, Prediction
+from ase_flatten.models.held_out_error import held_out_error
 from ase_flatten.models.resolver import NamedCalculator, resolve
 from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -36,12 +40,17 @@ class FlattenedCalculator(Calculator):
         a model folder, a native file, or ``schnetpack:FILE:UNIT``.
     numbers : (n_atoms,) int array, optional
         The molecule, in the order of its atoms; needed for ``schnetpack:``, and otherwise compared with the model's.
+    device : str, optional
+        cpu or cuda, for families that leave the choice, such as SchNet; by default, a GPU if there is one.
+    dtype : str, optional
+        float64 or float32, for the same families; by default float64.
 
     Raises
     ------
     InputError
-        There is no model, or it is of another family than the class. When the calculator is attached or used:
-        the atoms have other elements, another order or a periodic cell.
+        There is no model, it is of another family than the class, or its family does not offer this device or
+        precision. When the calculator is attached or used: the atoms have other elements, another order or a periodic
+        cell.
 
     Examples
     --------
@@ -51,7 +60,14 @@ class FlattenedCalculator(Calculator):
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE declares it so)
     family: ClassVar[str | None] = None
 
-    def __init__(self, path: str | Path | NamedCalculator, *, numbers: IntArray | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path | NamedCalculator,
+        *,
+        numbers: IntArray | None = None,
+        device: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
         named = resolve(path)
         if named.family is None:
@@ -59,28 +75,88 @@ class FlattenedCalculator(Calculator):
         if self.family is not None and named.family != self.family:
             raise InputError(f"expected a model of the family {self.family} in {named.spec}, found {named.family}")
         self.model = named.model(numbers)
+        if isinstance(self.model, MovableModel):
+            self.model.move(device, dtype)
+        elif device is not None or dtype is not None:
+            raise _no_choice(f"{named.spec} of the family {named.family}, which computes in float64")
         if numbers is not None:
             self.set_atoms(Atoms(numbers))
         self.extrapolation: float | None = None
+        self._named_family, self._path, self._spec = named.family, named.path, named.spec
+        self._n_train = None if named.saved is None else len(named.saved.card.training_frames)
         self._region = training_region(named.training_positions, self.model.permutations)
         self._warned = False
 
-    def predict(self, positions: FloatArray) -> Prediction:
-        """Predict many configurations, (n_frames, n_atoms, 3) in Å, at once."""
-        return self.model.predict(positions)
+    def __repr__(self) -> str:
+        return short_repr(f"{type(self).__name__} {self._spec}", self._facts())
 
-    def extrapolation_of(self, positions: FloatArray) -> FloatArray:
+    def _repr_html_(self) -> str:
+        return html_table(self._spec, self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return what the model is, in words."""
+        facts = [("family", self._named_family), ("molecule", formula(self.model.numbers))]
+        if self._n_train:
+            facts.append(("training frames", str(self._n_train)))
+            error = None if self._path is None else held_out_error(self._path, self._n_train)
+            if error is not None:
+                facts.append(("held-out force RMSE", f"{error.force_rmse / KCAL_PER_MOL:.3f} kcal/(mol Å)"))
+        return facts
+
+    def predict(self, configurations: FloatArray | Atoms | Sequence[Atoms]) -> Prediction:
+        """Predict many configurations at once, much faster than one by one.
+
+        Parameters
+        ----------
+        configurations : (n_frames, n_atoms, 3) array, Å, or list of Atoms
+
+        Raises
+        ------
+        InputError
+            An array of another shape, or atoms of another molecule.
+        """
+        return self.model.predict(self._positions(configurations))
+
+    def _positions(self, configurations: FloatArray | Atoms | Sequence[Atoms]) -> FloatArray:
+        """Return positions, (n_frames, n_atoms, 3), of what can be predicted; raise InputError for anything else."""
+        frames: Any = [configurations] if isinstance(configurations, Atoms) else configurations
+        if not isinstance(frames, np.ndarray) and any(isinstance(frame, Atoms) for frame in frames):
+            for number, atoms in enumerate(frames):
+                try:
+                    self.set_atoms(atoms)
+                except InputError as error:
+                    raise InputError(f"configuration {number}: {error}") from error
+            frames = [atoms.positions for atoms in frames]
+        try:
+            positions = np.asarray(frames, dtype=float)
+        except (ValueError, TypeError) as error:
+            raise self._no_configurations(f"something else ({error})") from error
+        shape = (len(self.model.numbers), 3)
+        if positions.size == 0:
+            return np.empty((0, *shape))
+        if positions.shape[1:] != shape:
+            raise self._no_configurations(f"an array of the shape {positions.shape}")
+        return positions
+
+    def _no_configurations(self, found: str) -> InputError:
+        return InputError(
+            f"expected positions of the shape (n_frames, {len(self.model.numbers)}, 3) in Å, or a list of Atoms, "
+            f"found {found}; give one of these"
+        )
+
+    def extrapolation_of(self, configurations: FloatArray | Atoms | Sequence[Atoms]) -> FloatArray:
         """Compute the extrapolation of many geometries at once.
 
         Parameters
         ----------
-        positions : (n_frames, n_atoms, 3) array, Å
+        configurations : (n_frames, n_atoms, 3) array, Å, or list of Atoms
 
         Returns
         -------
         (n_frames,) array
             Above 1 outside the training geometries; NaN where `extrapolation` is None.
         """
+        positions = self._positions(configurations)
         if self._region is None:
             return np.full(len(positions), np.nan)
         return self._region.extrapolation(positions)
@@ -169,17 +245,7 @@ class FlattenedGAP(FlattenedCalculator):
 class FlattenedSchNet(FlattenedCalculator):
     """ASE calculator of a trained SchNet; see `FlattenedCalculator`.
 
-    Parameters
-    ----------
-    device : str, optional
-        cpu or cuda; by default, a GPU if there is one.
-    dtype : torch.dtype or str, optional
-        float64 (the default), or float32, in which the network was trained.
-
-    Raises
-    ------
-    InputError
-        This machine does not have the device, or the precision is another one.
+    Networks are trained in float32. Predictions are in float64 by default, which is smoother and on a GPU slower.
 
     Examples
     --------
@@ -194,20 +260,13 @@ class FlattenedSchNet(FlattenedCalculator):
 
     family = "schnet"
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        numbers: IntArray | None = None,
-        device: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(path, numbers=numbers)
-        self.model.move(device, dtype)  # type: ignore[attr-defined]
-
 
 def load_calculator(
-    spec: str | Path | NamedCalculator, *, numbers: IntArray | None = None
+    spec: str | Path | NamedCalculator,
+    *,
+    numbers: IntArray | None = None,
+    device: str | None = None,
+    dtype: Any = None,
 ) -> FlattenedCalculator | BaseCalculator:
     """Load the calculator that `spec` names.
 
@@ -218,6 +277,8 @@ def load_calculator(
         ``tblite:METHOD`` or ``ase:MODULE:FACTORY``; see `ase_flatten.models.resolver.resolve`.
     numbers : (n_atoms,) int array, optional
         The molecule, in the order of its atoms; needed for ``schnetpack:``, and compared with that of other models.
+    device, dtype : str, optional
+        Where and how precisely a SchNet computes; see `FlattenedCalculator`.
 
     Returns
     -------
@@ -227,8 +288,8 @@ def load_calculator(
     Raises
     ------
     InputError
-        There is no such model or calculator, it is a model of another molecule, or a package that it needs is not
-        installed.
+        There is no such model or calculator, it is a model of another molecule, its device or precision cannot be
+        chosen so, or a package that it needs is not installed.
 
     Examples
     --------
@@ -244,8 +305,18 @@ def load_calculator(
     False
     """
     named = resolve(spec)
-    return FlattenedCalculator(named, numbers=numbers) if named.make is None else named.make()
+    if named.make is None:
+        return FlattenedCalculator(named, numbers=numbers, device=device, dtype=dtype)
+    if device is not None or dtype is not None:
+        raise _no_choice(f"{named.spec}, an ASE calculator, which chooses them itself")
+    return named.make()
 
 
 def _symbols(numbers: Any) -> list[str]:
     return Atoms(numbers).get_chemical_symbols()
+
+
+def _no_choice(found: str) -> InputError:
+    return InputError(
+        f"expected a model of torch, such as a SchNet, with device and dtype, found {found}; leave them out"
+    )

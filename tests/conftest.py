@@ -22,6 +22,7 @@ from ase.md.verlet import VelocityVerlet
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import read_dataset, write_dataset
 from ase_flatten.selection.flattening import Schedule
+from ase_flatten.utils.exceptions import installation
 from ase_flatten.workflow.run_folder import Run, RunSettings
 from ase_flatten.workflow.train_run import train
 
@@ -35,7 +36,7 @@ def needs(package: str, *, extra: str) -> None:
     """
     if importlib.util.find_spec(package) is not None:
         return
-    reason = f"{package} is not installed: pip install 'ase-flatten[{extra}]'"
+    reason = f"{package} is not installed; {installation(extra)}"
     if os.environ.get("ASE_FLATTEN_REQUIRE") == "all":
         raise ImportError(reason)
     pytest.skip(reason=reason, allow_module_level=True)

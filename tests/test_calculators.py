@@ -1,4 +1,5 @@
 import logging
+import pickle
 import subprocess
 import sys
 
@@ -128,3 +129,60 @@ def test_many_configurations_at_once(atoms, water):
     prediction = atoms.calc.predict(water.positions[:7])
     assert prediction.forces.shape == (7, 3, 3)
     np.testing.assert_allclose(prediction.forces[1], atoms.get_forces(), atol=1e-10)
+
+
+def test_lists_of_atoms_are_predicted_as_their_positions(atoms, water):
+    frames = [water.atoms(frame) for frame in range(7)]
+    expected = atoms.calc.predict(water.positions[:7])
+    for given in (frames, tuple(frames), water.positions[:7].tolist()):
+        np.testing.assert_array_equal(atoms.calc.predict(given).forces, expected.forces)
+    np.testing.assert_array_equal(atoms.calc.extrapolation_of(frames), atoms.calc.extrapolation_of(water.positions[:7]))
+    assert atoms.calc.predict(frames[0]).forces.shape == (1, 3, 3)
+    assert atoms.calc.predict([]).forces.shape == (0, 3, 3)
+
+
+def test_what_cannot_be_predicted_is_refused(atoms, water):
+    good = water.atoms(0)
+    periodic = good.copy()
+    periodic.pbc = True
+    for given, message in (
+        ([good, good[::-1]], "configuration 1: expected H2O in the order O H H, found H H O"),
+        ([good, periodic], "configuration 1: expected a molecule without periodic"),
+        (
+            water.positions[0],
+            r"of the shape \(n_frames, 3, 3\) in Å, or a list of Atoms, found an array of the shape \(3, 3",
+        ),
+        (water.positions[:, :2], "found an array of the shape"),
+        ([[1, 2], [3]], "found something else"),
+        ("water", "found something else"),
+    ):
+        with pytest.raises(InputError, match=message):
+            atoms.calc.predict(given)
+
+
+def test_calculators_show_what_they_are(finished_run, tmp_path):
+    calculator = load_calculator(finished_run.folder)
+    error = finished_run.evaluation.final[1].force_rmse * 23.0605
+    assert repr(calculator) == (
+        f"<FlattenedCalculator {finished_run.folder}: family sgdml, molecule H2O, training frames 25, "
+        f"held-out force RMSE {error:.3f} kcal/(mol Å)>"
+    )
+    assert repr(FlattenedSGDML(finished_run.folder)).startswith("<FlattenedSGDML ")
+    assert f"<td style='text-align: left'>{error:.3f} kcal/(mol Å)</td>" in calculator._repr_html_()
+    alone = load_calculator(finished_run.folder / "improved" / "model.npz")
+    assert repr(alone).endswith("family sgdml, molecule H2O>")
+    assert repr(pickle.loads(pickle.dumps(calculator))) == repr(calculator)
+    prediction = calculator.predict(np.array([[[0.0, 0, 0], [0, 0, 1], [0, 1, 0]]]))
+    assert repr(prediction).startswith("<Prediction: 1 frame of 3 atoms, energies -") and "eV/Å" in repr(prediction)
+    assert "<table>" in prediction._repr_html_()
+    assert repr(calculator.predict([])) == "<Prediction: 0 frames of 3 atoms>"
+
+
+def test_a_family_without_a_choice_of_device_and_precision_says_so(finished_run):
+    for given in ({"device": "cpu"}, {"dtype": "float32"}):
+        with pytest.raises(InputError, match=r"expected a model of torch, .* of the family sgdml, which computes in"):
+            load_calculator(finished_run.folder, **given)
+        with pytest.raises(InputError, match="expected a model of torch"):
+            FlattenedSGDML(finished_run.folder, **given)
+        with pytest.raises(InputError, match=r"ase:ase.calculators.emt:EMT, an ASE calculator"):
+            load_calculator("ase:ase.calculators.emt:EMT", **given)

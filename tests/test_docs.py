@@ -4,6 +4,7 @@ import doctest
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_readme_in_python(capsys):
     exec(re.sub("^    ", "", lines.group(1), flags=re.MULTILINE), {})
     numbers = [float(word) for word in capsys.readouterr().out.split()]
     assert len(numbers) == 4 and np.isfinite(numbers).all()
+
+
+def test_the_page_on_notebooks(capsys):
+    """Its code runs from top to bottom, and prints nothing."""
+    blocks = re.findall(r"code-block:: python\n\n((?: {4}.*\n|\n)+)", (ROOT / "docs/howto/notebook.rst").read_text())
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
+    assert capsys.readouterr().out == ""
+    assert len(names["summaries"]) == 2 and names["prediction"].forces.shape == (100, 16, 3)
 
 
 def test_links_of_the_readme_lead_somewhere():

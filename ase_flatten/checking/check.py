@@ -127,7 +127,8 @@ def check_up(
     about_set = _energies(
         dataset, energy_slope(dataset, kept), energy_shift(dataset, rng=rng), _predicted_slope(dataset, labels)
     )
-    about_set = about_set or energy_unit(dataset, distances, rng=rng)
+    if all(finding.level == "note" for finding in about_set):
+        about_set += energy_unit(dataset, distances, rng=rng)
     if any(finding.level == "refused" and not finding.frames for finding in about_set + order):
         return Checkup(findings + about_set, None)
     named = {frame for finding in about_labels for frame in finding.frames}

@@ -165,7 +165,7 @@ class QuickModels:
         frames = np.arange(dataset.n_frames)
         if dataset.n_frames < MIN_FRAMES or not np.any(dataset.forces):
             return _nothing_to_say(frames)
-        with self._progress.task("judging labels by models trained on other frames", 2 * _N_MODELS) as advance:
+        with self._progress.task("judging the labels", 2 * _N_MODELS) as advance:
             predictions, trained = self._first_predictions(frames, advance)
             found = judge_labels(dataset, frames, predictions, thresholds=thresholds)
             suspect = found.scores >= 1

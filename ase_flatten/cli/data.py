@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, OUTPUT
 from ase_flatten.cli.options import (
     Data,
     DataArgument,
+    EnergyKey,
     EnergyUnit,
+    ForcesKey,
     LengthUnit,
+    NEnergy,
+    NGeometry,
     Quiet,
     Seed,
     Units,
     Verbose,
     one_path,
     read,
+    repeated,
     results_folder,
 )
 from ase_flatten.utils import console
@@ -31,9 +37,13 @@ if TYPE_CHECKING:
 def check(
     dataset: DataArgument = None,
     data: Data = None,
-    scores: Annotated[Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="CSV file to write a score for each frame's labels to.", rich_help_panel=OUTPUT)
+    ] = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -43,7 +53,8 @@ def check(
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
-    _, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    declared = (energy_unit, length_unit, energy_key, forces_key)
+    _, found = _check_up(path, *declared, seed=seed, quiet=quiet)
     for finding in found.findings:
         console.say(f"{finding.level}: {finding.message}")
         if verbose:
@@ -55,7 +66,8 @@ def check(
         write_scores(scores, found.labels)
         console.say(f"scores: {scores}")
     if found.refused:
-        way_out = "" if found.whole_set else f"; leave those frames out with: ase-flatten clean {path} -o CLEAN"
+        command = f"ase-flatten clean {repeated(path, *declared)} -o CLEAN"
+        way_out = "" if found.whole_set else f"; leave those frames out with: {command}"
         n = len(found.refused)
         raise InputError(
             f"expected data that are consistent, found {n} reason{'s' if n > 1 else ''} to refuse them, "
@@ -68,11 +80,16 @@ def check(
 def clean(
     dataset: DataArgument = None,
     data: Data = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The data set to write: .npz, .xyz or .extxyz.")] = ...,  # type: ignore[assignment]
-    doubtful: Annotated[bool, typer.Option(help="Leave out doubtful frames as well.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.")] = False,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The data set to write: .npz, .xyz or .extxyz.", rich_help_panel=OUTPUT),
+    ] = ...,  # type: ignore[assignment]
+    doubtful: Annotated[bool, typer.Option(help="Leave out doubtful frames as well.", rich_help_panel=OUTPUT)] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an output that exists.", rich_help_panel=OUTPUT)] = False,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     seed: Seed = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -86,7 +103,7 @@ def clean(
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     listed = check_output(path, output, overwrite=overwrite)
-    content, found = _check_up(path, energy_unit, length_unit, seed=seed, quiet=quiet)
+    content, found = _check_up(path, energy_unit, length_unit, energy_key, forces_key, seed=seed, quiet=quiet)
     selection = choose_frames(content, found, doubtful=doubtful)
     write_clean(output, listed, content, selection)
     for reason, count in selection.summary:
@@ -99,15 +116,27 @@ def clean(
 def cluster(
     dataset: DataArgument = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].")] = None,
-    n_geometry: Annotated[int, typer.Option(min=1, help="Clusters by pair distances.")] = 10,
-    n_energy: Annotated[int, typer.Option(min=1, help="Clusters by energy within each of them.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for clusters.npz [runs/NAME-clusters].", rich_help_panel=OUTPUT)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace clusters of other data.", rich_help_panel=OUTPUT)] = False,
+    n_geometry: NGeometry = None,
+    n_energy: NEnergy = None,
     n_ward: Annotated[
-        int, typer.Option(min=2, help="Frames clustered by Ward's method; the others are assigned to these clusters.")
+        int,
+        typer.Option(
+            min=2,
+            help="Frames clustered by Ward's method; the others are assigned to these clusters.",
+            rich_help_panel=CLUSTERS,
+        ),
     ] = 20_000,
-    assignment: Annotated[str, typer.Option(help="Rule for the others: average, ward or maximum.")] = "average",
+    assignment: Annotated[
+        str, typer.Option(help="Rule for the others: average, ward or maximum.", rich_help_panel=CLUSTERS)
+    ] = "average",
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
     units: Units = "kcal/mol",
     seed: Seed = None,
     quiet: Quiet = False,
@@ -117,17 +146,23 @@ def cluster(
     from ase_flatten.clustering import clusters
     from ase_flatten.data.io import write_frames
     from ase_flatten.data.units import output_units
+    from ase_flatten.report.results_record import RECORD, ResultsRecord, check_replaceable, subject_of_data
+    from ase_flatten.utils.records import write_record
     from ase_flatten.workflow.run_folder import write_clusters
 
     console.set_up_logging(quiet=quiet, verbose=verbose)
     path = one_path(dataset, data)
     folder = results_folder(out, f"{path.stem}-clusters")
-    content, unit = read(path, energy_unit, length_unit), output_units(units)
+    content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
+    record = ResultsRecord(dataset=subject_of_data(content, path))
+    check_replaceable(folder, record, ("clusters.npz", "representatives.extxyz"), overwrite=overwrite)
+    by_default = clusters.n_clusters_for(round(clusters.HOLDOUT * content.n_frames))
     found = clusters.cluster(
-        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry, n_energy=n_energy, n_ward=n_ward,
-        assignment=assignment, progress=console.progress(quiet),
+        content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry or by_default[0],
+        n_energy=n_energy or by_default[1], n_ward=n_ward, assignment=assignment, progress=console.progress(quiet),
     )  # fmt: skip
     frames = clusters.representatives(found, content.pair_distances)
+    write_record(folder / RECORD, record)
     write_clusters(folder / "clusters.npz", found, frames)
     write_frames(folder / "representatives.extxyz", content, frames, cluster=np.arange(found.n_clusters))
     energies = (content.energies - content.energies.min()) * unit.scale
@@ -142,13 +177,11 @@ def cluster(
     console.say(f"labels, populations and representatives: {folder}")
 
 
-def _check_up(
-    path: Path, energy_unit: str | None, length_unit: str | None, *, seed: int | None, quiet: bool
-) -> "tuple[Dataset, Checkup]":
+def _check_up(path: Path, *declared: str | None, seed: int | None, quiet: bool) -> "tuple[Dataset, Checkup]":
     """Read a data set, print what it is, and check it."""
     from ase_flatten.checking.check import check_up
 
-    content = read(path, energy_unit, length_unit)
+    content = read(path, *declared)
     console.say(
         f"{content.n_frames} frames of {content.formula} ({content.n_atoms} atoms)"
         + (f", {content.theory}" if content.theory else "")

@@ -1,23 +1,39 @@
 """Options and arguments that several commands share."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ase_flatten.cli.command import CLUSTERS, DATA, OUTPUT
 from ase_flatten.utils.exceptions import InputError
 
 if TYPE_CHECKING:
     from ase_flatten.data.dataset import Dataset
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
-Data = Annotated[Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.")]
-EnergyUnit = Annotated[str | None, typer.Option(help="Energy unit of a data set that declares none.")]
-LengthUnit = Annotated[str | None, typer.Option(help="Length unit of a data set that declares none.")]
+Data = Annotated[
+    Path | None, typer.Option("-d", "--dataset", help="The data set, instead of the argument.", rich_help_panel=DATA)
+]
+EnergyUnit = Annotated[
+    str | None,
+    typer.Option(help="Energy unit of a data set that declares none, such as kcal/mol.", rich_help_panel=DATA),
+]
+LengthUnit = Annotated[
+    str | None, typer.Option(help="Length unit of a data set that declares none, such as Ang.", rich_help_panel=DATA)
+]
+EnergyKey = Annotated[
+    str | None,
+    typer.Option(help="Name of the energies in the file, such as REF_energy [energy].", rich_help_panel=DATA),
+]
+ForcesKey = Annotated[
+    str | None, typer.Option(help="Name of the forces in the file, such as REF_forces [forces].", rich_help_panel=DATA)
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random choices [0].")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show results and errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more details.")]
-Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.")]
+Units = Annotated[str, typer.Option(help="Energy unit of the output, such as eV.", rich_help_panel=OUTPUT)]
 Subset = Annotated[
     bool | None,
     typer.Option(
@@ -25,6 +41,21 @@ Subset = Annotated[
         help="Estimate cluster errors from random frames of each cluster, or predict all frames [--subset where "
         "predictions are slow].",
         show_default=False,
+        rich_help_panel=CLUSTERS,
+    ),
+]
+NGeometry = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Clusters by pair distances [10, fewer below 1,000 held-out frames].", rich_help_panel=CLUSTERS
+    ),
+]
+NEnergy = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Clusters by energy within each of them [5, fewer below 1,000 held-out frames].",
+        rich_help_panel=CLUSTERS,
     ),
 ]
 
@@ -44,8 +75,25 @@ def results_folder(asked: Path | None, default: str) -> Path:
     return folder
 
 
-def read(path: Path, energy_unit: str | None, length_unit: str | None) -> "Dataset":
+def read(
+    path: Path, energy_unit: str | None, length_unit: str | None, energy_key: str | None, forces_key: str | None
+) -> "Dataset":
     """Read a data set; raise InputError if it cannot be used."""
     from ase_flatten.data.io import read_dataset
 
-    return read_dataset(path, energy_unit=energy_unit, length_unit=length_unit)
+    return read_dataset(
+        path, energy_unit=energy_unit, length_unit=length_unit, energy_key=energy_key, forces_key=forces_key
+    )
+
+
+def repeated(
+    path: Path, energy_unit: str | None, length_unit: str | None, energy_key: str | None, forces_key: str | None
+) -> str:
+    """Return a data set and the options to read it with, as words of a command to type."""
+    given = {
+        "--energy-unit": energy_unit,
+        "--length-unit": length_unit,
+        "--energy-key": energy_key,
+        "--forces-key": forces_key,
+    }
+    return shlex.join([str(path), *(word for option, value in given.items() if value for word in (option, value))])

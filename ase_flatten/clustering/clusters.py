@@ -38,6 +38,13 @@ _MEMORY_SHARE = 0.7
 
 _KMEANS_STARTS = 10
 
+HOLDOUT = 0.2
+"""Share of the frames that a run holds out by default."""
+
+_MOST_BY_GEOMETRY, _MOST_BY_ENERGY = 10, 5
+_HELDOUT_FOR_ALL = 1000
+"""Held-out frames from which on there are as many clusters as in the paper."""
+
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
@@ -113,7 +120,7 @@ def cluster(
     Parameters
     ----------
     n_geometry, n_energy : int
-        Geometric clusters, and energy clusters within each.
+        Geometric clusters, and energy clusters within each; `n_clusters_for` says how many suit few data.
     n_ward : int
         Ward linkage takes a random subset of at most this size, smaller where memory is
         short: it needs 8 n² bytes. `Clustering.n_ward` is the size that was used.
@@ -150,8 +157,30 @@ def cluster(
             labels[frames] = n_clusters + _by_energy(dataset.energies[frames], n_energy, group, rng=rng)
             n_clusters = int(labels[frames].max()) + 1
             advance(1)
-    logger.info("%d frames in %d clusters of %d geometries", dataset.n_frames, n_clusters, n_groups)
+    logger.debug("%d frames in %d clusters of %d geometries", dataset.n_frames, n_clusters, n_groups)
     return Clustering(labels, geometry, n_ward)
+
+
+def n_clusters_for(n_heldout: int) -> tuple[int, int]:
+    """Return how many clusters by geometry, and by energy within each, suit a number of held-out frames.
+
+    A run uses them by default, and so do the commands ``cluster`` and ``errors``, which take `HOLDOUT` of the frames
+    for held out.
+
+    These are 10 and 5, as in the paper, for 1,000 held-out frames and more. For fewer, there are about as many clusters
+    as leave 20 held-out frames to each on average, since the error of a cluster is known only as well as its held-out
+    frames are many; the clusters by energy become fewer with the square root of the frames, and there are at least
+    two clusters by geometry.
+
+    Examples
+    --------
+    >>> from ase_flatten.clustering.clusters import n_clusters_for
+    >>> [n_clusters_for(n_heldout) for n_heldout in (100, 400, 2000)]
+    [(2, 2), (6, 3), (10, 5)]
+    """
+    share = min(1.0, n_heldout / _HELDOUT_FOR_ALL)
+    n_energy = max(1, round(_MOST_BY_ENERGY * math.sqrt(share)))
+    return max(2, int(_MOST_BY_GEOMETRY * _MOST_BY_ENERGY * share) // n_energy), n_energy
 
 
 def fine_clusters(
@@ -225,7 +254,7 @@ def _by_geometry(
         advance(1)
     rest = np.setdiff1d(np.arange(n_frames), subset, assume_unique=True)
     if len(rest):
-        logger.info("%d frames clustered by Ward linkage, %d assigned to their clusters", n_ward, len(rest))
+        logger.debug("%d frames clustered by Ward linkage, %d assigned to their clusters", n_ward, len(rest))
         labels[rest] = assign(descriptors, subset, labels[subset], rest, rule=rule, progress=progress)
     return _by_population(labels), n_ward
 

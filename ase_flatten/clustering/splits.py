@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ase_flatten.clustering.clusters import Clustering
+from ase_flatten.clustering.clusters import HOLDOUT, Clustering
 from ase_flatten.data.stratified_sampling import proportional_counts
 from ase_flatten.geometry.pair_distances import near_identical_pairs
 from ase_flatten.utils.exceptions import InputError
@@ -15,6 +15,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 MAX_VALIDATION = 1000
 _VALIDATION_SHARE = 0.1
 _LARGEST_UNIT = 0.01
+_MOST_OF_CLUSTER = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,27 @@ class Splits:
     heldout: IntArray
 
 
-def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Generator, holdout: float = 0.2) -> Splits:
+def split_sizes(n_frames: int, holdout: float) -> tuple[int, int, int]:
+    """Return about how many frames `split` gives to the pool, to validation and to the held-out frames.
+
+    Raises
+    ------
+    InputError
+        A share outside (0, 1), or one that leaves nothing to train on.
+    """
+    if not 0 < holdout < 1:
+        raise InputError(f"the share of held-out frames must lie between 0 and 1, got {holdout}")
+    n_heldout = round(min(holdout, _MOST_OF_CLUSTER) * n_frames)
+    n_valid = min(MAX_VALIDATION, round(_VALIDATION_SHARE * (n_frames - n_heldout)))
+    n_pool = n_frames - n_heldout - n_valid
+    if not (n_heldout and n_valid and n_pool):
+        raise _too_few(n_frames, holdout)
+    return n_pool, n_valid, n_heldout
+
+
+def split(
+    clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Generator, holdout: float = HOLDOUT
+) -> Splits:
     """Set held-out and validation frames aside, stratified over the broad clusters.
 
     Near-identical frames stay in the same set. If a trajectory is so dense that they
@@ -53,8 +74,7 @@ def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Gen
     InputError
         A share outside (0, 1), or one that leaves nothing to train on.
     """
-    if not 0 < holdout < 1:
-        raise InputError(f"the share of held-out frames must lie between 0 and 1, got {holdout}")
+    split_sizes(clustering.labels.size, holdout)
     labels = clustering.labels
     units = _units(descriptors)
     n_frames = len(labels)
@@ -63,10 +83,14 @@ def split(clustering: Clustering, descriptors: FloatArray, *, rng: np.random.Gen
     valid = _draw(units, labels, ~heldout, n_valid, rng)
     pool = ~heldout & ~valid
     if not (heldout.any() and valid.any() and pool.any()):
-        raise InputError(
-            f"{n_frames} frames are too few to hold out {holdout:.0%}, validate and train; use a larger data set"
-        )
+        raise _too_few(n_frames, holdout)
     return Splits(*(np.flatnonzero(mask).astype(np.int64) for mask in (pool, valid, heldout)))
+
+
+def _too_few(n_frames: int, holdout: float) -> InputError:
+    return InputError(
+        f"{n_frames} frames are too few to hold out {holdout:.0%}, validate and train; use a larger data set"
+    )
 
 
 def _units(descriptors: FloatArray) -> IntArray:
@@ -91,7 +115,7 @@ def _draw(units: IntArray, labels: IntArray, free: np.ndarray, n_draws: int, rng
     _, first, unit_of, sizes = np.unique(units[candidates], return_index=True, return_inverse=True, return_counts=True)
     strata = labels[candidates][first]
     populations = np.bincount(strata, weights=sizes, minlength=labels.max() + 1).astype(np.int64)
-    quotas = np.minimum(proportional_counts(populations, n_draws), populations // 2)
+    quotas = np.minimum(proportional_counts(populations, n_draws), (_MOST_OF_CLUSTER * populations).astype(np.int64))
     shuffled = rng.permutation(len(sizes))
     shuffled = shuffled[np.argsort(strata[shuffled], kind="stable")]
     running = np.cumsum(sizes[shuffled])

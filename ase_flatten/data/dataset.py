@@ -11,10 +11,11 @@ from ase.formula import Formula
 
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError, printable
+from ase_flatten.utils.notebook import html_table
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Frames of one molecule with their energies and forces, read-only.
 
@@ -43,6 +44,8 @@ class Dataset:
     >>> data = Dataset(water.numbers, positions, energies=[0.0, 0.1], forces=np.zeros((2, 3, 3)))
     >>> data.n_frames, data.n_atoms, data.formula
     (2, 3, 'H2O')
+    >>> data
+    Dataset(2 frames of H2O, 3 atoms)
     """
 
     numbers: IntArray
@@ -69,6 +72,24 @@ class Dataset:
                     f"{field} must be finite numbers, found NaN or infinity in {np.sum(~finite)} of {self.n_frames} "
                     f"frames (the first is frame {np.argmin(finite)}); remove these frames or compute them again"
                 )
+
+    def __repr__(self) -> str:
+        frames = f"{self.n_frames} frame{'s' if self.n_frames > 1 else ''}"
+        theory = f", {self.theory}" if self.theory else ""
+        return f"Dataset({frames} of {self.formula}, {self.n_atoms} atoms{theory})"
+
+    def _repr_html_(self) -> str:
+        """Show what the data set holds, in a notebook."""
+        rms, largest = np.sqrt(np.mean(np.square(self.forces))), np.abs(self.forces).max()
+        facts = [
+            ("molecule", f"{self.formula}, {self.n_atoms} atoms"),
+            ("name", self.name),
+            ("method", self.theory),
+            ("frames", f"{self.n_frames}"),
+            ("energies", f"{self.energies.min():.3f} to {self.energies.max():.3f} eV"),
+            ("force components", f"{rms:.3f} eV/Å (root mean square), {largest:.3f} eV/Å at most"),
+        ]
+        return html_table("Dataset", [(name, value) for name, value in facts if value])
 
     @property
     def n_frames(self) -> int:

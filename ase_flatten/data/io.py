@@ -4,8 +4,7 @@ Units are what the file declares or what the caller states; they are never guess
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,26 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
-from ase.io.formats import UnknownFileTypeError
 
-from ase_flatten.data.dataset import Dataset, check_shapes, formula
-from ase_flatten.data.trajectory_files import Frame, read_frames
-from ase_flatten.data.units import KCAL_PER_MOL, energy_in_eV, length_in_angstrom
+from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.label_keys import LabelKeys
+from ase_flatten.data.npz_layouts import read_npz
+from ase_flatten.data.raw_dataset import RawDataset, read_trajectory
+from ase_flatten.data.units import ENERGY_UNITS, KCAL_PER_MOL, LENGTH_UNITS, energy_in_eV, length_in_angstrom
 from ase_flatten.utils.atomic_files import write_npz, writing
 from ase_flatten.utils.exceptions import InputError, printable
-from ase_flatten.utils.npz_files import declared_shape, reading_npz, require_regular
+from ase_flatten.utils.npz_files import require_regular
 from ase_flatten.utils.typing import FloatArray, IntArray
 
-_NPZ_KEYS = (
-    {"numbers": "z", "positions": "R", "energies": "E", "forces": "F"},
-    {"numbers": "nuclear_charges", "positions": "coords", "energies": "energies", "forces": "forces"},
-)
 
-
-def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
+def read_dataset(
+    path: str | Path,
+    *,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+) -> Dataset:
     """Read a data set, never unpickling.
 
     Parameters
@@ -40,6 +42,9 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
     energy_unit, length_unit : str, optional
         The units of the file, where it does not declare them: eV, kcal/mol,
         kJ/mol, Hartree, ...; Ang, Bohr, nm. Forces are in energy per length.
+    energy_key, forces_key : str, optional
+        The names of energies and forces in the file, such as REF_energy and
+        REF_forces; by default, the usual ones of its format.
 
     Raises
     ------
@@ -66,9 +71,9 @@ def read_dataset(path: str | Path, *, energy_unit: str | None = None, length_uni
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"expected a data set, cannot read {printable(path)}: {reason}; check the path") from error
     try:
-        raw = _read_npz(path) if path.suffix == ".npz" else _collect(path, read_frames(path))
-        energy = energy_in_eV(_unit("energy", path, raw.energy_unit, energy_unit, energy_in_eV))
-        length = length_in_angstrom(_unit("length", path, raw.length_unit, length_unit, length_in_angstrom))
+        keys = LabelKeys(energy_key, forces_key)
+        raw = read_npz(path, keys) if path.suffix == ".npz" else read_trajectory(path, keys)
+        energy, length = _units(path, raw, energy_unit, length_unit)
         return Dataset(
             numbers=raw.numbers,
             positions=np.asarray(raw.positions, dtype=np.float64) * length,
@@ -158,125 +163,23 @@ def sgdml_md5(arrays: dict[str, Any]) -> bytes:
     return digest.hexdigest().encode()
 
 
-@dataclass
-class _Raw:
-    """The content of a file, in its own units."""
-
-    numbers: IntArray
-    positions: Any
-    energies: Any
-    forces: Any
-    energy_unit: str | None = None
-    length_unit: str | None = None
-    name: str = ""
-    theory: str = ""
-
-
-def _read_npz(path: Path) -> _Raw:
-    with reading_npz(path, "an npz file of plain arrays") as archive:
-        return _raw_of_npz(path, archive)
-
-
-def _raw_of_npz(path: Path, archive: "np.lib.npyio.NpzFile") -> _Raw:
-    keys = next((keys for keys in _NPZ_KEYS if set(keys.values()) <= set(archive.files)), None)
-    if keys is None:
-        raise InputError(
-            f"expected the keys z, R, E and F (or nuclear_charges, coords, energies and forces) in {path}, "
-            f"found {printable(', '.join(archive.files)) or 'none'}; rename the arrays"
-        )
-    if "lattice" in archive.files:
-        raise InputError(
-            f"expected a molecule without a cell, found a lattice in {path}; periodic data are not supported"
-        )
-    shapes = {name: declared_shape(archive, key) for name, key in keys.items()}
-    *_, n_atoms = shapes["numbers"] or (0,)
-    energies = shapes["energies"][:1] if shapes["energies"][1:] == (1,) else shapes["energies"]
-    check_shapes(n_atoms, shapes["positions"], energies, shapes["forces"])
-    numbers = archive[keys["numbers"]]
-    if numbers.ndim == 2:
-        changed = np.any(numbers != numbers[:1], axis=1)
-        if changed.any():
+def _units(path: Path, raw: RawDataset, energy_unit: str | None, length_unit: str | None) -> tuple[float, float]:
+    """Return the units of energy and length in eV and Å, as the file declares them or as they were given."""
+    energy, length = energy_unit or raw.energy_unit, length_unit or raw.length_unit
+    if energy is None or length is None:
+        kinds = (("energy", energy, ENERGY_UNITS), ("length", length, LENGTH_UNITS))
+        unknown = {kind: f"one of {', '.join(table)}" for kind, unit, table in kinds if unit is None}
+        units = " and ".join(f"{kind} unit" for kind in unknown)
+        it = "it" if len(unknown) == 1 else "them"
+        options = " and ".join(f"--{kind}-unit ({names})" for kind, names in unknown.items())
+        usual = " (ASE, MACE and GAP write eV and Ang)" if path.suffix in (".xyz", ".extxyz") else ""
+        raise InputError(f"{path} does not declare its {units}; state {it} with {options}{usual}")
+    for kind, declared, given, factor in (
+        ("energy", raw.energy_unit, energy_unit, energy_in_eV),
+        ("length", raw.length_unit, length_unit, length_in_angstrom),
+    ):
+        if declared is not None and given is not None and factor(declared) != factor(given):
             raise InputError(
-                f"expected the same atoms in the same order in every frame of {path}, "
-                f"found others in frame {np.argmax(changed)}; split or reorder the data"
+                f"{path} declares the {kind} unit {declared}, but --{kind}-unit {given} was given; drop one"
             )
-        numbers = numbers[:1].reshape(-1)
-    return _Raw(
-        numbers=numbers,
-        positions=archive[keys["positions"]],
-        energies=archive[keys["energies"]].reshape(energies),
-        forces=archive[keys["forces"]],
-        energy_unit=_text(path, archive, "e_unit"),
-        length_unit=_text(path, archive, "r_unit"),
-        name=_text(path, archive, "name") or "",
-        theory=_text(path, archive, "theory") or "",
-    )
-
-
-def _text(path: Path, archive: "np.lib.npyio.NpzFile", key: str) -> str | None:
-    if key not in archive.files:
-        return None
-    shape = declared_shape(archive, key)
-    if 0 in shape:
-        raise InputError(f"expected text as {key} in {path}, found an empty array; write the text or leave {key} out")
-    text = archive[key].flat[0]
-    return text.decode() if isinstance(text, bytes) else str(text)
-
-
-def _collect(path: Path, frames: Iterable[Frame]) -> _Raw:
-    """Collect the frames of a trajectory; refuse anything but one molecule with energies and forces."""
-    positions: list[FloatArray] = []
-    forces: list[FloatArray] = []
-    energies: list[float] = []
-    first: Frame | None = None
-    try:
-        for number, frame in enumerate(frames):
-            first = first or frame
-            if frame.pbc:
-                raise InputError(
-                    f"expected molecules without a cell, found a periodic frame {number} in {path}; "
-                    "periodic data are not supported"
-                )
-            if frame.energy is None or frame.forces is None:
-                raise InputError(
-                    f"expected an energy and forces in every frame, found none in frame {number} of {path}; "
-                    "write the calculator's results with the structures"
-                )
-            if not np.array_equal(frame.numbers, first.numbers):
-                raise InputError(
-                    f"expected {formula(first.numbers)} with its atoms in the same order in every frame of {path}, "
-                    f"found {formula(frame.numbers)} in frame {number}; split or reorder the data"
-                )
-            if frame.units != first.units:
-                raise InputError(
-                    f"expected one declaration of units in {path}, found {printable(frame.units)} in frame {number} "
-                    f"after {printable(first.units)}; write all frames in the same units"
-                )
-            if np.shape(frame.forces) != frame.positions.shape:
-                raise ValueError(f"forces of the shape {np.shape(frame.forces)}")
-            positions.append(frame.positions)
-            forces.append(np.asarray(frame.forces, dtype=np.float64))
-            energies.append(float(frame.energy))
-    except InputError:
-        raise
-    except UnknownFileTypeError as error:  # which says the suffix only
-        raise InputError(
-            f"expected a trajectory that ASE reads, found {path}, whose format it does not know; "
-            "give an npz, extended XYZ, .traj or .db file"
-        ) from error
-    except Exception as error:  # ASE's readers raise whatever their parsers do
-        raise InputError(
-            f"expected a trajectory that ASE reads, could not read frame {len(energies)} of {path}: "
-            f"{printable(error) or type(error).__name__}"
-        ) from error
-    if first is None:
-        raise InputError(f"expected at least one frame in {path}, found none")
-    return _Raw(first.numbers, np.stack(positions), energies, np.stack(forces), *first.units, name=path.stem)
-
-
-def _unit(kind: str, path: Path, declared: str | None, given: str | None, factor: Any) -> str:
-    if declared is None and given is None:
-        raise InputError(f"{path} does not declare its {kind} unit; state it with --{kind}-unit")
-    if declared is not None and given is not None and factor(declared) != factor(given):
-        raise InputError(f"{path} declares the {kind} unit {declared}, but --{kind}-unit {given} was given; drop one")
-    return given or declared or ""
+    return energy_in_eV(energy), length_in_angstrom(length)

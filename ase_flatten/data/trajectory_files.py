@@ -6,7 +6,8 @@ that never ends would otherwise keep ASE busy for ever.
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from ase.io import iread
 from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import filetype, get_compression, open_with_compression
 
+from ase_flatten.data.label_keys import LabelKeys
 from ase_flatten.data.units import energy_in_eV, length_in_angstrom
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import LARGEST_COMPRESSION, SMALL_BYTES
@@ -44,11 +46,13 @@ class Frame:
     numbers : (n_atoms,) int array
     positions : (n_atoms, 3) array
     energy, forces : as the file has them
-        None if it has none.
+        None if it has none under the names that were asked for.
     pbc : bool
         Whether the structure is periodic.
     units : tuple of str
         The declared units of energy and length; None if none is declared.
+    values : mapping of names to values
+        All that may be named instead.
     """
 
     numbers: IntArray
@@ -57,10 +61,17 @@ class Frame:
     forces: Any
     pbc: bool
     units: tuple[str | None, str | None]
+    values: Mapping[str, Any]
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, keys: LabelKeys) -> Iterator[Frame]:
     """Read the frames of an ASE or SchNetPack database, or of a trajectory in any format that ASE reads.
+
+    Parameters
+    ----------
+    keys : LabelKeys
+        Names of results of ASE's calculators, of entries of the comment line and columns of extended XYZ, or of a
+        database's data and key-value pairs; by default, energy and forces.
 
     Raises
     ------
@@ -71,27 +82,31 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """
     with path.open("rb") as stream:
         is_database = path.suffix == ".db" or stream.read(len(_SQLITE)) == _SQLITE
-    yield from _database_frames(path) if is_database else _trajectory_frames(path)
+    read = _database_frames if is_database else _trajectory_frames
+    yield from read(path, keys.energy or "energy", keys.forces or "forces")
 
 
-def _trajectory_frames(path: Path) -> Iterator[Frame]:
-    # ASE's own format is in eV and Å by definition; XYZ may be in any units.
-    by_definition = ("eV", "Ang") if path.suffix == ".traj" else (None, None)
+def _trajectory_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[Frame]:
     file_format = filetype(str(path))
     if file_format in ("extxyz", "xyz"):
         _check_sizes(path)
     for atoms in iread(path, index=":", format=file_format, do_not_split_by_at_sign=True):
         results = atoms.calc.results if atoms.calc is not None else {}
+        values = ChainMap(results, atoms.arrays, atoms.info)
+        # Positions and results in ASE's own format are in Å and eV by definition; other values may be in any unit.
+        own = path.suffix == ".traj"
+        energy_unit, length_unit = "eV" if own and energy_key in results else None, "Ang" if own else None
         yield Frame(
             numbers=atoms.numbers,
             positions=atoms.positions,
-            energy=results.get("energy", atoms.info.get("energy")),
-            forces=results.get("forces", atoms.arrays.get("forces")),
+            energy=values.get(energy_key),
+            forces=values.get(forces_key),
             pbc=bool(atoms.pbc.any()),
             units=(
-                _text(atoms.info.get("energy_unit", by_definition[0])),
-                _text(atoms.info.get("length_unit", by_definition[1])),
+                _text(atoms.info.get("energy_unit", energy_unit)),
+                _text(atoms.info.get("length_unit", length_unit)),
             ),
+            values=values,
         )
 
 
@@ -163,7 +178,7 @@ class _BoundedDatabase(SQLite3Database):
         return connection
 
 
-def _database_frames(path: Path) -> Iterator[Frame]:
+def _database_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[Frame]:
     with _BoundedDatabase(str(path), use_lock_file=False) as database:
         metadata = database.metadata
         properties, length = (
@@ -171,22 +186,23 @@ def _database_frames(path: Path) -> Iterator[Frame]:
             metadata.get("_distance_unit", "Ang"),
         )
         declared = {name: _text(unit) for name, unit in properties.items()}
-        _check_force_unit(path, declared, str(length))
+        _check_force_unit(path, declared.get(energy_key), declared.get(forces_key), str(length))
         for row in database.select():
-            data = row.data
-            energy = data.get("energy", row.get("energy"))
+            results = {name: row.get(name) for name in ("energy", "forces") if row.get(name) is not None}
+            values = ChainMap(row.data, row.key_value_pairs, results)
+            energy = values.get(energy_key)
             yield Frame(
                 numbers=row.numbers,
                 positions=row.positions,
                 energy=None if energy is None else float(np.ravel(energy)[0]),
-                forces=data.get("forces", row.get("forces")),
+                forces=values.get(forces_key),
                 pbc=bool(row.pbc.any()),
-                units=(declared.get("energy"), str(length)),
+                units=(declared.get(energy_key), str(length)),
+                values=values,
             )
 
 
-def _check_force_unit(path: Path, declared: dict[str, str | None], length: str) -> None:
-    force, energy = declared.get("forces"), declared.get("energy")
+def _check_force_unit(path: Path, energy: str | None, force: str | None, length: str) -> None:
     if force is None or energy is None:
         return
     force_energy, _, force_length = force.rpartition("/")

@@ -75,6 +75,10 @@ class OutputUnits:
         return f"{self.energy}/Å" if "/" not in self.energy else f"{self.energy.split('/')[0]}/(mol Å)"
 
 
+FIELD_UNITS = OutputUnits("kcal/mol")
+"""The units of the field: kcal/mol, and kcal/(mol Å) for forces."""
+
+
 def output_units(name: str) -> OutputUnits:
     """Choose output units by the name of their energy; raise InputError for an unknown one."""
     energy_in_eV(name)

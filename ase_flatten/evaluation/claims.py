@@ -2,7 +2,8 @@
 
 There are two sources of uncertainty. Other held-out frames would give other errors: a bootstrap, paired over the
 frames of both models, gives intervals. Another default training set would give another default model: several draws
-show how different. A model counts as better, or worse, only if it is so with respect to both.
+show how different. A model counts as better, or worse, only if it is so with respect to both, and by at least
+`LEAST_DIFFERENCE`: with many held-out frames even a difference that does not matter is beyond their noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ WORST_SHARE = 0.1
 
 MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median", "overall", "unevenness", "energy")
 """Measures of error that claims are made about; see `Claims`."""
+
+LEAST_DIFFERENCE = 0.02
+"""Two models that differ by a smaller share of their error are neither better nor worse."""
 
 BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
 
@@ -72,8 +76,15 @@ class Claim:
     p_draw: float | None
 
     @property
+    def negligible(self) -> bool:
+        """Whether the two models differ by less than `LEAST_DIFFERENCE`."""
+        return abs(self.ratio.value - 1) < LEAST_DIFFERENCE
+
+    @property
     def beyond_frames(self) -> str:
         """Verdict with respect to the noise of the held-out frames alone."""
+        if self.negligible:
+            return WITHIN_NOISE
         if self.ratio.high < 1:
             return BETTER
         return WORSE if self.ratio.low > 1 else WITHIN_NOISE

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ase_flatten.data.units import OutputUnits
-from ase_flatten.evaluation.claims import BETTER, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
+from ase_flatten.evaluation.claims import BETTER, LEAST_DIFFERENCE, WITHIN_NOISE, WORSE, Claim, Claims, Estimate
 from ase_flatten.evaluation.held_out import SCHEMES
 
 Format = Callable[[float | None], str]
@@ -54,8 +54,8 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"{_estimate(worst.improved, force)} {units.force}, ratio {_estimate(worst.ratio, '{:.2f}'.format)}; "
         f"over all held-out frames {force(overall.default.value)} → {_estimate(overall.improved, force)} "
         f"({overall.verdict}).",
-        f"The 99th percentile of the force RMSE per frame {_moved(tail, force, units.force)}, the RMSE of the worst "
-        f"tenth of the frames {_moved(claims.of['worst_tenth'], force)}, and the median {_moved(median, force)}.",
+        f"The 99th percentile of the force RMSE per frame {moved(tail, force, units.force)}, the RMSE of the worst "
+        f"tenth of the frames {moved(claims.of['worst_tenth'], force)}, and the median {moved(median, force)}.",
     ]
     if {median.beyond_frames, tail.beyond_frames} == {BETTER, WORSE}:
         largest, typical = ("smaller", "larger") if tail.beyond_frames == BETTER else ("larger", "smaller")
@@ -66,7 +66,7 @@ def conclude(claims: Claims, n_train: int, units: OutputUnits, *, seed: int) -> 
         f"Averaged over the data set, the force RMSE of a group deviates from the overall one by "
         f"{force(uneven.default.value)} for the default and {force(uneven.improved.value)} {units.force} for the "
         f"improved model ({uneven.verdict}; 0 would be equally accurate everywhere).",
-        f"The energy RMSE over all frames {_moved(claims.of['energy'], energy, units.energy)}.",
+        f"The energy RMSE over all frames {moved(claims.of['energy'], energy, units.energy)}.",
         f"Both models were trained on {n_train:,} frames. Values in brackets are 95 % confidence intervals over "
         f"{claims.n_frames:,} held-out frames that neither model has seen, {_groups(claims)}{_blocks(claims)}.",
         _other_draws(worst, claims),
@@ -120,7 +120,7 @@ def _estimate(estimate: Estimate, write: Callable[[float], str]) -> str:
     return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
 
 
-def _moved(claim: Claim, write: Format, unit: str = "") -> str:
+def moved(claim: Claim, write: Format, unit: str = "") -> str:
     """Describe how a measure changed, and whether the change is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
     judged = claim.verdict
@@ -157,7 +157,7 @@ def _other_clusterings(claim: Claim, claims: Claims) -> list[str]:
     low, high = others.ratios.min(), others.ratios.max()
     sentence = (
         f"Under {len(others.ratios)} other clusterings of the held-out frames the ratio of the worst groups is "
-        f"{low:.2f} to {high:.2f}, and the improved model is better in {others.n_better} of them"
+        f"{low:.2f} to {high:.2f}, and below 1 in {others.n_better} of them"
     )
     if (claim.verdict == BETTER and high > 1) or (claim.verdict == WORSE and low < 1):
         sentence += ": the claim on the worst group depends on the clustering, and the quantiles do not"
@@ -192,10 +192,15 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
         return ["Use the default model, or let the training set grow further (--resume with a larger -n)."]
     if claim.verdict != WITHIN_NOISE:
         return []
-    if claim.beyond_frames == WITHIN_NOISE:
+    if claim.ratio.low <= 1 <= claim.ratio.high:
         return [
             "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
             "run that holds out more frames (--holdout)."
+        ]
+    if claim.negligible:
+        return [
+            f"The worst groups of the two models differ by less than {100 * LEAST_DIFFERENCE:.0f} %, which decides "
+            "nothing: use either, or let the training set grow further (--resume with a larger -n)."
         ]
     more = f"draw more of them with: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:

@@ -35,16 +35,18 @@ class Groups:
         return groups
 
     def name(self, group: int) -> str:
-        """Return the name of a group, such as "clusters 12-14"."""
-        clusters = self.members[group]
+        """Return the name of a group in text, such as "clusters 12-14"."""
+        return f"cluster{'s' * (len(self.members[group]) > 1)} {self.numbers(group)}"
+
+    def numbers(self, group: int) -> str:
+        """Return the numbers of the clusters of a group, such as "12-14", its name on axes."""
         runs: list[list[int]] = []
-        for cluster in clusters:
+        for cluster in self.members[group]:
             if runs and cluster == runs[-1][1] + 1:
                 runs[-1][1] = cluster
             else:
                 runs.append([cluster, cluster])
-        spans = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
-        return f"cluster{'s' * (len(clusters) > 1)} {spans}"
+        return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def merge_clusters(

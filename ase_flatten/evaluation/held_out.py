@@ -15,6 +15,7 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.frame_groups import Groups
+from ase_flatten.evaluation.predictions import HELDOUT_PREDICTIONS, ForceCounts, HeldoutPredictions, force_edges
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, by_cluster, frame_errors
 from ase_flatten.utils.atomic_files import write_npz, write_text
@@ -142,6 +143,11 @@ class HeldoutErrors:
         Force RMSE of each frame, per component, and predicted minus reference energy.
     draws_force_rmse, draws_energy_error : (n_draws, n_heldout) arrays, eV/Å and eV
         The same for default models on other training sets; no rows if none were trained.
+    force_mae : mapping of scheme to (n_heldout,) array, eV/Å
+        Mean absolute error of the components of each frame's forces; empty for runs made before it was kept.
+    reference : tuple of two (n_heldout,) arrays or None, eV/Å and eV
+        What the errors are errors of: root mean square of the components of each frame's forces, and energies relative
+        to their mean; None for runs made before these were kept.
     """
 
     frames: IntArray
@@ -150,6 +156,8 @@ class HeldoutErrors:
     energy_error: Mapping[str, FloatArray]
     draws_force_rmse: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     draws_energy_error: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    force_mae: Mapping[str, FloatArray] = field(default_factory=dict)
+    reference: tuple[FloatArray, FloatArray] | None = None
 
     @classmethod
     def read(cls, path: Path, *, n_clusters: int) -> "HeldoutErrors":
@@ -159,7 +167,7 @@ class HeldoutErrors:
         shapes = {
             "frames": "int heldout",
             "labels": "int heldout",
-            **dict.fromkeys(_OF_FRAMES, "float heldout"),
+            **dict.fromkeys((*_OF_FRAMES, *_ADDED), "float heldout"),
             **dict.fromkeys(_OF_DRAWS, "float draws heldout"),
         }
         arrays = read_arrays(path, names, shapes=shapes, **words)
@@ -167,19 +175,26 @@ class HeldoutErrors:
             labels = arrays["labels"]
             if not len(labels) or labels.min() < 0 or labels.max() >= n_clusters:
                 raise ValueError(f"labels that are not of {n_clusters} clusters")
-            drawn = [arrays[name] for name in _OF_DRAWS if name in arrays]
+            drawn = [arrays[name] * KCAL_PER_MOL for name in _OF_DRAWS if name in arrays]
             if len(drawn) == 1:
                 raise ValueError("forces or energies of the default draws without the other")
+            added = [arrays[name] * KCAL_PER_MOL for name in _ADDED if name in arrays]
+            if added and len(added) < len(_ADDED):
+                raise ValueError(f"some of {', '.join(_ADDED)} without the others")
         return cls(
             arrays["frames"],
             labels,
             {scheme: arrays[f"force_rmse_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
             {scheme: arrays[f"energy_error_{scheme}"] * KCAL_PER_MOL for scheme in SCHEMES},
-            *(values * KCAL_PER_MOL for values in drawn),
+            **dict(zip(("draws_force_rmse", "draws_energy_error"), drawn, strict=False)),
+            force_mae=dict(zip(SCHEMES, added, strict=False)),
+            reference=(added[2], added[3]) if added else None,
         )
 
 
 _OF_FRAMES = tuple(f"{kind}_{scheme}" for kind in ("force_rmse", "energy_error") for scheme in SCHEMES)
+_ADDED = (*(f"force_mae_{scheme}" for scheme in SCHEMES), "reference_force_rms", "reference_energy")
+"""Arrays that the first version did not write."""
 _OF_DRAWS = (f"force_rmse_{_DRAWS}", f"energy_error_{_DRAWS}")
 
 
@@ -226,16 +241,23 @@ def evaluate(
     """
     curves: list[Curve] = []
     last: dict[str, FrameErrors] = {}
+    edges, counted = force_edges(dataset.forces[splits.heldout]), {}
     for scheme, by_size in models.items():
         for n_train, model_folder in sorted(by_size.items()):
-            last[scheme] = _errors_of(model_folder, dataset, splits, progress)
-            curves.append(_curve(scheme, n_train, by_cluster(last[scheme], clustering)))
-    draws = [_errors_of(path, dataset, splits, progress) for path in default_draws]
-    drawn = [_curve("default", max(models["default"]), by_cluster(errors, clustering)) for errors in draws]
+            counted[scheme] = ForceCounts(edges)
+            last[scheme] = errors_of_folder(
+                model_folder, dataset, splits.heldout, progress, on_forces=counted[scheme].add
+            )
+            curves.append(curve_of(scheme, n_train, by_cluster(last[scheme], clustering)))
+    draws = [errors_of_folder(path, dataset, splits.heldout, progress) for path in default_draws]
+    drawn = [curve_of("default", max(models["default"]), by_cluster(errors, clustering)) for errors in draws]
     n_heldout = np.bincount(clustering.labels[splits.heldout], minlength=clustering.n_clusters)
     evaluation = Evaluation(tuple(curves), clustering.populations, n_heldout, tuple(drawn))
     _write_frames(folder, dataset, clustering, last, draws)
-    write_text(folder / _ERRORS, _table(evaluation))
+    energies = dataset.energies[splits.heldout] - dataset.energies.min()
+    predictions = HeldoutPredictions(energies, edges, {scheme: one.counts for scheme, one in counted.items()})
+    predictions.write(folder / HELDOUT_PREDICTIONS)
+    write_text(folder / _ERRORS, errors_table(evaluation))
     saved = _SavedCurves(
         units={"energy": "kcal/mol", "forces": "kcal/(mol Å)"},
         populations=evaluation.populations.tolist(),
@@ -247,15 +269,17 @@ def evaluate(
     return evaluation
 
 
-def _errors_of(folder: Path, dataset: Dataset, splits: Splits, progress: Progress) -> FrameErrors:
+def errors_of_folder(folder: Path, dataset: Dataset, frames: IntArray, progress: Progress, **watch: Any) -> FrameErrors:
+    """Predict frames with the model of a folder; raise InputError if it cannot."""
     model = load_model(folder).model
     try:
-        return frame_errors(model, dataset, splits.heldout, progress=progress)
+        return frame_errors(model, dataset, frames, progress=progress, **watch)
     except InputError as error:
         raise InputError(f"cannot evaluate the model in {folder}: {error}") from error
 
 
-def _curve(scheme: str, n_train: int, errors: ClusterErrors) -> Curve:
+def curve_of(scheme: str, n_train: int, errors: ClusterErrors) -> Curve:
+    """Return the errors of a model by cluster as a curve."""
     return Curve(scheme, n_train, errors.overall_rmse, errors.overall_energy_rmse, errors.rmse, errors.energy_rmse)
 
 
@@ -304,7 +328,7 @@ def _check(evaluation: Evaluation, n_clusters: int) -> None:
             raise ValueError(f"errors of the {curve.scheme} model below 0")
 
 
-def _table(evaluation: Evaluation) -> str:
+def errors_table(evaluation: Evaluation) -> str:
     """Write errors.csv, in kcal/mol: one row for each cluster, and a last one over all held-out frames."""
     default, improved = evaluation.final
     text = io.StringIO()
@@ -348,8 +372,7 @@ def _write_frames(
     """Write the errors of all held-out frames, in kcal/mol, and the frames of the default model's worst clusters."""
     heldout = errors["default"].frames
     labels = clustering.labels[heldout]
-    arrays = {f"force_rmse_{scheme}": errors[scheme].force_rmse / KCAL_PER_MOL for scheme in SCHEMES}
-    arrays |= {f"energy_error_{scheme}": errors[scheme].energy / KCAL_PER_MOL for scheme in SCHEMES}
+    arrays = frame_arrays(dataset, errors)
     drawn = {
         f"force_rmse_{_DRAWS}": np.array([one.force_rmse / KCAL_PER_MOL for one in draws]),
         f"energy_error_{_DRAWS}": np.array([one.energy / KCAL_PER_MOL for one in draws]),
@@ -358,8 +381,19 @@ def _write_frames(
     worst = by_cluster(errors["default"], clustering).ascending[::-1][:N_WORST]
     rows = np.flatnonzero(np.isin(labels, worst))
     rows = rows[np.argsort(-arrays["force_rmse_default"][rows], kind="stable")]
-    info: dict[str, Any] = {name: values[rows] for name, values in arrays.items()}
+    info: dict[str, Any] = {name: arrays[name][rows] for name in _OF_FRAMES}
     write_frames(folder / "worst_frames.extxyz", dataset, heldout[rows], cluster=labels[rows], **info)
+
+
+def frame_arrays(dataset: Dataset, errors: Mapping[str, FrameErrors]) -> dict[str, np.ndarray]:
+    """Return the errors of both models on each frame, and what they are errors of, in kcal/mol and kcal/(mol Å)."""
+    frames = errors["default"].frames
+    arrays = {f"force_rmse_{scheme}": errors[scheme].force_rmse for scheme in SCHEMES}
+    arrays |= {f"energy_error_{scheme}": errors[scheme].energy for scheme in SCHEMES}
+    arrays |= {f"force_mae_{scheme}": errors[scheme].force_mae for scheme in SCHEMES}
+    arrays["reference_force_rms"] = np.sqrt(np.mean(dataset.forces[frames] ** 2, axis=(1, 2)))
+    arrays["reference_energy"] = dataset.energies[frames] - dataset.energies[frames].mean()
+    return {name: values / KCAL_PER_MOL for name, values in arrays.items()}
 
 
 def _listed(values: np.ndarray) -> list[float | None]:

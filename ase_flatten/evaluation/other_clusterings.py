@@ -54,7 +54,7 @@ class OtherClusterings:
 
     @property
     def n_better(self) -> int:
-        """Number of clusterings under which the improved model is the better one."""
+        """Number of clusterings under which the improved model has the smaller error."""
         return int(np.sum(self.ratios < 1))
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, pair_distances, pair_permutation
+from ase_flatten.geometry.image_products import Images
+from ase_flatten.geometry.pair_distances import NEAR_IDENTICAL, pair_distances
 from ase_flatten.utils.blocks import blocks
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -75,8 +76,8 @@ class TrainingRegion:
         Of the rows of `scaled`.
     reach : float
         Largest distance to the nearest training geometry (root mean square of the scaled differences).
-    images : (n_permutations, n_pairs) int array
-        The order of the pair distances in each image.
+    images : Images
+        The images of geometries in which like atoms are exchanged.
     """
 
     smallest: FloatArray
@@ -87,7 +88,7 @@ class TrainingRegion:
     scaled: NDArray[np.float32]
     squared_norms: NDArray[np.float32]
     reach: float
-    images: IntArray
+    images: Images
 
     def extrapolation(self, positions: FloatArray) -> FloatArray:
         """Compute the extrapolation of many geometries.
@@ -152,7 +153,7 @@ def training_region(
     if len(positions) < 2:
         return None
     distances = pair_distances(positions)
-    images = np.array([pair_permutation(permutation) for permutation in permutations])
+    images = Images.of(permutations)
     smallest, largest, centre, spread = (np.empty(distances.shape[1]) for _ in range(4))
     outside = np.full(len(distances), -np.inf)
     for pairs in _orbits(images):
@@ -180,7 +181,7 @@ def training_region(
 
 
 def _differences(
-    rows: NDArray[np.float32], training: NDArray[np.float32], squared_norms: NDArray[np.float32], images: IntArray
+    rows: NDArray[np.float32], training: NDArray[np.float32], squared_norms: NDArray[np.float32], images: Images
 ) -> FloatArray:
     """Compute root-mean-square differences of scaled distances, in the nearest image: (n_rows, n_train).
 
@@ -190,16 +191,14 @@ def _differences(
     squared = np.empty((len(rows), n_train))
     for block in blocks(len(rows), 4 * n_images * (n_train + n_pairs)):
         some = rows[block]
-        products = some[:, images].reshape(-1, n_pairs) @ training.T
-        largest = products.reshape(len(some), n_images, n_train).max(axis=1)
+        largest = images.products(some, training).max(axis=1)
         squared[block] = np.einsum("fp,fp->f", some, some)[:, None] + squared_norms - 2 * largest
     return np.sqrt(np.maximum(squared, 0) / n_pairs)
 
 
-def _orbits(images: IntArray) -> list[IntArray]:
+def _orbits(images: Images) -> list[IntArray]:
     """Return the sets of pairs that the images exchange with one another."""
-    first = images.min(axis=0)
-    return [np.flatnonzero(first == pair) for pair in np.unique(first)]
+    return [np.flatnonzero(images.first == pair) for pair in np.unique(images.first)]
 
 
 def _others_least(values: FloatArray) -> FloatArray:

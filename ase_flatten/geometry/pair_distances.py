@@ -4,6 +4,7 @@ from itertools import permutations, product
 from math import factorial, prod
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ase_flatten.utils.blocks import blocks
@@ -102,6 +103,31 @@ def near_identical_pairs(descriptors: FloatArray, *, tolerance: float = NEAR_IDE
     radius = tolerance * np.sqrt(descriptors.shape[1])
     pairs = cKDTree(_leading_components(descriptors)).query_pairs(radius, output_type="ndarray")
     return pairs[_lengths(descriptors, pairs) < radius].astype(np.int64)
+
+
+def near_identical_to(
+    descriptors: FloatArray, others: FloatArray, *, tolerance: float = NEAR_IDENTICAL
+) -> NDArray[np.bool_]:
+    """Return which frames have descriptors within `tolerance` (root mean square) of one of other frames.
+
+    Parameters
+    ----------
+    descriptors : (n_frames, n_pairs) array, Å
+    others : (n_others, n_pairs) array, Å
+
+    Returns
+    -------
+    (n_frames,) bool array
+    """
+    near = np.zeros(len(descriptors), dtype=bool)
+    if not len(others):
+        return near
+    centre = others.mean(axis=0)  # for the accuracy of products
+    centred = others - centre
+    for block in blocks(len(descriptors), 8 * len(others)):
+        nearest = squared_distances(descriptors[block] - centre, centred).min(axis=1)
+        near[block] = nearest < tolerance**2 * descriptors.shape[1]
+    return near
 
 
 def nearest_frames(descriptors: FloatArray, *, candidates: int = 4) -> tuple[IntArray, FloatArray]:

@@ -115,6 +115,16 @@ def read_chunk(path: Path, *, n_replicas: int, n_atoms: int, n_records: int) -> 
         raise damaged(path, error) from error
 
 
+def last_step(folder: Path) -> int | None:
+    """Read the step of the last checkpoint; None if there is no checkpoint that can be read."""
+    files = chunk_files(folder)
+    try:
+        arrays = read_arrays(files[-1], ("at",), what="a checkpoint", remedy=what_to_do(folder)) if files else {}
+        return int(_array(arrays, "at", (), "iu"))
+    except ValueError:
+        return None
+
+
 def damaged(path: Path, error: Exception) -> InputError:
     """Return the error for a chunk with wrong content."""
     return InputError(

@@ -30,11 +30,11 @@ from ase_flatten.md.analysis.stability import summarize
 from ase_flatten.md.analysis.time_series import conservation
 from ase_flatten.md.chunks import damaged
 from ase_flatten.md.criteria import Criteria, kelvin_per_eV
+from ase_flatten.md.earlier_results import finished, partial_folder
 from ase_flatten.md.engines import Engine, make_engine
 from ase_flatten.md.integrators.langevin import check_timestep
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.recorder import Recorder
-from ase_flatten.md.result_files import read_summary
 from ase_flatten.md.results import FORMAT, Settings, Summary
 from ase_flatten.utils.atomic_files import write_npz, writing_folder
 from ase_flatten.utils.exceptions import InputError
@@ -130,7 +130,8 @@ def run_md(
     """Run molecular dynamics of every replica and write the folder, completely or not at all.
 
     A replica ends at its first unphysical frame; the others continue. A folder that was
-    finished with the same plan is not run again, an unfinished run is resumed.
+    finished with the same plan is not run again, an unfinished run is resumed. Where `progress` stops the run between
+    two frames (Ctrl-C), nothing is lost.
 
     Parameters
     ----------
@@ -156,17 +157,20 @@ def run_md(
     """
     folder, protocol = Path(folder), plan.protocol
     last = protocol.n_steps if until is None else min(until, protocol.n_steps)
-    finished = _finished(folder, plan.settings, last)
-    if finished is not None:
-        return finished
-    recorder = Recorder(_partial(folder), plan.settings, protocol, plan.criteria)
+    earlier = finished(folder, plan.settings, last)
+    if earlier is not None:
+        return earlier
+    recorder = Recorder(partial_folder(folder), plan.settings, protocol, plan.criteria)
     engine = make_engine(plan.engine, calculator, plan.criteria.numbers, protocol, seed=plan.seed)
     try:
-        first = _start(engine, recorder, plan, resume=resume)
-        with progress.task(f"{plan.model} at {protocol.temperature_K:g} K", last - first) as advance:
-            advance(recorder.step - first)
+        _start(engine, recorder, plan, resume=resume)
+        with progress.task(f"{plan.model} at {protocol.temperature_K:g} K", last - recorder.step) as advance:
             for n_steps in _frames(engine, recorder, last):
-                advance(n_steps)
+                try:
+                    advance(n_steps)
+                except KeyboardInterrupt:
+                    recorder.checkpoint(engine.state())
+                    raise
     finally:
         engine.close()
     summary = _write(folder, recorder, plan, last, _outside_training(calculator, recorder))
@@ -177,15 +181,11 @@ def run_md(
 
 def discard_rest(folder: str | Path) -> None:
     """Remove the checkpoints from which a run that was stopped for a look would continue."""
-    shutil.rmtree(_partial(Path(folder)), ignore_errors=True)
+    shutil.rmtree(partial_folder(Path(folder)), ignore_errors=True)
 
 
-def _partial(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.partial")
-
-
-def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> int:
-    """Begin the dynamics, or resume them from a checkpoint; return the step at which they begin."""
+def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> None:
+    """Begin the dynamics, or resume them from a checkpoint."""
     state = recorder.last_state(resume=resume)
     if state is None:
         recorder.take(engine.begin(np.array([atoms.positions for atoms in plan.start])))
@@ -196,7 +196,6 @@ def _start(engine: Engine, recorder: Recorder, plan: Plan, *, resume: bool) -> i
             raise
         except (ValueError, TypeError, LookupError, SyntaxError) as error:
             raise damaged(recorder.last_chunk, error) from error
-    return -plan.protocol.equilibration_steps
 
 
 def _frames(engine: Engine, recorder: Recorder, last: int) -> Iterator[int]:
@@ -266,14 +265,3 @@ def _outside_training(calculator: BaseCalculator, recorder: Recorder) -> float |
         return None
     found: FloatArray = calculator.extrapolation_of(recorder.positions(N_HELD_AGAINST_TRAINING))
     return float(np.mean(found > 1)) if found.size and np.isfinite(found).all() else None
-
-
-def _finished(folder: Path, settings: Settings, last: int) -> Summary | None:
-    """Read the summary of a run with these settings that has come to step `last`, if there is one."""
-    if not (folder / "energies.npz").is_file():
-        return None
-    try:
-        summary = read_summary(folder / "summary.json")
-    except InputError:
-        return None  # missing or damaged: the run is made again
-    return summary if summary.settings == settings and summary.n_steps >= last else None

@@ -19,16 +19,16 @@ from ase_flatten.md.chunks import (
     damaged,
     read_chunk,
     stack,
-    what_to_do,
     write_chunk,
 )
 from ase_flatten.md.criteria import WINDOW_PS, Criteria
+from ase_flatten.md.earlier_results import SETTINGS, read_settings
 from ase_flatten.md.engines import Frame, State
 from ase_flatten.md.protocol import Protocol
 from ase_flatten.md.results import Failure, Settings
 from ase_flatten.md.saved_run import N_BEFORE_FAILURE, kept_records, stride
 from ase_flatten.utils.exceptions import printable
-from ase_flatten.utils.records import read_record, write_record
+from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import FloatArray
 
 
@@ -70,8 +70,8 @@ class Recorder:
         InputError
             A file in the folder is damaged.
         """
-        card = self.folder / "settings.json"
-        if not (resume and card.exists() and self._read_settings(card) == self._settings):
+        card = self.folder / SETTINGS
+        if not (resume and card.exists() and read_settings(self.folder) == self._settings):
             shutil.rmtree(self.folder, ignore_errors=True)
             write_record(card, self._settings)
         last, n_records = None, 0
@@ -180,9 +180,6 @@ class Recorder:
     def remove(self) -> None:
         """Remove the chunks: their content is in its final place."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _read_settings(self, path: Path) -> Settings:
-        return read_record(path, Settings, what="the settings of an unfinished run", remedy=what_to_do(self.folder))
 
     def _chunks(self) -> Iterator[Chunk]:
         for path in chunk_files(self.folder):

@@ -5,11 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
@@ -29,6 +31,22 @@ class Prediction:
 
     energies: FloatArray
     forces: FloatArray
+
+    def __repr__(self) -> str:
+        return short_repr("Prediction", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table("Prediction", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        n_frames, n_atoms = self.forces.shape[:2]
+        facts = [("", f"{n_frames} frame{'' if n_frames == 1 else 's'} of {n_atoms} atoms")]
+        if n_frames:
+            facts += [
+                ("energies", f"{self.energies.min():.3f} to {self.energies.max():.3f} eV"),
+                ("forces up to", f"{np.abs(self.forces).max(initial=0):.2f} eV/Å"),
+            ]
+        return facts
 
 
 class Model(Protocol):
@@ -53,19 +71,50 @@ class Model(Protocol):
         """Write the family's native file into an existing folder."""
 
 
+@runtime_checkable
+class MovableModel(Protocol):
+    """A model whose predictions can be computed on a chosen device and in a chosen precision."""
+
+    def move(self, device: str | None = None, dtype: str | None = None) -> None:
+        """Choose the device, such as cuda, and float32 or float64; None for the model's own choice.
+
+        Raises
+        ------
+        InputError
+            This machine does not have the device, or the model cannot compute in this precision.
+        """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training needs, approximately, on this machine.
+
+    Parameters
+    ----------
+    seconds : float
+    memory_bytes : int
+    """
+
+    seconds: float
+    memory_bytes: int
+
+
 @dataclass(frozen=True)
 class Workplace:
-    """The folder in which a trainer keeps unfinished work, and the progress that it reports to.
+    """Where a trainer keeps unfinished work, and how it reports on what it does.
 
     Parameters
     ----------
     folder : Path or None
         Folder for the state of unfinished trainings; None if nothing is to be kept.
     progress : Progress
+    units : OutputUnits
+        Of the errors in the log.
     """
 
     folder: Path | None = None
     progress: Progress = SILENT
+    units: OutputUnits = FIELD_UNITS
 
 
 class Trainer(ABC):
@@ -79,11 +128,14 @@ class Trainer(ABC):
     ----------
     trains_long : bool
         Whether a single training takes long, so that by default only one default model is trained for comparison.
+    reuses_work : bool
+        Whether a `fit` that continues from `previous` takes only the time of the added frames.
     workplace : Workplace
         Set by `within`.
     """
 
     trains_long: ClassVar[bool] = False
+    reuses_work: ClassVar[bool] = False
     workplace: Workplace = Workplace()
 
     def within(self, workplace: Workplace) -> Self:
@@ -91,6 +143,9 @@ class Trainer(ABC):
         trainer = copy.copy(self)
         object.__setattr__(trainer, "workplace", workplace)  # trainers may be frozen dataclasses
         return trainer
+
+    def check(self, dataset: Dataset) -> None:  # noqa: B027  (most trainers have nothing to check)
+        """Raise InputError if the settings do not fit a data set; called before a run is begun."""
 
     def default_frames(self, dataset: Dataset, pool: IntArray, n_frames: int, *, rng: np.random.Generator) -> IntArray:
         """Choose a training set by the family's default scheme; the base class draws a uniform sample.
@@ -128,6 +183,20 @@ class Trainer(ABC):
             A model whose hyper-parameters are kept. If `frames` begins with its training frames, its work may be
             reused.
         """
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost | None:
+        """Estimate what one training from scratch on `n_frames` frames needs; None if it is not known.
+
+        The trainings by which hyper-parameters are chosen come on top of it: see `trial_sizes`.
+        """
+        return None
+
+    def trial_sizes(self, n_frames: int) -> list[int]:
+        """Return the sizes of the trainings that the choice of hyper-parameters usually takes, beside the model's own.
+
+        With `cost` they give the time of `fit` without `previous`, and of `settle`.
+        """
+        return []
 
     def settle(
         self, dataset: Dataset, trained: list[tuple[IntArray, Model]], valid: IntArray, *, rng: np.random.Generator

@@ -1,5 +1,6 @@
 """Settings of trainers and hyper-parameters of models: checks that families share."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -38,6 +39,11 @@ def check_whole_numbers(settings: object, least: Mapping[str, int]) -> None:
         value = getattr(settings, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
             raise InputError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+
+
+def is_number(value: object) -> bool:
+    """Return whether a setting is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def convergence_note(hyper_parameters: Mapping[str, Any]) -> str | None:

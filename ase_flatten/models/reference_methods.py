@@ -57,10 +57,11 @@ def factory_calculator(name: str) -> BaseCalculator:
     try:
         factory: Callable[[], Any] = getattr(import_module(module), attribute)
         calculator = factory()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # it is the user's code, which raises anything
         raise InputError(
-            f"expected a factory without arguments at {module}:{attribute}, could not call it ({error}); "
-            "check the module's name and that it can be imported from here"
+            f"expected a factory without arguments at {module}:{attribute}, could not call it "
+            f"({type(error).__name__}: {printable(error)}); "
+            "check the names; the module must be installed, on PYTHONPATH, or in the current folder"
         ) from error
     missing = {"energy", "forces"} - set(getattr(calculator, "implemented_properties", ()))
     if missing:

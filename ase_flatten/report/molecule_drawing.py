@@ -1,6 +1,6 @@
 """Pictures of molecules: a static one for print, and the data of an interactive one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -35,6 +35,14 @@ _WIDTH = {"bond": 0.15, "stretched": 0.11, "contact": 0.06}
 _DASH = {"stretched": (0.17, 0.12), "contact": (0.07, 0.13)}
 _INSIDE = 0.9
 """A bond begins at this fraction of an atom's radius, so that it does not cross the atom."""
+
+_MOST_NUMBERS = 30
+"""In larger molecules most hydrogen atoms have no number."""
+
+_SIZE, _HYDROGEN_SIZE = 6.5, 5.0
+"""Of the numbers on atoms, points."""
+
+_MARK = "#882255"
 
 _LONGEST_ARROW = 1.0
 """Length of the longest force that is drawn, Å."""
@@ -118,8 +126,16 @@ def superposed(atoms: Atoms, onto: Atoms) -> Atoms:
     return turned
 
 
-def draw_structure(axes: Axes, atoms: Atoms) -> None:
-    """Draw a molecule as seen along z, with distant atoms paler than near ones."""
+def draw_structure(axes: Axes, atoms: Atoms, *, marked: Sequence[int] = (), numbered: bool = True) -> Axes:
+    """Draw a molecule as seen along z, with distant atoms paler than near ones.
+
+    Parameters
+    ----------
+    marked : sequence of int
+        Atoms that are drawn with a bold edge.
+    numbered : bool
+        Whether atoms show their number; in large molecules hydrogen atoms do so only if they are marked.
+    """
     positions, radii = atoms.positions, _drawn_radii(atoms)
     depth = positions[:, 2]
     nearness = 1 - (depth.max() - depth) / max(float(np.ptp(depth)), 1.0)
@@ -142,11 +158,18 @@ def draw_structure(axes: Axes, atoms: Atoms) -> None:
                 (x, y),
                 radii[atom],
                 facecolor=_fogged(_colour(atoms.numbers[atom]), near),
-                edgecolor=_fogged(_EDGE, near),
-                linewidth=0.6,
+                edgecolor=_MARK if atom in marked else _fogged(_EDGE, near),
+                linewidth=1.8 if atom in marked else 0.6,
                 zorder=100 + 2 * depth[atom],
             )
         )
+    for atom in _numbered(atoms, marked) if numbered else ():
+        (x, y), number = positions[atom, :2], atoms.numbers[atom]
+        size = _HYDROGEN_SIZE if number == _HYDROGEN else _SIZE
+        axes.text(
+            x, y, str(atom), fontsize=size, color=_ink_on(number), ha="center", va="center_baseline",
+            zorder=100 + 2 * depth[atom] + 0.005, clip_on=True,
+        )  # fmt: skip
     margin = radii.max() + 0.15
     middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
     half = np.maximum(np.ptp(positions, axis=0) / 2 + margin, _LEAST_HALF)
@@ -155,6 +178,7 @@ def draw_structure(axes: Axes, atoms: Atoms) -> None:
     axes.margins(0)
     axes.update_datalim([(middle - half)[:2], (middle + half)[:2]])
     axes.autoscale_view()
+    return axes
 
 
 def turned_vectors(vectors: FloatArray, before: Atoms, after: Atoms) -> FloatArray:
@@ -183,11 +207,13 @@ def draw_forces(axes: Axes, atoms: Atoms, forces: Mapping[str, FloatArray]) -> N
     axes.autoscale_view()
 
 
-def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) -> bytes:
+def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None, *, marked: Sequence[int] = ()) -> bytes:
     """Draw a molecule without a frame, and return the picture in PNG format.
 
     Parameters
     ----------
+    marked : sequence of int
+        See `draw_structure`.
     forces : dict of (n_atoms, 3) arrays, by colour, optional
         Drawn on the atoms as arrows.
     """
@@ -195,7 +221,7 @@ def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) 
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    draw_structure(axes, atoms)
+    draw_structure(axes, atoms, marked=marked)
     if forces:
         draw_forces(axes, atoms, forces)
     stream = BytesIO()
@@ -203,14 +229,23 @@ def structure_png(atoms: Atoms, forces: Mapping[str, FloatArray] | None = None) 
     return stream.getvalue()
 
 
-def scene(atoms: Atoms) -> dict[str, Any]:
+def scene(atoms: Atoms, *, marked: Sequence[int] = ()) -> dict[str, Any]:
     """Return the data that the viewer needs to draw a molecule, as numbers and strings; lengths in Å."""
     return {
         "positions": np.round(atoms.positions, 3).tolist(),
         "radii": np.round(_drawn_radii(atoms), 3).tolist(),
         "colours": [_colour(number) for number in atoms.numbers],
         "bonds": [[bond.first, bond.second, bond.kind] for bond in find_bonds(atoms)],
+        "numbered": _numbered(atoms, marked),
+        "ink": [_ink_on(number) for number in atoms.numbers],
+        "marked": list(marked),
     }
+
+
+def _numbered(atoms: Atoms, marked: Sequence[int]) -> list[int]:
+    """Return the atoms whose number is shown."""
+    few = len(atoms) <= _MOST_NUMBERS
+    return [atom for atom, number in enumerate(atoms.numbers) if few or number != _HYDROGEN or atom in marked]
 
 
 def _drawn_radii(atoms: Atoms) -> FloatArray:
@@ -219,6 +254,11 @@ def _drawn_radii(atoms: Atoms) -> FloatArray:
 
 def _colour(number: int) -> str:
     return str(to_hex(jmol_colors[number]))
+
+
+def _ink_on(number: int) -> str:
+    """Return the colour of text on an atom: white on dark elements."""
+    return "white" if float(np.dot(jmol_colors[number], (0.299, 0.587, 0.114))) < 0.5 else _EDGE
 
 
 def _fogged(colour: str, nearness: float) -> tuple[float, ...]:

@@ -1,6 +1,5 @@
 """The section of the report on frames in quarantine."""
 
-import base64
 import re
 from io import StringIO
 from itertools import islice
@@ -14,6 +13,7 @@ from ase.io import read
 from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.held_out import SCHEMES
 from ase_flatten.report.molecule_drawing import structure_png, turned_vectors, upright
+from ase_flatten.report.pictures import data_uri
 from ase_flatten.selection.quarantine import BEFORE_TRAINING
 from ase_flatten.utils.records import understood
 from ase_flatten.workflow.run_folder import Run
@@ -122,5 +122,5 @@ def _picture(atoms: Atoms) -> dict[str, str]:
     return {
         "title": f"frame {atoms.info['frame']}",
         "words": str(atoms.info["reason"]),
-        "image": f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}",
+        "image": data_uri(image),
     }

@@ -1,7 +1,8 @@
 """Outlier detection: where in configurational space a model is wrong (Fonseca et al. 2021, section II)."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class FrameErrors:
         mine, others = vars(self), vars(other)
         order = np.argsort(np.concatenate([self.frames, other.frames]), kind="stable")
         return FrameErrors(**{name: np.concatenate([mine[name], others[name]])[order] for name in mine})
+
+    def renumbered(self, frames: IntArray) -> "FrameErrors":
+        """Return the same errors under other frame numbers, (n,)."""
+        return replace(self, frames=frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +105,19 @@ class ClusterErrors:
 
 
 def frame_errors(
-    model: Model, dataset: Dataset, frames: IntArray | None = None, *, progress: Progress = SILENT
+    model: Model,
+    dataset: Dataset,
+    frames: IntArray | None = None,
+    *,
+    on_forces: Callable[[FloatArray, FloatArray], None] = lambda true, predicted: None,
+    progress: Progress = SILENT,
 ) -> FrameErrors:
     """Predict frames and compare with the reference.
+
+    Parameters
+    ----------
+    on_forces : callable
+        Called with the true and the predicted forces of some frames at a time, (n, n_atoms, 3) arrays in eV/Å.
 
     Raises
     ------
@@ -125,6 +140,7 @@ def frame_errors(
             mse[rows] = np.mean(difference**2, axis=(1, 2))
             mae[rows] = np.mean(np.abs(difference), axis=(1, 2))
             energy[rows] = prediction.energies - dataset.energies[some]
+            on_forces(dataset.forces[some], prediction.forces)
             advance(len(some))
     finite = np.isfinite(mse) & np.isfinite(energy)
     if not finite.all():

@@ -44,6 +44,12 @@ class Schedule:
         Frames that each step adds.
     rule : SelectionRule
         How these frames are chosen.
+
+    Examples
+    --------
+    >>> from ase_flatten import Schedule
+    >>> Schedule(n_steps=8, n_initial=200, step_size=100).n_train(8)
+    1000
     """
 
     n_steps: int = 8
@@ -152,12 +158,7 @@ def flatten(
     """
     dataset, clustering, splits = data.dataset, data.clustering, data.splits
     selector, known = schedule.rule.selector, quarantine or Quarantine()
-    n_final, n_usable = schedule.n_train(schedule.n_steps), len(np.setdiff1d(splits.pool, known.frames))
-    if n_final >= n_usable:
-        raise InputError(
-            f"the training set was to grow to {n_final} frames, but only {n_usable} of {dataset.n_frames} are left "
-            "besides the held-out and validation frames and those in quarantine; ask for fewer"
-        )
+    check_final_size(schedule, len(np.setdiff1d(splits.pool, known.frames)), dataset.n_frames)
     valid = np.setdiff1d(splits.valid, known.up_to(BEFORE_TRAINING).frames)
 
     def left() -> IntArray:
@@ -223,6 +224,16 @@ def flatten(
         found = estimate(number)
         clock.lap("predict")
         yield Step(number, model, train_frames, added, found.clusters, bad, clock.seconds, known)
+
+
+def check_final_size(schedule: Schedule, n_usable: int, n_frames: int) -> None:
+    """Raise InputError if a training set is to grow to more frames than can be chosen from `n_frames` of a data set."""
+    n_final = schedule.n_train(schedule.n_steps)
+    if n_final >= n_usable:
+        raise InputError(
+            f"the training set was to grow to {n_final} frames, but only {n_usable} of {n_frames} are left besides the "
+            "held-out and validation frames and those in quarantine; ask for fewer with -n, -i or -s"
+        )
 
 
 def _tell(quarantine: Quarantine, number: int) -> None:

@@ -65,10 +65,13 @@ class Estimate:
     errors : FrameErrors
         In rising order of the frames.
     clusters : ClusterErrors
+    energy_offset : float, eV
+        What was subtracted from all predicted energies.
     """
 
     errors: FrameErrors
     clusters: ClusterErrors
+    energy_offset: float = 0.0
 
 
 def estimate_errors(
@@ -79,6 +82,7 @@ def estimate_errors(
     factor: float,
     rule: SubsetRule | None,
     rng: np.random.Generator,
+    up_to_a_constant: bool = False,
 ) -> Estimate:
     """Estimate a model's errors on each cluster, well enough to identify the bad ones.
 
@@ -98,14 +102,21 @@ def estimate_errors(
         Clusters are bad above this multiple of the overall force RMSE.
     rule : SubsetRule or None
         None predicts all frames.
+    up_to_a_constant : bool
+        Subtract the mean difference from the predicted energies, since other methods have another zero. As the overall
+        error, it comes from the first round alone.
     """
     if rule is None:
         errors = errors_of(frames)
-        return Estimate(errors, by_cluster(errors, clustering))
+        offset = float(errors.energy.mean()) if up_to_a_constant else 0.0
+        errors = _shifted(errors, offset)
+        return Estimate(errors, by_cluster(errors, clustering), offset)
     queues = _shuffled(frames, clustering, rng)
     available = np.array([len(queue) for queue in queues])
     drawn = np.minimum(available, rule.n_first)
     errors = errors_of(_between(queues, np.zeros_like(drawn), drawn))
+    offset = _mean_energy_error(errors, clustering, available) if up_to_a_constant else 0.0
+    errors = _shifted(errors, offset)
     overall = _weighted(by_cluster(errors, clustering), available)
     threshold = factor**2 * overall["overall_rmse"] ** 2
     share = available / available.sum()
@@ -125,9 +136,10 @@ def estimate_errors(
         if not undecided.any():
             break
         more = np.where(undecided, np.minimum(available, np.ceil(GROWTH * drawn).astype(np.int64)), drawn)
-        fresh = errors_of(_between(queues, drawn, more))
+        fresh = _shifted(errors_of(_between(queues, drawn, more)), offset)
         errors, drawn = errors.joined(fresh), more
-    return Estimate(errors, replace(clusters, **overall, half_width=_of_root(half_width, clusters.rmse)))
+    clusters = replace(clusters, **overall, half_width=_of_root(half_width, clusters.rmse))
+    return Estimate(errors, clusters, offset)
 
 
 def complete(
@@ -151,12 +163,24 @@ def complete(
     missing = np.setdiff1d(wanted, estimate.errors.frames)
     if not len(missing):
         return estimate
-    errors = estimate.errors.joined(errors_of(missing))
+    offset = estimate.energy_offset
+    errors = estimate.errors.joined(_shifted(errors_of(missing), offset))
     before = estimate.clusters
     half_width = np.zeros(clustering.n_clusters) if before.half_width is None else before.half_width.copy()
     half_width[chosen] = 0.0
     overall = {name: value for name, value in vars(before).items() if name.startswith("overall_")}
-    return Estimate(errors, replace(by_cluster(errors, clustering), **overall, half_width=half_width))
+    return Estimate(errors, replace(by_cluster(errors, clustering), **overall, half_width=half_width), offset)
+
+
+def _shifted(errors: FrameErrors, offset: float) -> FrameErrors:
+    return replace(errors, energy=errors.energy - offset)
+
+
+def _mean_energy_error(errors: FrameErrors, clustering: Clustering, available: IntArray) -> float:
+    """Average the errors of energies over each cluster, and over all, by how many frames they are about."""
+    labels = clustering.labels[errors.frames]
+    weights = (available / np.maximum(np.bincount(labels, minlength=clustering.n_clusters), 1))[labels]
+    return float(np.average(errors.energy, weights=weights))
 
 
 def _shuffled(frames: IntArray, clustering: Clustering, rng: np.random.Generator) -> list[IntArray]:

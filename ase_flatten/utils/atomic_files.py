@@ -76,9 +76,9 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds nothing but a lock and remains of killed writes."""
-    return all(path.name == LOCK or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
+def is_empty(folder: Path, *, ignore: str | None = None) -> bool:
+    """Return whether a folder holds nothing but a lock, remains of killed writes, and a file that is to be ignored."""
+    return all(path.name in (LOCK, ignore) or path.name.startswith(_UNFINISHED) for path in folder.iterdir())
 
 
 def remove_folder(folder: Path) -> None:

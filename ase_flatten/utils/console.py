@@ -12,16 +12,20 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from ase_flatten.utils.exceptions import BackendError, InputError, printable
-from ase_flatten.utils.progress import SILENT, Advance, Progress
+from ase_flatten.utils.log_files import FILE_ONLY
+from ase_flatten.utils.progress import SILENT, Advance, Progress, duration
 from ase_flatten.utils.start import INTERRUPTED
 
 _PLAIN_SECONDS = 10.0
+
+_WIDE, _SHORT_BAR = 100, 6
+"""On terminals that are narrower, bars are short, so that the text beside them is whole."""
 
 # A pipe has no width; tables must not be wrapped at eighty columns.
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -40,12 +44,13 @@ class TerminalProgress:
         within = self._bars is not None
         with self._display() as bars:
             start, done = time.perf_counter(), 0
-            bar = bars.add_task(what, total=total, rate="")
+            # The bar of a single piece of work moves to and fro, as it would stand at nothing until all is done.
+            bar = bars.add_task(what, total=None if total == 1 else total, rate="")
 
-            def advance(more: int) -> None:
+            def advance(more: int, /, *, total: int | None = None) -> None:
                 nonlocal done
                 done += more
-                bars.update(bar, completed=done, rate=_rate(done, start))
+                bars.update(bar, completed=done, total=total, rate=_rate(done, start))
 
             try:
                 yield advance
@@ -60,38 +65,65 @@ class TerminalProgress:
             yield self._bars
             return
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(None if stderr.width >= _WIDE else _SHORT_BAR),
+            _Count(_whole()), TextColumn("{task.fields[rate]}"), _Times(_whole()),
         )  # fmt: skip
-        with Bars(*columns, console=stderr, transient=True) as self._bars:
+        with Bars(*columns, console=stderr, transient=True, expand=True) as self._bars:
             try:
                 yield self._bars
             finally:
                 self._bars = None
 
 
+def _whole() -> Column:
+    """Return a column that is not wrapped on a narrow terminal."""
+    return Column(no_wrap=True)
+
+
+class _Count(ProgressColumn):
+    """How much of a task is done, such as 3/9; nothing for a single piece of work."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
+
+
+class _Times(ProgressColumn):
+    """How long a task has taken, and how long it will still take."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text(duration(task.elapsed or 0) + ("" if left is None else f", {duration(left)} left"))
+
+
 class PlainProgress:
     """Progress as a line from time to time, for pipes and log files."""
 
+    def __init__(self) -> None:
+        self._depth = 0
+
     @contextmanager
     def task(self, what: str, total: int) -> Iterator[Advance]:
-        """Write the progress every ten seconds, and the total time at the end."""
+        """Write the progress every ten seconds, and the total time at the end unless this is part of another task."""
         start = last = time.perf_counter()
-        done = 0
+        done, most = 0, total
 
-        def advance(more: int) -> None:
-            nonlocal done, last
-            done += more
+        def advance(more: int, /, *, total: int | None = None) -> None:
+            nonlocal done, last, most
+            done, most = done + more, most if total is None else total
             now = time.perf_counter()
-            if now - last > _PLAIN_SECONDS and 0 < done < total:
+            if now - last > _PLAIN_SECONDS and 0 < done < most:
                 last = now
-                left = (now - start) / done * (total - done)
-                stderr.print(f"{what}: {done} of {total}, {_rate(done, start)}, {left:.0f} s left", soft_wrap=True)
+                left = duration((now - start) / done * (most - done))
+                _print(f"{what}: {done} of {most}, {_rate(done, start)}, {left} left")
 
-        yield advance
+        self._depth += 1
+        try:
+            yield advance
+        finally:
+            self._depth -= 1
         seconds = time.perf_counter() - start
-        if seconds > 1:
-            stderr.print(f"{what}: {seconds:.1f} s", soft_wrap=True)
+        if seconds > 1 and self._depth == 0:
+            _print(f"{what}: {seconds:.1f} s")
 
 
 class Interruptible:
@@ -111,7 +143,7 @@ class Interruptible:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        stderr.print("stopping after the current piece of work; press Ctrl-C again to stop at once")
+        _print("stopping after the current piece of work; press Ctrl-C again to stop at once")
 
     def _look(self) -> None:
         if self._asked:
@@ -123,9 +155,9 @@ class Interruptible:
         self._look()
         with self._shown.task(what, total) as advance:
 
-            def look_and_advance(done: int) -> None:
+            def look_and_advance(done: int, /, *, total: int | None = None) -> None:
                 self._look()
-                advance(done)
+                advance(done, total=total)
 
             yield look_and_advance
 
@@ -139,26 +171,41 @@ def progress(quiet: bool) -> Progress:
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Send the library's log to standard error."""
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    handler = RichHandler(console=stderr, show_time=False, show_path=False, show_level=verbose)
+    handler = _OnStderr(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     library = logging.getLogger("ase_flatten")
     library.handlers, library.propagate = [handler], False
-    library.setLevel(level)
+    library.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class _OnStderr(logging.Handler):
+    """Prints log records as whole lines, above the bars on a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != FILE_ONLY:
+            level = "" if record.levelno in (logging.INFO, logging.DEBUG) else f"{record.levelname.lower()}: "
+            _print(f"{level}{record.getMessage()}")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table of cells that are text."""
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown = Table()
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="left" if number == 0 else "right")
+        shown.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         shown.add_row(*(str(cell) for cell in row))
+    stdout.print(title, style="bold", markup=False, soft_wrap=True)
     stdout.print(shown)
 
 
 def say(text: str) -> None:
-    """Print a line of the results."""
+    """Print a line of the results; where a log file is kept, it gets the line as well."""
     stdout.print(text, markup=False, soft_wrap=True)
+    logging.getLogger(FILE_ONLY).info("%s", text)
+
+
+def _print(text: str) -> None:
+    """Print a line on standard error."""
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
 def user_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,26 +216,24 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except InputError as error:
-            stderr.print(f"ase-flatten: {error}", markup=False, soft_wrap=True)
+            _print(f"ase-flatten: {error}")
             raise typer.Exit(2) from None
         except BackendError as error:
             sentences = "; ".join([str(error), *getattr(error, "__notes__", [])])
-            stderr.print(f"ase-flatten: {sentences}", markup=False, soft_wrap=True)
+            _print(f"ase-flatten: {sentences}")
             raise typer.Exit(1) from None
         except OSError as error:
             if error.filename is None:
                 raise
             reason = f"{printable(error.filename)}: {error.strerror}"
-            stderr.print(f"ase-flatten: cannot open {reason}; check the path", markup=False, soft_wrap=True)
+            _print(f"ase-flatten: cannot open {reason}; check the path")
             raise typer.Exit(2) from None
         except MemoryError:
-            stderr.print("ase-flatten: there is not enough memory; use fewer frames or a machine with more memory")
+            _print("ase-flatten: there is not enough memory; use fewer frames or a machine with more memory")
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            stderr.print(
-                "ase-flatten: stopped; finished work is kept: repeat the same command to resume (train needs --resume)",
-                soft_wrap=True,
-            )
+        except KeyboardInterrupt as stopped:
+            how = getattr(stopped, "__notes__", ["finished work is kept; repeat the same command to resume"])
+            _print("; ".join(["ase-flatten: stopped", *how]))
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped

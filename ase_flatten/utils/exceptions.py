@@ -1,6 +1,6 @@
 """The exceptions that the command line shows as a sentence, and what such sentences share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -23,12 +23,12 @@ class BackendError(Exception):
 
 
 @contextmanager
-def keeping(note: str) -> Iterator[None]:
-    """Add what is kept, and how to resume, to a `BackendError` raised in the block."""
+def keeping(note: str | Callable[[], str]) -> Iterator[None]:
+    """Add what is kept, and how to resume, to a `BackendError` or a Ctrl-C in the block; the command line prints it."""
     try:
         yield
-    except BackendError as error:
-        error.add_note(note)
+    except (BackendError, KeyboardInterrupt) as error:
+        error.add_note(note if isinstance(note, str) else note())
         raise
 
 
@@ -47,7 +47,9 @@ def printable(text: object, *, most: int = 300) -> str:
 def not_installed(what: str, package: str, *, extra: str, error: ImportError | None = None) -> InputError:
     """Return the error for a missing package that `what` needs and that an extra of this distribution installs."""
     reason = "" if error is None else f" ({error})"
-    return InputError(
-        f"{what} needs the package {package}, which is not installed{reason}; "
-        f"install it with: pip install 'ase-flatten[{extra}]'"
-    )
+    return InputError(f"{what} needs the package {package}, which is not installed{reason}; {installation(extra)}")
+
+
+def installation(extra: str) -> str:
+    """Return how to install an extra of this distribution, which is on no package index."""
+    return f"install it in the folder that ase-flatten was cloned into, with: pip install '.[{extra}]'"

@@ -205,7 +205,9 @@ _kept = threading.local()
 
 
 def _begin_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
+    # Ctrl-C is handled by the parent. To ignore it is not enough: f90wrap, with which Fortran is called, handles it
+    # during each call.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -10,19 +10,25 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ase_flatten.clustering.clusters import N_WARD, Clustering
+from ase_flatten.clustering.clusters import HOLDOUT, N_WARD, Clustering
 from ase_flatten.clustering.splits import Splits
+from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.known_molecule import Reference
+from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.evaluation.claims import Claims, make_claims
-from ase_flatten.evaluation.frame_groups import merge_clusters
-from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, Evaluation, HeldoutErrors
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, Distinction, read_distinctions
+from ase_flatten.evaluation.external_test import TEST_ERRORS, ExternalTest
+from ase_flatten.evaluation.frame_groups import Groups, merge_clusters
+from ase_flatten.evaluation.held_out import CURVES, HELDOUT_ERRORS, SCHEMES, Evaluation, HeldoutErrors
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, read_other_groups
+from ase_flatten.evaluation.predictions import HELDOUT_PREDICTIONS, HeldoutPredictions
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, read_quarantine
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.utils.atomic_files import write_npz
 from ase_flatten.utils.exceptions import InputError, nearest, printable
+from ase_flatten.utils.notebook import html_table, short_repr
 from ase_flatten.utils.records import read_arrays, read_record, understood
 from ase_flatten.utils.typing import IntArray
 from ase_flatten.workflow.history import HistoryLine, read_history
@@ -58,7 +64,10 @@ class RunSettings:
     default_draws : int, optional
         Number of default training sets of the final size, to assess how much depends on the draw; by default four,
         or one if training or prediction takes long. It may change on resuming.
-    n_geometry, n_energy, n_ward, assignment
+    n_geometry, n_energy : int, optional
+        Clusters by geometry, and by energy within each; by default `n_clusters_for` the held-out frames, and run.json
+        records the numbers.
+    n_ward, assignment
         See `ase_flatten.clustering.clusters.cluster`.
     quarantine : {"on", "off"} or tuple of int
         Whether labels are judged and frames with contradicted labels set aside; or the frames to set aside.
@@ -67,18 +76,25 @@ class RunSettings:
     ------
     InputError
         A quarantine that is none of these, a negative seed, or a number of default draws outside 1 to `MAX_DRAWS`.
+
+    Examples
+    --------
+    >>> from ase_flatten import RunSettings, Schedule
+    >>> settings = RunSettings(family="schnet", trainer={"epochs": 200}, schedule=Schedule(n_steps=4), seed=1)
+    >>> settings.schedule.n_train(4)
+    600
     """
 
     family: str = "sgdml"
     trainer: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
-    holdout: float = 0.2
+    holdout: float = HOLDOUT
     subset: bool | None = None
     subset_rule: SubsetRule = field(default_factory=SubsetRule)
     default_draws: int | None = None
-    n_geometry: int = 10
-    n_energy: int = 5
+    n_geometry: int | None = None
+    n_energy: int | None = None
     n_ward: int = N_WARD
     assignment: str = "average"
     quarantine: str | tuple[int, ...] = "on"
@@ -143,6 +159,27 @@ def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """The file of a data set, and how it was read: what a run needs in order to read it again.
+
+    Parameters
+    ----------
+    path : str
+        Absolute.
+    energy_unit, length_unit : str, optional
+        Units that were given because the file declares none.
+    energy_key, forces_key : str, optional
+        Names of the energies and forces in the file that were given.
+    """
+
+    path: str
+    energy_unit: str | None = None
+    length_unit: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What run.json says about the data set of a run.
 
@@ -157,6 +194,8 @@ class DatasetInfo:
     n_frames : int
     theory : str
         The level of theory of the labels; empty if it is not known.
+    file : DataFile, optional
+        Missing if the data set was not read from a file, and from old runs.
     """
 
     source: str = ""
@@ -164,6 +203,19 @@ class DatasetInfo:
     formula: str = ""
     n_frames: int
     theory: str = ""
+    file: DataFile | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, file: DataFile | None = None, *, source: str = "") -> "DatasetInfo":
+        """Describe a data set; its source is by default the name of its file."""
+        return cls(
+            source=source or (Path(file.path).name if file else ""),
+            digest=dataset.digest,
+            formula=dataset.formula,
+            n_frames=dataset.n_frames,
+            theory=dataset.theory,
+            file=file,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +231,8 @@ class RunInfo:
     trainer : mapping
         All settings of the family's trainer.
     dataset : DatasetInfo
+    test : DatasetInfo or None
+        The external test set.
     versions : mapping
         Versions of the packages that the run was begun with, and of those it was last resumed with.
     """
@@ -187,7 +241,24 @@ class RunInfo:
     settings: dict[str, Any]
     trainer: dict[str, Any] = field(default_factory=dict)
     dataset: DatasetInfo
+    test: DatasetInfo | None = None
     versions: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return short_repr("RunInfo", self.facts)
+
+    def _repr_html_(self) -> str:
+        return html_table("Run", self.facts)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the run is, as names and values."""
+        data = self.dataset
+        return [
+            ("family", str(self.settings.get("family", "unknown"))),
+            ("molecule", data.formula or "unknown"),
+            ("data", f"{data.n_frames} frames of {data.source or 'an unnamed set'}"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -205,6 +276,26 @@ class Run:
     """
 
     folder: Path
+
+    def __repr__(self) -> str:
+        return short_repr(f"Run {self.folder}", self._facts())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run {self.folder}", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Return what the run is, how far it is, and its errors; never raise for the sake of a display."""
+        try:
+            facts, n_done = self.info.facts, len(self.history)
+            facts.append(("state", f"{max(0, n_done - 1)} of {self.settings.schedule.n_steps} steps"))
+            if (self.folder / CURVES).exists():
+                facts += [
+                    (f"force RMSE, {one.scheme}", f"{one.force_rmse / KCAL_PER_MOL:.3f} kcal/(mol Å)")
+                    for one in self.evaluation.final
+                ]
+        except InputError as error:
+            return [("unreadable", str(error))]
+        return facts
 
     @cached_property
     def info(self) -> RunInfo:
@@ -297,20 +388,51 @@ class Run:
         return HeldoutErrors.read(path, n_clusters=self.clustering.n_clusters)
 
     @cached_property
+    def heldout_predictions(self) -> HeldoutPredictions | None:
+        """Predicted against true values on the held-out frames; None in runs made before these were kept."""
+        path = self.folder / HELDOUT_PREDICTIONS
+        if not path.exists():
+            return None
+        return HeldoutPredictions.read(path, SCHEMES, n_heldout=len(self.heldout_errors.frames))
+
+    @cached_property
+    def distinctions(self) -> Mapping[tuple[int, ...], Distinction]:
+        """What distinguishes each group of clusters; empty in runs made before this was found."""
+        path = self.folder / DISTINCTIONS
+        return read_distinctions(path, self.reference.molecule.numbers) if path.exists() else {}
+
+    @cached_property
+    def external_test(self) -> ExternalTest | None:
+        """Errors of the final models on the external test set; None if there is no test set."""
+        path = self.folder / TEST_ERRORS
+        return ExternalTest.read(path, n_clusters=self.clustering.n_clusters) if path.exists() else None
+
+    @cached_property
+    def test_claims(self) -> Claims | None:
+        """What can be said about the errors on the external test set; None if there is no test set."""
+        found = self.external_test
+        if found is None:
+            return None
+        counts = np.bincount(found.errors.labels, minlength=self.clustering.n_clusters)
+        rng = np.random.default_rng([self.settings.seed, 0, 7])
+        return make_claims(found.errors, self._groups(counts), counts, rng=rng)
+
+    @cached_property
     def claims(self) -> Claims:
         """What can be said about the errors on the held-out frames; the same each time it is computed."""
-        evaluation, clustering = self.evaluation, self.clustering
-        first = np.unique(clustering.labels, return_index=True)[1]
-        groups = merge_clusters(
-            evaluation.n_heldout,
-            clustering.geometry[first],
-            pair_distances(self.reference.positions),
-            evaluation.populations,
-        )
+        evaluation = self.evaluation
+        groups = self._groups(evaluation.n_heldout)
         rng = np.random.default_rng([self.settings.seed, 0, 4])
         errors = self.heldout_errors
         others = read_other_groups(self.folder / OTHER_CLUSTERINGS, len(errors.frames))
         return make_claims(errors, groups, evaluation.populations, rng=rng, other_groups=others)
+
+    def _groups(self, counts: IntArray) -> Groups:
+        """Merge clusters into groups that have enough of the frames that are judged."""
+        clustering = self.clustering
+        first = np.unique(clustering.labels, return_index=True)[1]
+        centres = pair_distances(self.reference.positions)
+        return merge_clusters(counts, clustering.geometry[first], centres, clustering.populations)
 
     @cached_property
     def reference(self) -> Reference:
@@ -327,7 +449,7 @@ class Run:
         if not path.exists():
             raise InputError(
                 f"expected a finished run, found no {name} in {self.folder}; "
-                f"finish it with: ase-flatten train DATASET --out {self.folder} --resume"
+                f"finish it with: ase-flatten train --resume --out {self.folder}"
             )
         return path
 
@@ -337,7 +459,16 @@ class Run:
 
 
 def open_run(folder: str | Path | None) -> Run:
-    """Return the run in a folder, or the newest one; raise InputError if there is none."""
+    """Return the run in a folder, or the newest one below ``runs``; raise InputError if there is none.
+
+    Examples
+    --------
+    >>> from ase_flatten import open_run
+    >>> open_run("runs/nowhere")
+    Traceback (most recent call last):
+        ...
+    ase_flatten.utils.exceptions.InputError: expected a run folder, found no runs/nowhere/run.json; ...
+    """
     run = Run(newest_run() if folder is None else Path(folder))
     _ = run.info
     return run

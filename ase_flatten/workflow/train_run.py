@@ -4,13 +4,13 @@ Every file is written beside its place and renamed, and a step's model is writte
 of history that lists it, so a resumed run finds complete files or none.
 """
 
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from ase_flatten.checking.labels import QuickModels
@@ -20,23 +20,29 @@ from ase_flatten.clustering.splits import split
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_frames
 from ase_flatten.data.known_molecule import Reference
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, distinguish, write_distinctions
 from ase_flatten.evaluation.held_out import evaluate
 from ase_flatten.evaluation.other_clusterings import OTHER_CLUSTERINGS, other_groups
-from ase_flatten.models import Family, Model, Trainer, Workplace, family
-from ase_flatten.models.model_folder import load_model, read_card, save_model, versions
+from ase_flatten.models import Family, Model, Trainer, Workplace
+from ase_flatten.models.model_folder import load_model, read_card, save_model
 from ase_flatten.selection.flattening import Schedule, Step, flatten
 from ase_flatten.selection.quarantine import BEFORE_TRAINING, Quarantine, first_look, quick_models_of, set_aside
-from ase_flatten.utils.atomic_files import is_empty, write_json, write_npz
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.atomic_files import write_json, write_npz
 from ase_flatten.utils.locks import lock_folder
+from ase_flatten.utils.log_files import FILE_ONLY, log_to
 from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.records import write_record
 from ase_flatten.utils.typing import IntArray
+from ase_flatten.workflow.begin import LOG, as_begun, describe_run, make_way
 from ase_flatten.workflow.history import HistoryLine, write_history
-from ase_flatten.workflow.run_folder import DatasetInfo, Run, RunInfo, RunSettings, write_clusters
+from ase_flatten.workflow.plan import default_steps, plan_run
+from ase_flatten.workflow.run_folder import DataFile, Run, RunSettings, write_clusters
+from ase_flatten.workflow.test_set import TestSet, agreed_test_set, judge_on_test_set
+from ase_flatten.workflow.upgrades import former_defaults
 
-N_DEFAULT_DRAWS = 4
-"""Default training sets of the final size where training is fast."""
+log = logging.getLogger(__name__)
+said = logging.getLogger(FILE_ONLY)
 
 MAX_FRAMES_WRITTEN = 1000
 """Maximum number of frames in quarantine that are written as structures."""
@@ -88,80 +94,131 @@ class _Training:
 def train(
     dataset: Dataset,
     folder: str | Path,
-    settings: RunSettings,
+    settings: RunSettings | None = None,
     *,
     resume: bool = False,
     on_step: Callable[[Step], None] = lambda step: None,
     quick_models: QuickModels | None = None,
     progress: Progress = SILENT,
+    units: OutputUnits = FIELD_UNITS,
     source: str = "",
+    file: DataFile | None = None,
+    test: TestSet | None = None,
 ) -> Run:
-    """Train the improved model and the default one of equal size, and measure both.
+    """Train the improved model and the default one of equal size, and measure both; `train.log` keeps the log.
 
     Parameters
     ----------
     folder : str or Path
         The run folder.
+    settings : RunSettings, optional
+        The model family, the sizes of the training sets, the seed, and so on.
     resume : bool
         Resume an existing run; only `schedule.n_steps` and `default_draws` may change.
     on_step : callable
         Called with each step when it is done.
     quick_models : QuickModels, optional
         `quick_models_of` the data set, where these have judged its labels already.
+    units : OutputUnits
+        Of the errors in the log.
     source : str
-        Name of the data set, for run.json.
+        Name of the data set, for run.json; by default that of its file.
+    file : DataFile, optional
+        Where the data set was read from, so that the run can be resumed without naming it.
+    test : TestSet, optional
+        An external test set, on which both final models are judged; by default the one that an existing run remembers.
 
     Raises
     ------
     InputError
-        An existing run without `resume`, or with other data or settings; more frames asked for than are available;
-        labels that are wrong beyond doubt; a folder that cannot be written.
+        An existing run with finished steps without `resume`, or with other data or settings; more frames asked for
+        than are available; labels that are wrong beyond doubt; a test set of another molecule, or another one than
+        before; a missing package; a folder that cannot be written.
+
+    Examples
+    --------
+    >>> from ase_flatten import RunSettings, Schedule, read_dataset, train
+    >>> data = read_dataset("examples/data/salicylic_gfn2_500K.npz")
+    >>> settings = RunSettings(
+    ...     family="sgdml",
+    ...     trainer={"sigma": 20, "symmetries": False},
+    ...     schedule=Schedule(n_steps=1, n_initial=10, step_size=5),
+    ...     n_geometry=3,
+    ...     n_energy=2,
+    ... )
+    >>> train(data, "runs/mine", settings)
+    <Run runs/mine: family sgdml, molecule C7H6O3, ... state 1 of 1 steps, force RMSE, default ...>
     """
-    run = Run(Path(folder))
+    run, settings = Run(Path(folder)), settings or RunSettings()
+    planned = plan_run(dataset, settings)  # what cannot be done is refused before there is a folder
+    if isinstance(planned.trainer, Trainer) and not (run.folder / "run.json").exists():
+        planned.trainer.check(dataset)
     with lock_folder(run.folder):
-        settings = _without_guard_if_begun_so(run, settings)
-        unfinished = run.folder / "unfinished"
-        made_by = family(settings.family)
-        _ = settings.schedule.rule.selector  # an unknown one is refused before anything is written
-        if settings.subset is None:
-            settings = replace(settings, subset=made_by.expensive)
-        trainer = made_by.trainer(**settings.trainer)
-        if settings.default_draws is None:
-            costly = made_by.expensive or (isinstance(trainer, Trainer) and trainer.trains_long)
-            settings = replace(settings, default_draws=1 if costly else N_DEFAULT_DRAWS)
-        info = _checked(run, dataset, settings, made_by, trainer, resume, source)
-        quarantine = _first_quarantine(
-            run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress)
+        make_way(run, resume=resume)
+        with _log_of(run.folder):
+            workplace = Workplace(run.folder / "unfinished", progress, units)
+            return _train(Run(run.folder), dataset, settings, on_step, quick_models, workplace, source, file, test)
+
+
+@contextmanager
+def _log_of(folder: Path) -> Iterator[None]:
+    """Keep a log in a folder, unless the training ends before it has written anything else."""
+    try:
+        with log_to(folder / LOG):
+            yield
+    finally:
+        if not (folder / "run.json").exists():
+            (folder / LOG).unlink(missing_ok=True)
+
+
+def _train(
+    run: Run,
+    dataset: Dataset,
+    settings: RunSettings,
+    on_step: Callable[[Step], None],
+    quick_models: QuickModels | None,
+    workplace: Workplace,
+    source: str,
+    file: DataFile | None,
+    test: TestSet | None,
+) -> Run:
+    """Train in a folder that is locked."""
+    progress = workplace.progress
+    former = former_defaults(run.info.trainer) if (run.folder / "run.json").exists() else {}
+    planned = plan_run(dataset, as_begun(run, settings), former=former)
+    settings, made_by, trainer = planned.settings, planned.made_by, planned.trainer
+    test = agreed_test_set(run, dataset, test)
+    info = replace(describe_run(run, dataset, planned, source=source, file=file), test=test.info if test else None)
+    said.info("%s", planned.describe(dataset))
+    quarantine = _first_quarantine(run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress))
+    write_record(run.folder / "run.json", info)
+    if isinstance(trainer, Trainer):  # a plugin's need not be
+        trainer = trainer.within(workplace)
+    data = _prepared(run, dataset, settings, progress)
+    if quarantine is not None and not (run.folder / "quarantine.json").exists():
+        write_json(run.folder / "quarantine.json", quarantine.to_json())
+    training = _Training(run, data, settings, made_by, trainer, progress)
+    _grow(training, on_step)
+    _train_default_models(training)
+    _settle(training)
+    _write_quarantined(run, dataset)
+    draws = _other_default_draws(training)
+    models = _sizes(run, settings.schedule)
+    evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
+    if test is not None:
+        judge_on_test_set(run, data, test, rng=training.rng(0, 6), progress=progress)
+    if not (run.folder / OTHER_CLUSTERINGS).exists():
+        groups = other_groups(
+            dataset, data.splits.heldout, rng=training.rng(0, 5), **_n_clusters(settings), progress=progress
         )
-        write_record(run.folder / "run.json", info)
-        if isinstance(trainer, Trainer):  # a plugin's need not be
-            trainer = trainer.within(Workplace(unfinished, progress))
-        data = _prepared(run, dataset, settings, progress)
-        if quarantine is not None and not (run.folder / "quarantine.json").exists():
-            write_json(run.folder / "quarantine.json", quarantine.to_json())
-        training = _Training(run, data, settings, made_by, trainer, progress)
-        _grow(training, on_step)
-        _train_default_models(training)
-        _settle(training)
-        _write_quarantined(run, dataset)
-        draws = _other_default_draws(training)
-        models = _sizes(run, settings.schedule)
-        evaluate(run.folder, dataset, data.clustering, data.splits, models, default_draws=draws, progress=progress)
-        if not (run.folder / OTHER_CLUSTERINGS).exists():
-            groups = other_groups(
-                dataset, data.splits.heldout, rng=training.rng(0, 5), n_geometry=settings.n_geometry,
-                n_energy=settings.n_energy, progress=progress,
-            )  # fmt: skip
-            write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
-        shutil.rmtree(unfinished, ignore_errors=True)  # a kill may have left half a file there
-        return Run(run.folder)
-
-
-def _without_guard_if_begun_so(run: Run, settings: RunSettings) -> RunSettings:
-    """Resume runs that were begun before there was a quarantine without one."""
-    if (run.folder / "run.json").exists() and "quarantine" not in run.info.settings:
-        return replace(settings, quarantine="off")
-    return settings
+        write_npz(run.folder / OTHER_CLUSTERINGS, {"groups": groups})
+    done = Run(run.folder)
+    if not (run.folder / DISTINCTIONS).exists():
+        found = distinguish(dataset, data.clustering, done.claims.groups, progress=progress)
+        write_distinctions(run.folder / DISTINCTIONS, found)
+    if workplace.folder is not None:
+        shutil.rmtree(workplace.folder, ignore_errors=True)  # a kill may have left half a file there
+    return done
 
 
 def _first_quarantine(
@@ -177,70 +234,6 @@ def _first_quarantine(
     return first_look(dataset, quick_models)
 
 
-def _checked(
-    run: Run,
-    dataset: Dataset,
-    settings: RunSettings,
-    made_by: Family,
-    trainer: Trainer,
-    resume: bool,
-    source: str,
-) -> RunInfo:
-    """Return the content of run.json; raise InputError if it contradicts an existing run."""
-    info = RunInfo(
-        settings=_in_full(settings),
-        trainer=made_by.settings(trainer),
-        dataset=DatasetInfo(
-            source=source,
-            digest=dataset.digest,
-            formula=dataset.formula,
-            n_frames=dataset.n_frames,
-            theory=dataset.theory,
-        ),
-        versions=versions(made_by.distribution),
-    )
-    if (run.folder / "run.json").exists():
-        if not resume:
-            raise InputError(
-                f"expected a new folder, found a run in {run.folder}; add --resume, or choose another --out"
-            )
-        _hold_against(run, info)
-        info = replace(info, versions={**run.info.versions, "resumed_with": info.versions})
-    elif run.folder.is_dir() and not is_empty(run.folder):
-        raise InputError(f"expected a new or empty folder, found other files in {run.folder}; choose another --out")
-    return info
-
-
-def _in_full(settings: RunSettings) -> dict[str, Any]:
-    """Return settings as JSON has them, defaults included, which msgspec leaves out of objects that it has read."""
-    content: dict[str, Any] = msgspec.to_builtins(asdict(settings))
-    return content
-
-
-def _hold_against(run: Run, asked: RunInfo) -> None:
-    """Refuse to resume with other data or settings, except for more steps and any number of default draws."""
-    if run.info.dataset.digest != asked.dataset.digest:
-        raise InputError(
-            f"expected the data that {run.folder} was begun with ({run.info.dataset.source}), "
-            "found others; give that data set or choose another --out"
-        )
-    begun, new = _in_full(run.settings), asked.settings
-    for name in sorted(run.info.settings.keys() - {"default_draws"}):
-        before, after = begun[name], new[name]
-        if name == "schedule":
-            if after["n_steps"] < before["n_steps"]:
-                raise InputError(
-                    f"{run.folder} was begun with {before['n_steps']} steps, {after['n_steps']} were asked for; "
-                    "a run can grow but not shrink"
-                )
-            before = {**before, "n_steps": after["n_steps"]}
-        if before != after:
-            raise InputError(
-                f"{run.folder} was begun with {name} {before}, now {after} was asked for; "
-                "give the same settings or choose another --out"
-            )
-
-
 def _prepared(run: Run, dataset: Dataset, settings: RunSettings, progress: Progress) -> PreparedData:
     """Cluster the data and split them, and keep what later stages need of them, unless the run has done so."""
     if all((run.folder / name).exists() for name in ("clusters.npz", "splits.npz", "reference.npz")):
@@ -248,19 +241,28 @@ def _prepared(run: Run, dataset: Dataset, settings: RunSettings, progress: Progr
     clustering = cluster(
         dataset,
         rng=np.random.default_rng([settings.seed, 0, 1]),
-        n_geometry=settings.n_geometry,
-        n_energy=settings.n_energy,
+        **_n_clusters(settings),
         n_ward=settings.n_ward,
         assignment=settings.assignment,
         progress=progress,
     )
     rng = np.random.default_rng([settings.seed, 0, 2])
     splits = split(clustering, dataset.pair_distances, rng=rng, holdout=settings.holdout)
+    log.info(
+        "%d clusters of %d geometries; %d frames to choose from, %d for validation, %d held out",
+        clustering.n_clusters, clustering.geometry.max() + 1, len(splits.pool), len(splits.valid), len(splits.heldout),
+    )  # fmt: skip
     data = PreparedData(dataset, clustering, splits)
     write_clusters(run.folder / "clusters.npz", clustering, data.representatives)
     write_npz(run.folder / "splits.npz", asdict(splits))
     write_npz(run.folder / "reference.npz", Reference.of_dataset(dataset, data.representatives).arrays)
     return data
+
+
+def _n_clusters(settings: RunSettings) -> dict[str, int]:
+    """Return the numbers of clusters, which the plan has decided."""
+    assert settings.n_geometry is not None and settings.n_energy is not None
+    return {"n_geometry": settings.n_geometry, "n_energy": settings.n_energy}
 
 
 def _grow(training: _Training, on_step: Callable[[Step], None]) -> None:
@@ -292,15 +294,11 @@ def _sizes(run: Run, schedule: Schedule) -> dict[str, dict[int, Path]]:
     steps = range(schedule.n_steps + 1)
     improved = {schedule.n_train(step): run.step_folder(step) for step in steps}
     default = {schedule.n_train(0): run.step_folder(0)}
-    for step in _default_step_numbers(schedule):
+    for step in default_steps(schedule):
         default[schedule.n_train(step)] = run.step_folder(step, scheme="default")
     final = schedule.n_train(schedule.n_steps)
     improved[final], default[final] = run.folder / "improved", run.folder / "default"
     return {"default": default, "improved": improved}
-
-
-def _default_step_numbers(schedule: Schedule) -> list[int]:
-    return sorted({schedule.n_steps // 2, schedule.n_steps} - {0})
 
 
 def _train_default_models(training: _Training) -> None:
@@ -309,7 +307,7 @@ def _train_default_models(training: _Training) -> None:
     For a network these include the number of gradient steps, which is the same for both models.
     """
     run, schedule = training.run, training.settings.schedule
-    for number in _default_step_numbers(schedule):
+    for number in default_steps(schedule):
         folder = run.step_folder(number, scheme="default")
         if folder.exists():
             continue

@@ -28,8 +28,7 @@ class CommandHelp(SphinxDirective):
         text = self._help(module)
         shown: list[nodes.Node] = [_block(text)]
         if "subcommands" in self.options:
-            listed = text.partition("Commands:")[2]
-            for name in re.findall(r"^ {2}(\w[\w-]*)", listed, flags=re.MULTILINE):
+            for name in re.findall(r"^ {2}([a-z][\w-]*) {2,}", text, flags=re.MULTILINE):
                 section = nodes.section(ids=[f"ase-flatten-{name}"])
                 section += [nodes.title(name, name), _block(self._help(module, name))]
                 shown.append(section)

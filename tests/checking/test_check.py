@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from ase import units
 from ase.build import molecule
+from ase.data import atomic_masses
 
+from ase_flatten.checking import check
 from ase_flatten.checking.check import Finding, check_dataset
+from ase_flatten.checking.force_constants import stiffness
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.energy_force_consistency import energy_slope, explain_slope, rank_correlation, trapezoid
 
@@ -132,6 +135,54 @@ def test_mistakes_of_units_and_sign_are_named(ethanol_like, findings, energy, fo
         assert found.level == "refused" and "times as much as the forces imply" in found.message
     else:  # with 50 frames far apart, several mistakes may explain it
         assert "energies seem to change" in found.message
+
+
+@pytest.mark.parametrize(("factor", "true", "declared"), [(1 / KCAL, "kcal/mol", "eV"), (KCAL, "eV", "kcal/mol")])
+@pytest.mark.parametrize("stride", [7, 25])
+def test_energies_and_forces_in_the_same_wrong_unit(ethanol_like, findings, factor, true, declared, stride):
+    wrong = replace(ethanol_like, energies=ethanol_like.energies * factor, forces=ethanol_like.forces * factor)
+    found = findings(wrong.take(np.arange(0, 300, stride)))
+    what, level = ("energy unit", "refused") if stride == 7 else ("size of forces", "note")
+    assert found[what].level == level and f"they look like {true} where {declared} was declared" in found[what].message
+
+
+def test_wrong_units_are_found_where_energies_cannot_be_compared(ethanol_like, findings, monkeypatch):
+    monkeypatch.setattr(check, "MIN_PAIRS", 1000)
+    far = ethanol_like.take(np.arange(0, 300, 15))
+    found = findings(replace(far, energies=far.energies / KCAL, forces=far.forces / KCAL))
+    assert "energies undecided" in found and found["energy unit"].level == "refused"
+
+
+def test_forces_of_a_molecule_without_hydrogen(findings, rng):
+    """Carbon dioxide with harmonic bonds: no bond to hydrogen tells the unit."""
+    positions = molecule("CO2").positions + rng.normal(scale=0.04, size=(60, 3, 3))
+    energies, forces = np.zeros(60), np.zeros((60, 3, 3))
+    for atom in (1, 2):
+        bonds = positions[:, atom] - positions[:, 0]
+        lengths = np.linalg.norm(bonds, axis=1)
+        energies += 0.5 * 95 * (lengths - 1.17) ** 2
+        pull = -95 * ((lengths - 1.17) / lengths)[:, None] * bonds
+        forces[:, atom] += pull
+        forces[:, 0] -= pull
+    data = Dataset([6, 8, 8], positions, energies, forces)
+    assert "size of forces" not in findings(data)
+    found = findings(replace(data, energies=energies / KCAL, forces=forces / KCAL))["size of forces"]
+    assert found.level == "note" and "they look like kcal/mol where eV was declared" in found.message
+    assert "too small" in findings(replace(data, energies=energies / 50, forces=forces / 50))["size of forces"].message
+
+
+def test_stiffness_of_bonds(ethanol_like, rng):
+    n_bonds, found = stiffness(ethanol_like, ethanol_like.pair_distances, rng=rng)
+    assert n_bonds == 8 and 25 < found < 45
+    # Accelerating the whole molecule changes no bond.
+    pushed = ethanol_like.forces + atomic_masses[ethanol_like.numbers][:, None] * rng.normal(size=(300, 1, 3))
+    accelerated = replace(ethanol_like, forces=pushed)
+    assert stiffness(accelerated, accelerated.pair_distances, rng=rng)[1] == pytest.approx(found)
+    few = ethanol_like.take(np.arange(0, 300, 50))
+    assert 20 < stiffness(few, few.pair_distances, rng=rng)[1] < 60
+    held = ethanol_like.positions[0] + 1e-4 * rng.normal(size=(300, 9, 3))  # the bonds tell nothing of the forces
+    rigid = replace(ethanol_like, positions=held)
+    assert stiffness(rigid, rigid.pair_distances, rng=rng) is None
 
 
 def test_a_slope_that_nothing_explains(ethanol_like, refused):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase import Atoms
+from ase.io import read, write
 from typer.testing import CliRunner
 
 import ase_flatten
@@ -22,7 +24,7 @@ from ase_flatten.data import dataset
 from ase_flatten.selection.sampled_errors import SubsetRule
 from ase_flatten.workflow.run_folder import read_protocol
 
-TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10"]
+TRAIN = ["-n", "1", "-i", "10", "-s", "5", "--set", "sigma=10", "--n-geometry", "10", "--n-energy", "5"]
 
 
 @pytest.fixture
@@ -101,9 +103,34 @@ def test_cluster(run, water_file, tmp_path):
     assert [labels[atoms.info["frame"]] for atoms in representatives] == list(range(8))
 
 
+def test_data_as_others_write_them(run, mistake, water, tmp_path):
+    """A file for MACE: labels and isolated atoms under its names, no units."""
+    frames = [Atoms("O", info={"REF_energy": -1.0, "config_type": "IsolatedAtom"})]
+    for frame in range(water.n_frames):
+        atoms = water.atoms(frame)
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = water.energies[frame], water.forces[frame]
+        frames.append(atoms)
+    write("mace.extxyz", frames)
+    options = ["--energy-key", "REF_energy", "--forces-key", "REF_forces"]
+    assert mistake("check", "mace.extxyz").endswith(" ".join(options))
+    assert "--energy-unit" in (units := mistake("check", "mace.extxyz", *options)) and "--length-unit" in units
+    options += ["--energy-unit", "eV", "--length-unit", "Ang"]
+    status, out, err = run("check", "mace.extxyz", *options)
+    assert status == 0 and "416 frames of H2O" in out and "1 frame of isolated atoms (O) set aside;" in err
+    assert run("cluster", "mace.extxyz", *options, "--out", "c")[0] == 0
+    for frame in (31, 32):
+        frames[frame].arrays["REF_forces"] = np.zeros((3, 3))
+    write("zeros.extxyz", frames)
+    *_, command = mistake("check", "zeros.extxyz", *options).partition("leave those frames out with: ase-flatten ")
+    status, out, _ = run(*shlex.split(command.replace("CLEAN", "clean.npz")))
+    assert status == 0 and "414 of 416 frames kept: clean.npz" in out
+    assert run("train", "mace.extxyz", *TRAIN, *options, "--out", "r")[0] == 0
+    assert run("errors", "mace.extxyz", "r", *options, "--out", "e")[0] == 0
+
+
 def test_train_report_and_errors(run, trained, water_file, tmp_path):
     folder, out = trained
-    assert "step 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
+    assert "step 1 of 1: 15 frames" in out and out.strip().splitlines()[-2] == "report: runs/water/report.html"
     assert (folder / "report.html").stat().st_size > 50_000 and list((folder / "figures").glob("*.pdf"))
     status, out, _ = run("report")  # the newest run
     assert status == 0 and "runs/water/report.html" in out
@@ -129,6 +156,66 @@ def test_errors_of_any_ase_calculator(run, water_file):
     assert status == 0 and "clusters of c/clusters.npz" in out
 
 
+def test_two_models_side_by_side(run, mistake, water_file, tmp_path):
+    """Neither replaces the other's results, and the same command replaces its own."""
+    for method in ("GFN1-xTB", "GFN2-xTB", "GFN2-xTB"):
+        status, out, _ = run("errors", water_file, f"tblite:{method}")
+        assert status == 0 and f"runs/water-tblite-{method}-errors" in out
+        assert "energies are compared up to a constant: a mean difference of" in out and "MAE" in out
+    one, other = (tmp_path / "runs" / f"water-tblite-{method}-errors" for method in ("GFN1-xTB", "GFN2-xTB"))
+    first, second = (json.loads((folder / "errors.json").read_text())["overall"] for folder in (one, other))
+    assert first["force_rmse"] > 1 > second["force_rmse"] and first["energy_rmse"] < 20  # kcal/mol
+    record = json.loads((one / "results.json").read_text())
+    assert abs(record["found"]["energy_offset_removed"]) > 100 and record["model"]["name"] == "tblite:GFN1-xTB"
+    before = (one / "errors.csv").read_bytes()
+    assert "--overwrite" in mistake("errors", water_file, "tblite:GFN2-xTB", "--out", one)
+    assert "--overwrite" in mistake("cluster", water_file, "--out", one)
+    assert (one / "errors.csv").read_bytes() == before
+    assert run("errors", water_file, "tblite:GFN2-xTB", "--out", one, "--overwrite")[0] == 0
+    assert (one / "errors.csv").read_bytes() == (other / "errors.csv").read_bytes()
+
+
+def test_clusters_of_other_data_are_not_replaced(run, mistake, water, water_file, tmp_path):
+    ase_flatten.write_dataset(tmp_path / "part.npz", water.take(np.arange(300)))
+    few = ["--n-geometry", 2, "--n-energy", 2, "--out", "c"]
+    assert run("cluster", water_file, *few)[0] == run("cluster", water_file, *few)[0] == 0
+    assert "--overwrite" in mistake("cluster", "part.npz", *few)
+    assert run("cluster", "part.npz", *few, "--overwrite")[0] == 0
+
+
+def test_the_model_is_given_once(run, mistake, water_file):
+    assert "-m, --model" in run("errors", "--help")[1] and "-i" not in run("errors", "--help")[1].split()
+    assert "one model" in mistake("errors", water_file, "-m", "tblite:GFN1-xTB", "-i", "tblite:GFN1-xTB")
+    assert "one model" in mistake("errors", water_file, "tblite:GFN1-xTB", "-m", "tblite:GFN1-xTB")
+
+
+def test_a_test_set_in_train_and_errors(run, mistake, water, water_file, tmp_path, ethanol_like):
+    ase_flatten.write_dataset(tmp_path / "part.npz", water.take(np.arange(0, 416, 2)))
+    ase_flatten.write_dataset(tmp_path / "hot.npz", water.take(np.arange(1, 416, 2)))
+    ase_flatten.write_dataset(tmp_path / "ethanol.npz", ethanol_like)
+    assert "found C2H6O" in mistake("train", "part.npz", "--test", "ethanol.npz", *TRAIN, "--out", "runs/part")
+    assert not (tmp_path / "runs").exists()
+    status, out, err = run("train", "part.npz", "--test", "hot.npz", *TRAIN, "--default-draws", 1, "--out", "runs/part")
+    assert status == 0 and "On the test set hot.npz (208 frames), the force RMSE of all frames " in out, err
+    assert "verdict: " in out.splitlines()[-1] and "hot.npz" in run("report", "runs/part")[1]
+    assert "On the test set hot.npz" in (tmp_path / "runs" / "part" / "report.html").read_text()
+    *_, total = csv.DictReader((tmp_path / "runs" / "part" / "test_errors.csv").read_text().splitlines())
+    status, out, err = run("errors", "part.npz", "runs/part", "--test", "hot.npz", "-v")
+    assert status == 0 and "over 208 frames of the test set" in out and "up to a constant" not in out, err
+    assert "clusters of runs/part" in out and "nearly identical to training or validation frames" in out
+    found = tmp_path / "runs" / "part-part-hot-errors"
+    *rows, overall = csv.DictReader((found / "errors.csv").read_text().splitlines())
+    assert float(overall["force_rmse"]) == pytest.approx(float(total["force_rmse_improved"]), rel=1e-4)
+    assert sum(int(row["population"]) for row in rows) == int(overall["population"]) == 208
+    frames = np.load(found / "frame_errors.npz")["frames"]
+    assert frames.min() == 0 and frames.max() == 207
+    worst = read(found / "worst_frames.extxyz")
+    np.testing.assert_allclose(worst.positions, water.positions[1::2][worst.info["frame"]], atol=1e-6)
+    reference = np.sqrt(np.mean(water.forces[1::2] ** 2)) / ase_flatten.data.units.KCAL_PER_MOL
+    relative = float(overall["force_rmse"]) / reference
+    assert float(overall["force_rmse_relative"]) == pytest.approx(relative, rel=1e-4)
+
+
 def test_errors_from_subsets_say_so(run, trained, water_file, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.report.outliers.SubsetRule", lambda: SubsetRule(n_first=2, resolution=0.5))
     status, out, _ = run("errors", water_file, "runs/water", "--subset", "--out", "e")
@@ -149,12 +236,55 @@ def test_a_run_on_subsets_resumes_on_subsets(run, water_file, tmp_path):
     assert json.loads((tmp_path / "s" / "run.json").read_text())["settings"]["subset"] is True
     assert run("train", water_file, "--out", "s", "--resume", "-n", 2)[0] == 0
     status, _, err = run("train", water_file, "--out", "s", "--resume", "-n", 2, "--all-frames")
-    assert status == 2 and "was begun with subset True, now False" in err
+    assert status == 2 and "begun with other settings (subset: True before, False now)" in err
 
 
 def test_resume_keeps_the_settings_of_the_run(run, trained, water_file):
     status, out, _ = run("train", water_file, "--out", "runs/water", "--resume", "-n", 2)
-    assert status == 0 and "step 2: 20 frames" in out and "step 1" not in out
+    assert status == 0 and "step 2 of 2: 20 frames" in out and "step 1" not in out
+
+
+def test_resume_without_arguments_takes_the_newest_run_and_its_data(run, mistake, water_file, tmp_path, monkeypatch):
+    assert "make one with: ase-flatten train" in mistake("train", "--resume")
+    content = dict(np.load(water_file))
+    del content["e_unit"], content["r_unit"]
+    np.savez(tmp_path / "bare.npz", **content)
+    declared = ("--energy-unit", "kcal/mol", "--length-unit", "Ang")
+    assert run("train", "bare.npz", *declared, *TRAIN, "--out", "runs/b")[0] == 0
+    kept = json.loads((tmp_path / "runs" / "b" / "run.json").read_text())["dataset"]["file"]
+    assert kept == {"path": str(tmp_path / "bare.npz"), "energy_unit": "kcal/mol", "length_unit": "Ang"}
+    status, out, _ = run("train", "--resume")
+    assert status == 0 and out.startswith(
+        "resuming the newest run, runs/b\nsgdml on 416 frames of H2O (GFN2-xTB): 1 step"
+    )
+    assert run("train", "bare.npz", "--resume", "--out", "runs/b")[0] == 0  # its units are known as well
+    monkeypatch.chdir(tmp_path / "runs")
+    status, out, _ = run("train", "--resume", "--out", "b", "-n", 2)
+    assert status == 0 and "step 2 of 2: 20 frames" in out
+    (tmp_path / "bare.npz").rename(tmp_path / "moved.npz")
+    sentence = mistake("train", "--resume", "--out", "b")
+    assert "bare.npz, found no such file; give the data set: ase-flatten train DATASET --resume --out b" in sentence
+    assert run("train", "../moved.npz", *declared, "--resume", "--out", "b")[0] == 0
+    content["E"] = content["E"] + 1
+    np.savez(tmp_path / "moved.npz", **content)
+    assert "found others in" in mistake("train", "--resume", "--out", "b")
+
+
+def test_a_run_of_an_earlier_version_says_that_it_needs_its_data(mistake, trained):
+    folder, _ = trained
+    info = json.loads((folder / "run.json").read_text())
+    del info["dataset"]["file"]
+    (folder / "run.json").write_text(json.dumps(info))
+    assert "ase-flatten train DATASET --resume --out runs/water" in mistake("train", "--resume")
+
+
+def test_train_begins_with_what_it_does_and_nothing_has_trailing_blanks(run, water_file, tmp_path):
+    status, out, err = run("train", water_file, *TRAIN, "--out", "runs/w")
+    first = "sgdml on 416 frames of H2O (GFN2-xTB): 1 step from 10 to 15 training frames, 4 default training sets; "
+    assert status == 0 and out.startswith(f"{first}results: runs/w\nstep 0 of 1: 10 frames")
+    assert "left)" in out and not any(line != line.rstrip() for line in (out + err).splitlines())
+    log = (tmp_path / "runs" / "w" / "train.log").read_text()
+    assert "ase-flatten 0.1.0: " in log and "step 1 of 1: 15 frames" in log
 
 
 def test_strict_turns_the_verdict_into_the_exit_status(run, trained, water_file, monkeypatch):
@@ -215,6 +345,7 @@ MISTAKES = {
     "too many frames": (["train", "water.npz", "-n", "99", "-i", "10", "-s", "50"], "was to grow to 4960 frames"),
     "an unknown family": (["train", "water.npz", "--model", "sgmdl"], "must be one of"),
     "an unknown setting": (["train", "water.npz", *TRAIN, "--set", "sigmaa=3"], "did you mean sigma"),
+    "a setting of a wrong type": (["train", "water.npz", *TRAIN, "--set", "sigma=abc"], "must be a positive number"),
     "no setting": (["train", "water.npz", *TRAIN, "--set", "sigma"], "expected NAME=VALUE"),
     "an unknown rule": (["train", "water.npz", *TRAIN, "--pick", "best"], "must be one of largest-error"),
     "a contradiction": (["train", "water.npz", "--select", "random", "--pick", "centroid"], "cannot be combined with"),
@@ -223,6 +354,8 @@ MISTAKES = {
     "a folder that is no run": (["report", "."], "found no run.json; make one with: ase-flatten train"),
     "no model": (["errors", "water.npz"], "expected one data set and one model"),
     "a missing model": (["errors", "water.npz", "nowhere"], "found 'nowhere'; check the path"),
+    "a test set of nothing": (["errors", "water.npz", "tblite:GFN2-xTB", "--test", "no.npz"], "found no file no.npz"),
+    "data as their test": (["train", "water.npz", *TRAIN, "--test", "water.npz"], "found the data themselves"),
     "errors into a run": (["errors", "water.npz", "tblite:GFN2-xTB", "--out", "a_run"], "found a run in a_run"),
     "clusters into a run": (["cluster", "water.npz", "--out", "a_run"], "found a run in a_run"),
     "an unknown method": (["errors", "water.npz", "tblite:GFN3"], "must be one of GFN2-xTB"),
@@ -285,10 +418,8 @@ def test_ctrl_c_leaves_a_run_that_resumes(water_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in err and "Traceback" not in err
-    result = subprocess.run(
-        [*command[:4], str(water_file), "--out", str(tmp_path / "run"), "--resume"], capture_output=True
-    )
+    assert f"go on with: ase-flatten train --resume --out {tmp_path / 'run'}\n" in err and "Traceback" not in err
+    result = subprocess.run([*command[:4], "--out", str(tmp_path / "run"), "--resume"], capture_output=True)
     assert result.returncode == 0
 
 
@@ -322,7 +453,7 @@ def test_a_run_by_a_protocol(run, mistake, water_file, tmp_path):
     assert settings["schedule"]["rule"] == rule
     assert settings["trainer"] == {"sigma": 10, "symmetries": False}
     again = ("train", water_file, "--protocol", "p.toml", "--resume")
-    assert "was begun with schedule" in mistake(*again)
+    assert "(symmetries: False before, not set now; n_initial: 10 before, 12 now)" in mistake(*again)
     assert run(*again, "-i", "10", "--set", "symmetries=false")[0] == 0
 
 

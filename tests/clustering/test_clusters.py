@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from ase_flatten.clustering import assignment, clusters
 from ase_flatten.clustering.assignment import ASSIGNMENTS, assign
-from ase_flatten.clustering.clusters import Clustering, cluster, fine_clusters, representatives
+from ase_flatten.clustering.clusters import Clustering, cluster, fine_clusters, n_clusters_for, representatives
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.geometry.pair_distances import pair_distances, squared_distances
 from ase_flatten.utils.exceptions import InputError
@@ -262,7 +262,7 @@ def test_ward_takes_fewer_frames_where_memory_is_short(rng, monkeypatch, caplog)
 
 
 def test_nothing_is_warned_of_where_all_is_well(rng, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, "ase_flatten"):
         cluster(molecule_frames(rng, n_frames=600), rng=rng)
     assert [record.getMessage() for record in caplog.records] == ["600 frames in 50 clusters of 10 geometries"]
 
@@ -407,3 +407,11 @@ def test_labels_that_are_none_are_refused(labels):
 def test_geometry_of_other_frames_is_refused():
     with pytest.raises(InputError, match="of 3 frames as labels, found 2"):
         Clustering(np.array([0, 1, 2]), np.array([0, 1]))
+
+
+def test_as_many_clusters_as_leave_twenty_held_out_frames_to_each():
+    assert n_clusters_for(1000) == n_clusters_for(2000) == n_clusters_for(10**6) == (10, 5)
+    numbers = [n_clusters_for(n_heldout) for n_heldout in range(40, 1000)]
+    each = [n_heldout / (geometry * energy) for n_heldout, (geometry, energy) in enumerate(numbers, 40)]
+    assert min(each) >= 20 and max(each) < 40
+    assert all(geometry >= 2 and 1 <= energy <= 5 for geometry, energy in numbers) and n_clusters_for(1) == (2, 1)

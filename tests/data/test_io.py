@@ -93,8 +93,11 @@ def test_rmd17_layout(tmp_path, water, shape):
         "forces": water.forces / KCAL_PER_MOL,
     }
     np.savez(tmp_path / "a.npz", **arrays)
-    assert "does not declare its energy unit; state it with --energy-unit" in refusal(tmp_path / "a.npz")
-    assert "its length unit" in refusal(tmp_path / "a.npz", energy_unit="kcal/mol")
+    both = refusal(tmp_path / "a.npz")
+    assert "does not declare its energy unit and length unit; state them with --energy-unit (one of eV, " in both
+    assert both.endswith("and --length-unit (one of Ang, Bohr, nm)")
+    assert "does not declare its length unit; state it" in refusal(tmp_path / "a.npz", energy_unit="kcal/mol")
+    assert "does not declare its energy unit; state it" in refusal(tmp_path / "a.npz", length_unit="Ang")
     assert same(read_dataset(tmp_path / "a.npz", energy_unit="kcal/mol", length_unit="Å"), water)
 
 
@@ -135,12 +138,20 @@ def test_object_arrays_are_never_unpickled(tmp_path, water):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("key", ["z", "R", "E", "F"])
-def test_missing_keys(tmp_path, water, key):
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("z", "expected the keys z, R, E and F (or nuclear_charges,"),
+        ("R", "expected the keys z, R, E and F (or nuclear_charges,"),
+        ("E", "under the keys E and F, found forces alone in {path} (its keys: z, R, F, e_unit, r_unit); write the"),
+        ("F", "under the keys E and F, found energies alone in {path} (its keys: z, R, E, e_unit, r_unit); write the"),
+    ],
+)
+def test_missing_keys(tmp_path, water, key, words):
     arrays = sgdml_arrays(water)
     del arrays[key]
     np.savez(tmp_path / "a.npz", **arrays)
-    assert "expected the keys z, R, E and F" in refusal(tmp_path / "a.npz")
+    assert words.format(path=tmp_path / "a.npz") in refusal(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(
@@ -238,6 +249,124 @@ def test_extended_xyz_without_units(tmp_path, water):
     np.testing.assert_allclose(read.forces, water.forces * units.Hartree / units.Bohr, atol=1e-5)
 
 
+KEYS = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
+
+
+def foreign(data: Dataset, *, energy: str = "REF_energy", forces: str = "REF_forces", **info) -> list[Atoms]:
+    """Frames whose labels have names of their own."""
+    frames = []
+    for frame in range(data.n_frames):
+        atoms = data.atoms(frame)
+        atoms.info.update({energy: data.energies[frame], **info})
+        atoms.arrays[forces] = data.forces[frame]
+        frames.append(atoms)
+    return frames
+
+
+def test_labels_of_extended_xyz_under_other_names(tmp_path, water):
+    ase_write(tmp_path / "a.xyz", foreign(water, energy_unit="eV", length_unit="Ang"))
+    assert same(read_dataset(tmp_path / "a.xyz", **KEYS), water, 1e-7)
+
+
+def test_labels_of_a_trajectory_under_other_names(tmp_path, water):
+    frames = foreign(water)
+    for atoms in frames:  # the format keeps no other columns
+        atoms.info["REF_forces"] = atoms.arrays.pop("REF_forces")
+    ase_write(tmp_path / "a.traj", frames)
+    assert same(read_dataset(tmp_path / "a.traj", energy_unit="eV", **KEYS), water)
+    # Only ASE's own results are in eV by definition.
+    assert "does not declare its energy unit;" in refusal(tmp_path / "a.traj", **KEYS)
+
+
+def test_labels_of_a_database_under_other_names(tmp_path, water):
+    with connect(tmp_path / "a.db") as database:
+        for frame, atoms in enumerate(labelled(water)):
+            atoms.calc = None
+            database.write(atoms, REF_energy=water.energies[frame], data={"REF_forces": water.forces[frame]})
+    assert same(read_dataset(tmp_path / "a.db", energy_unit="eV", **KEYS), water)
+
+
+def test_labels_of_an_npz_under_other_names(tmp_path, water):
+    arrays = sgdml_arrays(water)
+    arrays |= {"REF_energy": arrays.pop("E"), "REF_forces": arrays.pop("F")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert same(read_dataset(tmp_path / "a.npz", **KEYS), water)
+    assert refusal(tmp_path / "a.npz").endswith("add --energy-key REF_energy --forces-key REF_forces")
+
+
+def isolated_atom(symbol: str, **info) -> Atoms:
+    return Atoms(symbol, cell=[20, 20, 20], pbc=True, info={"REF_energy": -13.6, "config_type": "IsolatedAtom", **info})
+
+
+def test_isolated_atoms_are_set_aside(tmp_path, water, caplog):
+    frames = foreign(water, config_type="Default", REF_virial=np.zeros(9))
+    ase_write(tmp_path / "a.extxyz", [isolated_atom("O"), *frames, isolated_atom("H"), isolated_atom("H")])
+    with caplog.at_level("INFO"):
+        data = read_dataset(tmp_path / "a.extxyz", energy_unit="eV", length_unit="Ang", **KEYS)
+    assert same(data, water, 1e-7)
+    assert "3 frames of isolated atoms (H, O) set aside;" in caplog.text
+
+
+def test_isolated_atoms_alone(tmp_path):
+    ase_write(tmp_path / "a.extxyz", [isolated_atom("O"), isolated_atom("H")])
+    assert "expected at least one frame of a molecule" in refusal(tmp_path / "a.extxyz", **KEYS)
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "words"),
+    [
+        ("REF_energy", "REF_forces", "(its keys: REF_energy, config_type, energy_unit; for each atom: REF_forces); if"),
+        ("dft_energy", "dft_forces", "add --energy-key dft_energy --forces-key dft_forces"),
+        ("Energy", "force", "add --energy-key Energy --forces-key force"),
+        ("E", "F", "add --energy-key E --forces-key F"),
+        ("U", "gradient", "if they are there under another name, add --energy-key NAME --forces-key NAME"),
+    ],
+)
+def test_the_keys_that_were_found_are_named(tmp_path, water, energy, forces, words):
+    ase_write(tmp_path / "a.xyz", foreign(water, energy=energy, forces=forces, config_type="Default", energy_unit="eV"))
+    message = refusal(tmp_path / "a.xyz")
+    assert "found neither in frame 0" in message and words in message
+
+
+def test_a_key_that_is_not_there(tmp_path, water):
+    ase_write(tmp_path / "a.xyz", foreign(water))
+    message = refusal(tmp_path / "a.xyz", energy_key="REF_energy", forces_key="dft_forces")
+    assert "found no dft_forces in frame 0" in message and "add --forces-key REF_forces" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (KEYS | {"energy_key": "config_type"}, "expected a number as config_type in every frame, found str"),
+        (KEYS | {"energy_key": "REF_forces"}, "expected a number as REF_forces in every frame, found float64 of the"),
+        (KEYS | {"forces_key": "REF_energy"}, "expected three numbers for each atom as REF_energy in every frame"),
+    ],
+)
+def test_a_key_of_something_else(tmp_path, water, keys, words):
+    ase_write(tmp_path / "a.xyz", foreign(water, config_type="Default"))
+    message = refusal(tmp_path / "a.xyz", **keys)
+    assert words in message and message.endswith("-key")
+
+
+def test_energies_or_forces_alone(tmp_path, water):
+    frames = labelled(water)
+    del frames[2].calc.results["forces"]
+    ase_write(tmp_path / "a.xyz", frames)
+    assert "found energies alone in frame 2" in refusal(tmp_path / "a.xyz")
+    del frames[1].calc.results["energy"]
+    ase_write(tmp_path / "a.xyz", frames)
+    message = refusal(tmp_path / "a.xyz")
+    assert "found forces alone in frame 1" in message and "write the energies into the file" in message
+
+
+def test_other_labels_in_the_same_file_are_mentioned(tmp_path, water, caplog):
+    frames = labelled(water, energy_unit="eV", length_unit="Ang", REF_energy=1.0)
+    ase_write(tmp_path / "a.xyz", frames)
+    with caplog.at_level("INFO"):
+        assert same(read_dataset(tmp_path / "a.xyz"), water, 1e-7)
+    assert "also holds REF_energy; to read these" in caplog.text
+
+
 def test_units_that_change_within_a_file(tmp_path, water):
     frames = labelled(water, energy_unit="eV", length_unit="Ang")
     frames[3].info["energy_unit"] = "kcal/mol"
@@ -259,6 +388,14 @@ def test_ase_trajectory_is_in_ase_units(tmp_path, water):
     ase_write(tmp_path / "a.traj", labelled(water))
     assert same(read_dataset(tmp_path / "a.traj"), water)
     assert "declares the energy unit eV" in refusal(tmp_path / "a.traj", energy_unit="kcal/mol")
+
+
+def test_energies_as_arrays_of_one(tmp_path, water):
+    frames = labelled(water)
+    for atoms in frames:  # as some calculators give them
+        atoms.calc.results["energy"] = np.array([atoms.calc.results["energy"]])
+    ase_write(tmp_path / "a.traj", frames)
+    assert same(read_dataset(tmp_path / "a.traj"), water)
 
 
 def test_ase_database_is_in_ase_units(tmp_path, water):
@@ -318,7 +455,7 @@ def test_frames_without_labels(tmp_path, water):
     frames = labelled(water)
     frames[1].calc = None
     ase_write(tmp_path / "a.traj", frames)
-    assert "expected an energy and forces in every frame, found none in frame 1" in refusal(tmp_path / "a.traj")
+    assert "expected an energy and forces in every frame, found neither in frame 1" in refusal(tmp_path / "a.traj")
 
 
 # What is written
@@ -357,6 +494,17 @@ def test_a_dataset_is_read_only(water):
     with pytest.raises(ValueError, match="read-only"):
         water.positions[0] = 0
     assert same(water.take(np.array([1])), replace(water.take(np.array([0, 1])).take(np.array([1]))))
+
+
+def test_a_dataset_shows_what_it_holds(water):
+    assert repr(water) == "Dataset(5 frames of H2O, 3 atoms, none)"
+    assert repr(replace(water, theory="").take([0])) == "Dataset(1 frame of H2O, 3 atoms)"
+    shown = replace(water, name="<b>water</b>")._repr_html_()
+    assert "&lt;b&gt;water&lt;/b&gt;" in shown and "H2O, 3 atoms" in shown
+    assert f"{water.energies.min():.3f} to {water.energies.max():.3f} eV" in shown
+    assert (
+        f"{np.sqrt(np.mean(water.forces**2)):.3f} eV/Å" in shown and f"{np.abs(water.forces).max():.3f} eV/Å" in shown
+    )
 
 
 def test_one_atom_is_not_a_molecule():
@@ -598,7 +746,7 @@ def test_forces_of_another_shape(tmp_path, water):
     frames = labelled(water)
     frames[2].calc.results["forces"] = np.zeros((3, 2))
     ase_write(tmp_path / "a.traj", frames)
-    assert "could not read frame 2" in refusal(tmp_path / "a.traj")
+    assert "found float64 of the shape (3, 2) in frame 2" in refusal(tmp_path / "a.traj")
 
 
 def test_a_database_with_a_view_that_never_ends(tmp_path, water):

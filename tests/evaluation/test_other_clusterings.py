@@ -69,9 +69,9 @@ def test_the_conclusion_says_whether_the_claim_rests_on_the_clustering(claims: C
         return " ".join(one for one in said if "other clusterings" in one)
 
     same = sentence(claims.other_clusterings)
-    assert "Under 2 other clusterings" in same and "is 0.70 to 0.70" in same and "better in 2 of them." in same
+    assert "Under 2 other clusterings" in same and "is 0.70 to 0.70" in same and "below 1 in 2 of them." in same
     mixed = sentence(OtherClusterings(np.ones(2), np.array([0.7, 1.1])))
-    assert "is 0.70 to 1.10" in mixed and "better in 1 of them: the claim on the worst group depends on" in mixed
+    assert "is 0.70 to 1.10" in mixed and "below 1 in 1 of them: the claim on the worst group depends on" in mixed
     assert not sentence(None)
 
 

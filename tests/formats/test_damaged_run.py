@@ -17,7 +17,7 @@ from ase_flatten import load_calculator
 from ase_flatten.data.io import read_dataset
 from ase_flatten.evaluation.claims import make_claims
 from ase_flatten.models import model_folder
-from ase_flatten.report import page
+from ase_flatten.report import cluster_sections, error_sections, page
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow import run_folder
 from ase_flatten.workflow.run_folder import Run
@@ -42,9 +42,11 @@ def quick(monkeypatch):
     picture = BEFORE / "protocol.toml"
     monkeypatch.setattr(run_folder, "make_claims", partial(make_claims, n_resamples=20))
     monkeypatch.setattr(model_folder, "family", cache(model_folder.family))
-    for name in ("plot_outliers", "plot_error_curves", "plot_comparison", "plot_learning_curve"):
-        monkeypatch.setattr(page, name, lambda *args, **options: [picture])
-    monkeypatch.setattr(page, "structure_png", lambda atoms, forces=None: b"")
+    for sections in (cluster_sections, error_sections):
+        for name in filter(lambda name: name.startswith("plot_"), vars(sections).copy()):
+            monkeypatch.setattr(sections, name, lambda *args, **options: [picture])
+        monkeypatch.setattr(sections, "small_data_uri", lambda png: "")
+    monkeypatch.setattr(cluster_sections, "structure_png", lambda atoms, **options: b"")
 
 
 class TooSlowError(BaseException):

@@ -88,6 +88,7 @@ def test_a_run_resumes(folder, first):
     schedule = replace(run.settings.schedule, n_steps=3)
     grown = train(DATA, folder, replace(run.settings, schedule=schedule, quarantine="on"), resume=True)
     assert lines(folder)[:3] == done and len(grown.history) == 4
+    assert grown.info.trainer["symmetries"] is True  # the matching of frames, as it was begun
     assert len(load_calculator(folder).predict(DATA.positions[:2]).energies) == 2
     assert grown.evaluation.final[1].n_train == 25 and (folder / "quarantine.json").exists() != first
 
@@ -100,7 +101,7 @@ def test_molecular_dynamics_finds_what_it_did(folder):
     assert len(summaries) == 2 and len(times) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert all(path.read_bytes() == content for path, content in left.items() if path.suffix != ".json")
-    longer = validate(Subject.of_run(Run(folder)), Validation([300.0], replace(protocol, n_steps=400)))
+    longer = validate(Subject.of_run(Run(folder)), Validation([300.0], replace(protocol, n_steps=400)), overwrite=True)
     assert len(longer) == 2 and all(path.stat().st_mtime_ns > time for path, time in times.items())
 
 

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from ase_flatten.geometry.pair_distances import (
     NEAR_IDENTICAL,
     near_identical_pairs,
+    near_identical_to,
     nearest_frames,
     pair_distances,
     pair_permutation,
@@ -156,3 +157,13 @@ def test_nearest_frames_of_copies_are_other_copies(n_copies, rng):
     found, lengths = nearest_frames(np.tile(originals, (n_copies, 1)))
     np.testing.assert_allclose(lengths, 0, atol=1e-12)
     np.testing.assert_array_equal(found % 10, np.arange(10 * n_copies) % 10)
+
+
+@given(crowds(), st.integers(0, 2**32 - 1), st.floats(1e-3, 1))
+def test_frames_that_are_near_other_frames(descriptors, seed, tolerance):
+    others = np.random.default_rng(seed).permutation(descriptors)[: len(descriptors) // 2]
+    lengths = cdist(descriptors, others) / np.sqrt(descriptors.shape[1])
+    assume(not np.any(np.abs(lengths - tolerance) < 1e-6))
+    found = near_identical_to(descriptors, others, tolerance=tolerance)
+    np.testing.assert_array_equal(found, lengths.min(axis=1) < tolerance)
+    assert not near_identical_to(descriptors, descriptors[:0]).any()

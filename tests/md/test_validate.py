@@ -1,8 +1,11 @@
 """`python -m ase_flatten.md` on a finished run."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +13,8 @@ import pytest
 from ase.io import read
 
 from ase_flatten import load_calculator
+from ase_flatten.cli.app import run_alone
 from ase_flatten.md import Protocol
-from ase_flatten.md.__main__ import main
 from ase_flatten.md.dynamics import run_md
 from ase_flatten.md.results import Summary
 from ase_flatten.md.saved_run import SavedRun
@@ -127,7 +130,7 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["ase_flatten.md", *map(str, arguments)])
         status = 0
         try:
-            main()
+            run_alone("md")
         except SystemExit as finished:
             status = finished.code
         return status, *capsys.readouterr()
@@ -141,7 +144,7 @@ def test_the_command_prints_a_table_and_a_verdict(command, finished_run):
     assert "improved" in out and "At 310 K" in out
 
 
-def test_strict_fails_where_the_improved_model_does(command, finished_run, monkeypatch):
+def test_strict_fails_where_the_improved_model_does(command, finished_run, monkeypatch, tmp_path):
     for verdict, expected in (("stable", 0), ("unstable", 1), ("cannot tell", 1)):
         judged = {
             model: Summary(
@@ -156,8 +159,9 @@ def test_strict_fails_where_the_improved_model_does(command, finished_run, monke
         monkeypatch.setattr("ase_flatten.md.validate.decided", lambda folder, summaries, **_: True)
         monkeypatch.setattr("ase_flatten.md.validate.plot_total_energy", lambda folder: [])
         monkeypatch.setattr("ase_flatten.md.validate.analyse", lambda folder, known, **_: {})
-        assert command(finished_run.folder, "--T", 300, "--strict", "-q")[0] == expected
-        assert command(finished_run.folder, "--T", 300, "-q")[0] == 0
+        asked = finished_run.folder, "--T", 300, "-q", "--out", tmp_path
+        assert command(*asked, "--strict")[0] == expected
+        assert command(*asked)[0] == 0
 
 
 def test_models_and_calculators_without_a_run(command, finished_run, tmp_path, monkeypatch):
@@ -175,7 +179,7 @@ def test_models_and_calculators_without_a_run(command, finished_run, tmp_path, m
     assert status == 2 and "choose" in err
 
 
-def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypatch):
+def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypatch, tmp_path):
     subject = Subject.of_run(finished_run)
     calculator = load_calculator(finished_run.folder)
     short, long = (
@@ -187,7 +191,7 @@ def test_a_time_step_that_is_too_long_is_told_of(finished_run, caplog, monkeypat
         monkeypatch.setattr("ase_flatten.md.validate.LARGEST_FLUCTUATION", limit)
         caplog.clear()
         with caplog.at_level("WARNING", logger="ase_flatten"):
-            validate(subject, Validation([300], replace(SHORT, n_steps=20)))
+            validate(replace(subject, folder=tmp_path / str(told)), Validation([300], replace(SHORT, n_steps=20)))
         assert ("a time step shorter than 0.5 fs" in caplog.text) == told
 
 
@@ -212,9 +216,92 @@ def test_mistakes(command, tmp_path, monkeypatch, finished_run):
     assert status == 2 and "temperature" in err
     status, _, err = command(finished_run.folder, "--protocol", "paper_500K")
     assert status == 2 and "quick" in err
+    out = "--out", tmp_path / "md"
+    status, _, err = command(finished_run.folder, *out, "--engine", "gromacs")
+    assert status == 2 and "the engine must be one of batched, ase, ipi, got 'gromacs'" in err
+    status, _, err = command(finished_run.folder, *out, "--start", "anywhere")
+    assert status == 2 and "the start must be one of clusters, worst, minimum, got 'anywhere'" in err
+    status, _, err = command(finished_run.folder, *out, "--engine", "ase", "--thermostat", "nhc")
+    assert status == 2 and "or --engine batched" in err
+    status, _, err = command(finished_run.folder, *out, "--steps", 10, "--ps", 1)
+    assert status == 2 and "give one of them" in err
+    assert not (tmp_path / "md").exists()
     assert command("--no-such-option")[0] == 2
 
 
-def test_it_runs_as_a_module():
-    result = subprocess.run([sys.executable, "-m", "ase_flatten.md", "--help"], capture_output=True, text=True)
-    assert result.returncode == 0 and "Example: python -m ase_flatten.md" in result.stdout
+def test_other_settings_are_refused_and_lie_side_by_side(command, finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run.folder, run, ignore=shutil.ignore_patterns("md"))
+    asked = run, "--T", 300, 310, "--steps", 20, "--replicas", 2, "-q"
+    assert command(*asked)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.traj")}
+    assert {path.parents[1].name for path in before} == {"300K", "310K"}
+    assert command(*asked)[0] == 0  # the same settings: taken over
+    status, _, err = command(*asked, "--engine", "ase", "--seed", 1)
+    assert status == 2 and err.count("\n") == 1
+    assert "md/300K/default, found some with the engine batched instead of ase and the seed 0 instead of 1" in err
+    assert "--out" in err and "--overwrite" in err
+    assert "of steps of 20 instead of 30" in command(run, "--T", 300, "--steps", 30, "--replicas", 2)[2]
+    assert "from other starting geometries" in command(*asked, "--start", "worst")[2]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.traj")} == before
+    assert command(*asked, "--engine", "ase", "--out", tmp_path / "ase")[0] == 0
+    assert SavedRun(tmp_path / "ase" / "300K" / "default").summary.engine == "ase"
+    assert SavedRun(run / "md" / "300K" / "default").summary.engine == "batched"
+    assert command(*asked, "--engine", "ase", "--overwrite")[0] == 0
+    assert SavedRun(run / "md" / "300K" / "default").summary.engine == "ase"
+
+
+def test_an_unfinished_run_of_other_settings_is_refused(finished_run, tmp_path, monkeypatch):
+    subject = replace(Subject.of_run(finished_run), folder=tmp_path)
+
+    class Stop:
+        """Ctrl-C after half of the default model's steps."""
+
+        @contextmanager
+        def task(self, what, total):
+            left = [total // 2 if what == "molecular dynamics" else total + 1]
+
+            def advance(done):
+                left[0] -= done
+                if left[0] < total // 4:
+                    raise KeyboardInterrupt
+
+            yield advance if what == "molecular dynamics" else lambda done: None
+
+    with pytest.raises(KeyboardInterrupt):
+        validate(subject, Validation([300], SHORT), progress=Stop())
+    assert len(list(tmp_path.rglob("chunk-*.npz"))) == 1  # nothing of what was done is lost
+    left = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    with pytest.raises(InputError, match=r"300K/default, found some with the seed 0 instead of 1"):
+        validate(subject, Validation([300], SHORT, seed=1))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == left
+    resumed = validate(subject, Validation([300], SHORT))
+    unbroken = validate(replace(subject, folder=tmp_path / "unbroken"), Validation([300], SHORT))
+    assert resumed == unbroken
+
+
+def test_it_begins_with_what_it_runs(command, finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run.folder, tmp_path / "runs" / "mine", ignore=shutil.ignore_patterns("md"))
+    asked = "--T", 300, 310, "--ps", 0.02, "--replicas", 2
+    status, out, err = command(*asked)
+    lines = [line.rstrip() for line in err.splitlines()]
+    assert status == 0 and "energies" in out
+    assert lines[0] == "no run was given, this takes the newest one: runs/mine"
+    assert lines[1].startswith("default and improved at 300 and 310 K: 2 replicas of 0.02 ps, 0.5 fs steps")
+    assert re.search(r"^this takes about \d+ s$", err, flags=re.MULTILINE) or "this takes about" in err
+    assert [line for line in lines if line.endswith(" at 310 K")] == ["default at 310 K", "improved at 310 K"]
+    again = command(*asked)[2]
+    assert "newest one" in again and "takes about" not in again  # all of it was there
+
+
+def test_it_is_a_command_and_a_module():
+    shown = [
+        subprocess.run([sys.executable, "-m", *command, "--help"], capture_output=True, text=True, check=True).stdout
+        for command in (["ase_flatten.md"], ["ase_flatten.cli", "md"])
+    ]
+    assert [text.partition("\n")[0].split(" [")[0] for text in shown] == [
+        "Usage: python -m ase_flatten.md", "Usage: ase-flatten md",
+    ]  # fmt: skip
+    assert shown[0].partition("\n")[2] == shown[1].partition("\n")[2]
+    assert "Example: ase-flatten md runs/demo --T 300 400" in shown[0]

@@ -7,7 +7,7 @@ from ase_flatten.models import Trainer, Workplace
 from ase_flatten.models.sgdml.trainer import SGDMLFamily, SGDMLTrainer
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.progress import SILENT
-from ase_flatten.workflow import train_run
+from ase_flatten.workflow import plan, train_run
 from ase_flatten.workflow.run_folder import RunSettings
 
 
@@ -32,7 +32,7 @@ def test_a_workplace_is_no_setting(tmp_path):
     within = trainer.within(Workplace(tmp_path, SILENT))
     assert within == trainer and within.workplace.folder == tmp_path
     assert trainer.workplace.folder is None
-    assert SGDMLFamily().settings(within) == {"sigma": 10, "regularisation": 1e-10, "symmetries": True}
+    assert SGDMLFamily().settings(within) == {"sigma": 10, "regularisation": 1e-10, "symmetries": "graph"}
 
 
 class WithoutBase:
@@ -51,10 +51,10 @@ class FormerFamily(SGDMLFamily):
 
 
 def test_a_trainer_without_the_base_class_is_used(water, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_run, "family", lambda name: FormerFamily())
+    monkeypatch.setattr(plan, "family", lambda name: FormerFamily())
     settings = RunSettings(
         trainer={"sigma": 10}, schedule=Schedule(n_steps=0, n_initial=10, step_size=5), n_geometry=4, n_energy=3,
         quarantine="off",
     )  # fmt: skip
     run = train_run.train(water, tmp_path / "run", settings)
-    assert len(run.evaluation.default_draws) == train_run.N_DEFAULT_DRAWS - 1
+    assert len(run.evaluation.default_draws) == plan.N_DEFAULT_DRAWS - 1

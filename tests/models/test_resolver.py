@@ -1,7 +1,9 @@
 """Names of models and calculators mean the same everywhere."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,14 +11,16 @@ import numpy as np
 import pytest
 from ase import Atoms
 from conftest import needs
+from typer.testing import CliRunner
 
+import ase_flatten
 from ase_flatten import FlattenedSGDML, load_calculator
 from ase_flatten.calculators import FlattenedCalculator
+from ase_flatten.cli.app import app
 from ase_flatten.ipi.model import load_answer
-from ase_flatten.md.__main__ import main
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.models.resolver import KINDS, Kind, NamedCalculator, resolve
-from ase_flatten.report.figures import KCAL
+from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.outliers import find_outliers
 from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
@@ -186,11 +190,11 @@ def test_the_same_name_in_i_pi(spec, water, tmp_path):
             load_answer(spec)
 
 
-def test_the_same_names_in_molecular_dynamics(bare, schnetpack, finished_run, tmp_path, monkeypatch):
+def test_the_same_names_in_molecular_dynamics(bare, schnetpack, finished_run, tmp_path):
     models = [str(bare), schnetpack, str(finished_run.folder / "improved")]
     arguments = ["md", "--models", *models, "--T", "300", "--steps", "10", "--replicas", "2", "-q"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "md")])
-    main()
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "md")])
+    assert done.exit_code == 0, done.output
     found = {path.parent.name for path in (tmp_path / "md" / "300K").glob("*/summary.json")}
     assert found == {"alone", "schnetpack-best_model", "improved"}
 
@@ -202,3 +206,49 @@ def test_the_same_name_in_sampling(spec, tmp_path):
     )
     calculator = load_calculator(spec, numbers=data.numbers)
     np.testing.assert_allclose(calculator.predict(data.positions).forces, data.forces, atol=1e-6)
+
+
+MINE = """
+import os
+from pathlib import Path
+def make():
+    Path(f"made-by-{os.getpid()}").touch()
+    from tblite.ase import TBLite
+    return TBLite(method="GFN2-xTB", verbosity=0)
+def fail():
+    return undefined
+"""
+
+
+def console_script(*arguments, folder):
+    """Run the command as its console script does: Python does not search the current folder."""
+    code = "import sys; sys.path = [one for one in sys.path if one]; from ase_flatten.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(ase_flatten.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+def test_a_calculator_in_the_current_folder(water_file, tmp_path):
+    (tmp_path / "mycalc.py").write_text(MINE)
+    asked = "errors", water_file, "ase:mycalc:make", "--workers", 2, "--out", "found"
+    done = console_script(*asked, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("made-by-*"))) > 1  # the workers find it as well
+    missing = console_script("sample", "H2O", "--calculator=ase:nothere:make", "-o", "x.npz", folder=tmp_path)
+    assert missing.returncode == 2 and "No module named 'nothere'" in missing.stderr
+    assert "in the current folder" in missing.stderr
+    failing = console_script("sample", "H2O", "--calculator", "ase:mycalc:fail", "-o", "x.npz", folder=tmp_path)
+    assert failing.returncode == 2 and "NameError" in failing.stderr and "Traceback" not in failing.stderr
+
+
+def test_only_what_was_typed_is_found_in_the_current_folder(tmp_path, finished_run):
+    """A file that names a module makes nothing of the current folder importable."""
+    shutil.copytree(finished_run.folder, tmp_path / "run")
+    card = json.loads((tmp_path / "run" / "run.json").read_text())
+    card["settings"]["family"] = "ase:evil:make"
+    (tmp_path / "run" / "run.json").write_text(json.dumps(card))
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    for command in (["report", "run"], ["md", "run", "--T", "300", "--steps", "10"]):
+        console_script(*command, folder=tmp_path)
+    assert not (tmp_path / "imported").exists()

@@ -10,15 +10,16 @@ from ase.build import molecule
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from PIL import Image
 
 from ase_flatten.data.units import KCAL_PER_MOL, output_units
 from ase_flatten.evaluation.claims import Claims, make_claims
-from ase_flatten.evaluation.frame_groups import merge_clusters
+from ase_flatten.evaluation.frame_groups import Groups, merge_clusters
 from ase_flatten.evaluation.held_out import Curve, Evaluation, HeldoutErrors
-from ase_flatten.report import figures
+from ase_flatten.report import figure_style, figures
 from ase_flatten.report.figures import plot_comparison, plot_error_curves, plot_learning_curve, plot_outliers
-from ase_flatten.report.molecule_drawing import find_bonds, scene, structure_png, superposed, upright
+from ase_flatten.report.molecule_drawing import draw_structure, find_bonds, scene, structure_png, superposed, upright
 from ase_flatten.selection.cluster_errors import ClusterErrors
 
 KCAL, EV = output_units("kcal/mol"), output_units("eV")
@@ -83,7 +84,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         caught.append(figure)
         return []
 
-    monkeypatch.setattr(figures, "_save", catch)
+    monkeypatch.setattr(figures, "save", catch)
     return caught
 
 
@@ -91,6 +92,11 @@ def bars(axes: Axes, colours: str) -> np.ndarray:
     """Give the heights of the bars of some colours, from the left."""
     patches = [patch for container in axes.containers for patch in container.patches]
     return np.array([patch.get_height() for patch in patches if to_hex(patch.get_facecolor()) in colours])
+
+
+def names(axes: Axes) -> list[str]:
+    """Give the names of the bars, from the left."""
+    return [label.get_text() for label in axes.get_xticklabels()]
 
 
 def check_files(paths: list[Path], stem: Path) -> None:
@@ -120,8 +126,8 @@ def test_outlier_files(structure: Atoms | None, errors: ClusterErrors, tmp_path:
     check_files(paths, tmp_path / "outliers")
     with Image.open(paths[0]) as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    red = np.all(pixels == [0xC1, 0x12, 0x1F], axis=1)
-    assert red.sum() > 500  # the worst cluster's bar
+    worst = np.all(pixels == [0x88, 0x22, 0x55], axis=1)
+    assert worst.sum() > 500  # the worst cluster's bar
 
 
 def test_same_numbers_give_same_files(grouped: Evaluation, claims: Claims, tmp_path: Path) -> None:
@@ -141,16 +147,16 @@ def test_style_does_not_leak(grouped: Evaluation, claims: Claims, tmp_path: Path
 def test_outliers_ascend_to_the_worst(errors: ClusterErrors, drawn: list[Figure]) -> None:
     plot_outliers(errors, "unused", units=KCAL)
     axes = drawn[0].axes[0]
-    heights = bars(axes, figures.COLOURS["default"] + figures.WORST)
+    heights = bars(axes, figure_style.COLOURS["default"] + figure_style.WORST)
     assert len(heights) == N_CLUSTERS - 1
     np.testing.assert_allclose(heights, np.sort(errors.rmse[np.isfinite(errors.rmse)]) / KCAL_PER_MOL)
-    np.testing.assert_allclose(bars(axes, figures.WORST), np.nanmax(errors.rmse) / KCAL_PER_MOL)
+    np.testing.assert_allclose(bars(axes, figure_style.WORST), np.nanmax(errors.rmse) / KCAL_PER_MOL)
     assert axes.get_ylabel() == "force RMSE [kcal/(mol Å)]"
     np.testing.assert_allclose(axes.lines[0].get_ydata(), errors.overall_rmse / KCAL_PER_MOL)
-    shares = drawn[0].axes[1].lines[0].get_ydata()
-    np.testing.assert_allclose(
-        shares, 100 * errors.populations[errors.ascending] / errors.populations[errors.ascending].sum()
-    )
+    shares = bars(drawn[0].axes[1], figure_style.POPULATION)
+    np.testing.assert_allclose(shares, 100 * errors.populations[errors.ascending] / errors.populations.sum())
+    assert names(drawn[0].axes[1]) == [str(cluster) for cluster in errors.ascending]
+    assert not [line for line in drawn[0].axes[1].lines if len(line.get_xdata()) > 2]  # clusters have no order
 
 
 def test_outliers_inset_hides_nothing(errors: ClusterErrors, drawn: list[Figure]) -> None:
@@ -164,19 +170,49 @@ def test_outliers_inset_hides_nothing(errors: ClusterErrors, drawn: list[Figure]
 def test_comparison_is_ordered_by_the_default_model(grouped: Evaluation, claims: Claims, drawn: list[Figure]) -> None:
     plot_comparison(grouped, claims, "unused", units=EV)
     axes = drawn[0].axes[0]
-    default, improved = (bars(axes, figures.COLOURS[scheme]) for scheme in ("default", "improved"))
+    default, improved = (bars(axes, figure_style.COLOURS[scheme]) for scheme in ("default", "improved"))
     assert len(default) == len(improved) == len(claims.groups.members)
     assert np.all(np.diff(default) >= 0)
     np.testing.assert_allclose(improved, 0.5 * default)
     np.testing.assert_allclose(default.max(), grouped.final[0].worst)
     handles = [text.get_text() for text in drawn[0].legends[0].get_texts()]
     assert "95 % interval" in handles and "3 default draws" in handles
-    band = axes.collections[-1].get_paths()[0].vertices[:, 1]
-    np.testing.assert_allclose([band.min(), band.max()], [0.9 * default.min(), 1.2 * default.max()])
+    (points,) = [line for line in axes.lines if line.get_label() == "3 default draws"]
+    assert points.get_linestyle() == "None"  # groups have no order that a line could follow
+    heights = points.get_ydata().reshape(3, -1)
+    np.testing.assert_allclose(heights, np.outer([1, 0.9, 1.2], default))
+    order = np.argsort(claims.group_rmse["default"], kind="stable")
+    assert names(axes) == [claims.groups.numbers(group) for group in order]
     # Each bar lies within its interval.
     for lines, heights in zip(axes.collections[:2], (default, improved), strict=True):
         ends = np.array([segment[:, 1] for segment in lines.get_segments()])
         assert np.all((ends[:, 0] <= heights) & (heights <= ends[:, 1]))
+
+
+def test_many_bars_and_long_names_are_labelled_without_overlap(drawn: list[Figure]) -> None:
+    n_clusters = 150
+    rmse = np.linspace(1, 2, n_clusters)
+    counts = np.full(n_clusters, 5)
+    plot_outliers(ClusterErrors(rmse, rmse, rmse, rmse, counts, counts, 1.5, 0.0, 0.0, 0.0), "unused")
+    assert names(drawn[0].axes[1]) == [str(cluster) for cluster in range(0, n_clusters, 3)]
+    groups = Groups((tuple(range(0, 18, 2)), (1, 3), (5,)), np.array([20, 20, 20]))
+    few = rmse[:3]
+    plot_outliers(
+        ClusterErrors(few, few, few, few, counts[:3], counts[:3], 1.5, 0.0, 0.0, 0.0), "unused", groups=groups
+    )
+    assert names(drawn[1].axes[1]) == ["0, …", "1, 3", "5"]
+
+
+def test_marked_atoms_and_numbers_are_drawn() -> None:
+    figure = Figure()
+    axes = draw_structure(figure.add_subplot(), molecule("CH3CH2OH"), marked=(2, 8))
+    assert sorted(text.get_text() for text in axes.texts) == sorted(map(str, range(9)))
+    assert [patch.get_linewidth() for patch in axes.patches if isinstance(patch, Circle)].count(1.8) == 2
+    large = scene(molecule("C60"), marked=(3,))
+    assert large["numbered"] == list(range(60)) and large["marked"] == [3]
+    chain = Atoms("C20H42", np.random.default_rng(0).normal(scale=9, size=(62, 3)))
+    assert scene(chain, marked=(30,))["numbered"] == [*range(20), 30]
+    assert not draw_structure(figure.add_subplot(), molecule("H2O"), numbered=False).texts
 
 
 def test_error_curves_are_each_ordered(evaluation: Evaluation, drawn: list[Figure]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.report.figures import KCAL
+from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.outliers import find_outliers
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import read_clusters

@@ -1,6 +1,7 @@
 """The report: one page that needs nothing beside itself, and words that are true."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -11,7 +12,8 @@ import pytest
 from ase.build import molecule
 from PIL import Image
 
-from ase_flatten.data.units import output_units
+from ase_flatten.data.units import KCAL_PER_MOL, output_units
+from ase_flatten.evaluation.distinctions import DISTINCTIONS, Difference, Distinction, Spread, write_distinctions
 from ase_flatten.evaluation.held_out import Curve
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.report.page import verdict_sentences, write_report
@@ -168,7 +170,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.text += " " if tag == "br" else ""
+        self.text += " " if tag in ("br", "td", "th") else ""
         for name, value in attrs:
             if name in ("src", "href", "srcset", "data", "action", "poster"):
                 self.resources.append(value or "")
@@ -202,13 +204,14 @@ def page(folder: Path) -> Page:
 
 def test_figures_are_written(folder: Path) -> None:
     names = {path.name for path in (folder / "figures").iterdir()}
-    stems = ("outliers", "error_curves", "comparison", "learning_curve")
+    stems = ("outliers", "error_curves", "comparison", "learning_curve", "error_distribution")
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")}
 
 
 def test_page_loads_nothing_from_elsewhere(page: Page) -> None:
-    assert len(page.resources) == 4 + 4 + 2  # figures, structures, one temperature
-    assert all(resource.startswith("data:image/png;base64,") for resource in page.resources)
+    pictures = [resource for resource in page.resources if not resource.startswith("#")]
+    assert len(pictures) == 5 + 4 + 2  # figures, structures, one temperature
+    assert all(resource.startswith("data:image/png;base64,") for resource in pictures)
     assert not {"link", "iframe", "object", "embed", "base"} & set(page.tags)
     markup = page.source.replace("https://example.org/x.png", "")
     assert not any(word in markup for word in ("http://", "https://", "url(", "@import", "fetch("))
@@ -216,8 +219,8 @@ def test_page_loads_nothing_from_elsewhere(page: Page) -> None:
 
 def test_page_escapes_what_it_is_given(page: Page) -> None:
     assert page.tags.count("script") == 1
-    # The data set's name at the head and in the settings; a failure's reason in the verdict, twice, and in full.
-    assert page.text.count(HOSTILE) == 5
+    # The data set's name at the head and in the settings; a failure's reason in words and in full.
+    assert page.text.count(HOSTILE) == 4
     assert HOSTILE not in page.source
     assert "<b>bold</b>" not in page.source
 
@@ -244,16 +247,75 @@ def test_page_holds_structures_to_turn(page: Page) -> None:
     assert places == sorted(places)
 
 
-def test_clusters_come_by_falling_error(page: Page) -> None:
-    table = page.text[page.text.index("6 clusters, in descending order") :]
-    places = [table.index(f"{value:.2f}") for value in sorted(filter(None, DEFAULT), reverse=True)]
+def test_groups_come_by_falling_error_with_their_clusters(page: Page) -> None:
+    table = page.text[page.text.index("6 clusters in 3 groups, in descending order") :]
+    lines = [
+        *(f"clusters 2-5 {5 * 33 + 8} 33 {WORST[0]:.2f}", "cluster 2 102 20 1.50", "cluster 3 52 10 ∗ 2.00"),
+        *("cluster 4 17 3 ∗ 6.00", "cluster 5 2 0 ∗ –", "cluster 1 152 30 1.20", "cluster 0 202 40 1.00"),
+    ]
+    places = [table.replace("\xa0", " ").index(line) for line in lines]
     assert places == sorted(places)
 
 
-def test_temperatures_rise(page: Page, folder: Path) -> None:
-    assert page.text.index("50 K At 50 K") < page.text.index("400 K At 400 K")
+def test_steps_name_their_worst_cluster(page: Page) -> None:
+    assert "4.61 cluster 1" in page.text  # 0.2 eV/Å
+
+
+def test_dynamics_is_a_table(page: Page, folder: Path) -> None:
+    rows = page.text[page.text.index("replicas lost lifetime (95 %) [ps]") :]
+    places = [rows.index(row) for row in ("50 default 0 of 4", "50 improved 0 of 4", "400 default 2 of 4")]
+    assert places == sorted(places)
+    assert "At 50 K: stable (default model), stable (improved model). Molecular dynamics" in page.text
+    assert page.text.index("50 K model time per replica") < page.text.index("400 K Total energy")
     words = verdict_sentences(Run(folder))
     assert [sentence.split(" K")[0] for sentence in words[-2:]] == ["At 50", "At 400"]
+    assert all(sentence in page.text for sentence in words)  # in full, on demand
+
+
+def test_a_damaged_picture_of_dynamics_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    (copy / "md" / "400K" / "survival.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"expected a figure in .*survival\.png.*draw it again"):
+        write_report(Run(copy))
+
+
+def test_what_distinguishes_the_worst_group_is_told(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    assert "distinguishes it" not in (copy / "report.html").read_text()
+    difference = Difference((2, 8), True, False, 0.99, Spread(1.62, 0.1), Spread(0.99, 0.03))
+    energy = 3 * KCAL_PER_MOL, 9 * KCAL_PER_MOL
+    found = Distinction((2, 3, 4, 5), energy, difference), Distinction((1,), (0.0, 0.0))
+    write_distinctions(copy / DISTINCTIONS, found)
+    words = (
+        "O2–H8 is 1.62 ± 0.10 Å here and 0.99 ± 0.03 Å elsewhere; "
+        "its frames have 3.0 to 9.0 kcal/mol more energy than the median of the others"
+    )
+    assert f"Clusters 2-5: {words}." in verdict_sentences(Run(copy))
+    page = Page(write_report(Run(copy)))
+    assert page.text.count(words) == 2  # in the verdict and below the structure
+    assert "No single distance, angle or dihedral distinguishes it" in page.text
+    assert [scene["marked"] for scene in page.scenes] == [[], [2, 8], [], []]
+    (copy / DISTINCTIONS).write_text((copy / DISTINCTIONS).read_text().replace("8", "88"))
+    with pytest.raises(InputError, match="atoms beyond the 9 of the molecule"):
+        verdict_sentences(Run(copy))
+
+
+def test_predictions_are_shown_where_they_were_kept(finished_run: Run) -> None:
+    page = Page(write_report(finished_run))
+    n_heldout = len(finished_run.splits.heldout)
+    assert f"{9 * n_heldout:,} components of forces" in page.text
+    assert (finished_run.folder / "figures" / "predictions.pdf").exists()
+    assert (finished_run.folder / "report.html").stat().st_size < 3_000_000
+
+
+def test_a_test_set_has_a_section(folder: Path, page: Page, tmp_path: Path) -> None:
+    assert "Test set" not in page.text
+    run = Run(Path(shutil.copytree(folder, tmp_path / "run")))
+    vars(run)["test_claims"] = run.claims  # the same frames, as if they came from elsewhere
+    shown = Page(write_report(run)).text
+    assert (
+        shown.index("Test set") < shown.index("Over the 103 frames of an external test set") < shown.index("Single pre")
+    )
 
 
 def test_report_in_other_units(tmp_path: Path) -> None:
@@ -310,7 +372,7 @@ def test_verdict_says_what_to_do_next(tmp_path: Path) -> None:
     assert "holds out more frames (--holdout)" in group_of_three(1.0, (), tmp_path / "frames")[-1]
     assert "--resume --default-draws 4" in group_of_three(0.8, (0.9,), tmp_path / "few")[-1]
     assert "--resume --default-draws 8" in group_of_three(0.6, (0.5, 0.8, 1.2), tmp_path / "spread")[-1]
-    assert group_of_three(0.6, (), tmp_path / "better")[-1].endswith(f"python -m ase_flatten.md {tmp_path}/better/run")
+    assert group_of_three(0.6, (), tmp_path / "better")[-1].endswith(f"ase-flatten md {tmp_path}/better/run")
     assert group_of_three(1.6, (), tmp_path / "worse")[-1].startswith("Use the default model")
 
 

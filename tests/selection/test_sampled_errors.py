@@ -229,3 +229,36 @@ def test_a_run_on_subsets_says_so_and_is_not_continued_otherwise(water, tmp_path
         for one in (train(water, tmp_path / "run", grown, resume=True), at_once)
     ]
     assert history[0] == history[1]
+
+
+@pytest.mark.parametrize("rule", [None, SubsetRule(n_first=5)])
+def test_another_zero_of_energy_is_removed(rule):
+    known, clustering = made_up()
+    far = replace(known, energy=known.energy + 16_000.0)  # eV, as between a semi-empirical method and DFT
+
+    def run(errors, **options):
+        errors_of, rng = LookUp(errors), np.random.default_rng(3)
+        found = estimate_errors(errors_of, clustering, known.frames, factor=FACTOR, rule=rule, rng=rng, **options)
+        return complete(found, errors_of, clustering, known.frames, found.clusters.ascending[-1:])
+
+    plain, shifted, centred = run(far), run(far, up_to_a_constant=True), run(known, up_to_a_constant=True)
+    assert plain.energy_offset == 0 and plain.clusters.overall_energy_rmse > 15_000
+    assert shifted.energy_offset == pytest.approx(16_000 + centred.energy_offset)
+    for name in ("overall_energy_rmse", "overall_energy_mae", "energy_rmse", "energy_mae"):
+        np.testing.assert_allclose(getattr(shifted.clusters, name), getattr(centred.clusters, name), rtol=1e-6)
+    np.testing.assert_array_equal(shifted.clusters.rmse, plain.clusters.rmse)
+    np.testing.assert_allclose(shifted.errors.energy, centred.errors.energy, atol=1e-8)
+    if rule is None:
+        assert shifted.clusters.overall_energy_rmse == pytest.approx(known.energy.std())
+
+
+def test_the_constant_is_that_of_all_frames(estimate):
+    """A cluster counts by its frames, and not by how many of them were drawn."""
+    labels = np.repeat([0, 1], [900, 100])
+    energy = np.where(labels == 0, 1.0, 11.0)
+    known, clustering = FrameErrors(np.arange(1000), np.ones(1000), np.ones(1000), energy), Clustering(labels)
+    found = estimate_errors(
+        LookUp(known), clustering, known.frames, factor=FACTOR, rule=SubsetRule(), rng=np.random.default_rng(0),
+        up_to_a_constant=True,
+    )  # fmt: skip
+    assert found.energy_offset == pytest.approx(2.0)

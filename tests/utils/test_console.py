@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import typer
 from rich.console import Console
 
 from ase_flatten.utils import console
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, keeping
+from ase_flatten.utils.progress import duration
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,7 @@ def test_work_within_work_gets_a_bar_of_its_own(screen):
         step(5)
         time.sleep(0.3)  # it is drawn ten times a second
         advance(1)
-    assert "gradient steps" in text.getvalue() and "5/9" in text.getvalue() and "1/1" in text.getvalue()
+    assert "gradient steps" in text.getvalue() and "5/9" in text.getvalue() and "/1 " not in text.getvalue()
 
 
 def test_a_lack_of_memory_is_said(screen):
@@ -125,3 +127,67 @@ def test_a_path_that_the_system_refuses_is_one_line(screen):
     assert text.getvalue() == "ase-flatten: cannot open /secret/run: Permission denied; check the path\n"
     with pytest.raises(OSError, match="Input/output"):
         console.user_errors(command)(OSError(5, "Input/output error"))
+
+
+def test_log_lines_are_whole_without_trailing_blanks_and_say_warnings(screen):
+    text = screen(False)
+    console.set_up_logging(quiet=False, verbose=False)
+    log, long = logging.getLogger("ase_flatten.models"), "word " * 40 + "end"
+    log.info("%s [bold]", long)
+    log.warning("beware")
+    log.debug("not shown")
+    assert text.getvalue() == f"{long} [bold]\nwarning: beware\n"
+
+
+def test_tables_keep_their_titles_and_cells_whole(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(console, "stdout", Console(file=text, width=40))
+    console.table("Force RMSE by cluster, kcal/(mol Å), worst first", ("cluster", "x" * 30), [("1", "y" * 50)])
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "Force RMSE by cluster, kcal/(mol Å), worst first"
+    assert text.getvalue().count("y") == 50 + 1 and "…" not in text.getvalue()
+    assert all(line == line.rstrip() and len(line) <= 40 for line in lines[1:])
+
+
+def test_the_total_of_a_task_may_move(screen, monkeypatch):
+    text = screen(False)
+    now = [0.0]
+    monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
+    with console.progress(False).task("trying", 3) as advance:
+        now[0] = 20.0
+        advance(1, total=5)
+    assert text.getvalue().startswith("trying: 1 of 5, 20 s each, 80 s left\n")
+
+
+def test_parts_of_a_task_are_not_told_when_they_are_done(screen, monkeypatch):
+    text = screen(False)
+    now = [0.0]
+    monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
+    shown = console.progress(False)
+    with shown.task("training", 1) as advance:
+        with shown.task("kernel matrix", 4) as part:
+            now[0] = 15.0
+            part(1)
+            now[0] = 16.0
+            part(3)
+        advance(1)
+    assert text.getvalue().splitlines() == ["kernel matrix: 1 of 4, 15 s each, 45 s left", "training: 16.0 s"]
+
+
+def test_durations_are_rounded():
+    assert [duration(seconds) for seconds in (3.4, 99, 100, 5000, 7200)] == [
+        "3 s", "99 s", "2 min", "83 min", "2.0 h",
+    ]  # fmt: skip
+
+
+def test_ctrl_c_says_how_to_go_on(screen):
+    text = screen(False)
+
+    @console.user_errors
+    def command():
+        with keeping(lambda: "go on with: ase-flatten train --resume --out RUN"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert text.getvalue() == "ase-flatten: stopped; go on with: ase-flatten train --resume --out RUN\n"

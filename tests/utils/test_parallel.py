@@ -30,6 +30,18 @@ def fail(task: int) -> int:
     return task
 
 
+def get_ctrl_c(task: int) -> int:
+    """Be hit by Ctrl-C in the middle of a call that handles it itself, as f90wrap does around Fortran."""
+
+    def jump_out(*_: object) -> None:
+        raise RuntimeError("Interrupt occured")
+
+    signal.signal(signal.SIGINT, jump_out)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.05)
+    return task
+
+
 def count_and_die(folder: Path, times: int, task: int) -> int:
     """Leave a file for each time that a task is run; task 2 ends its process the first few times."""
     n_before = len(list(folder.glob(f"{task}-*")))
@@ -198,3 +210,8 @@ def test_processes_end_with_the_one_that_asks(tmp_path, how):
     while any(map(psutil.pid_exists, workers)):
         assert time.monotonic() < deadline, "a process was left behind"
         time.sleep(0.05)
+
+
+def test_ctrl_c_does_not_reach_the_processes():
+    with LocalExecutor(2) as executor:
+        assert map_tasks(get_ctrl_c, [1, 2], executor=executor) == [1, 2]

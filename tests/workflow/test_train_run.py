@@ -204,9 +204,13 @@ def test_a_run_can_grow(water, finished_run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 2}, "was begun with seed 1, now 2 was asked for"),
-        ({"holdout": 0.3}, "was begun with holdout"),
-        ({"schedule": Schedule(n_steps=3, n_initial=12, step_size=5)}, "was begun with schedule"),
+        ({"seed": 2}, r"begun with other settings \(seed: 1 before, 2 now\)"),
+        ({"holdout": 0.3, "seed": 2}, r"seed: 1 before, 2 now; holdout: 0\.2 before, 0\.3 now\)"),
+        ({"schedule": Schedule(n_steps=3, n_initial=12, step_size=5)}, r"\(n_initial: 10 before, 12 now\)"),
+        (
+            {"trainer": {"sigma": 20, "symmetries": False}},
+            r"\(sigma: 10 before, 20 now; symmetries: not set before, False now\)",
+        ),
         ({"schedule": Schedule(n_steps=2, n_initial=10, step_size=5)}, "can grow but not shrink"),
     ],
 )
@@ -301,7 +305,7 @@ def test_a_trainer_without_the_base_class_trains_the_same_models(finished_run, w
         def settings(self, trainer):
             return {}
 
-    monkeypatch.setattr("ase_flatten.workflow.train_run.family", lambda name: BareFamily())
+    monkeypatch.setattr("ase_flatten.workflow.plan.family", lambda name: BareFamily())
     run = train(water, tmp_path / "run", WATER_SETTINGS, source="water.npz")
     assert history(run) == history(finished_run)
     assert (run.folder / "errors.csv").read_text() == (finished_run.folder / "errors.csv").read_text()

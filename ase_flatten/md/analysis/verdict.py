@@ -90,8 +90,8 @@ def _sentences(temperature: float, summaries: Sequence[Summary], comparison: Com
         for summary in summaries:
             if summary.verdict == kind:
                 why = _why(summary)
-                # For a stable model only its survival and mean energy; the table has the rest.
-                told = why if kind != STABLE else list(dict.fromkeys([*why[:1], *why[-1:]]))
+                # For a stable model only its survival, its mean energy and a drift beyond noise.
+                told = why if kind != STABLE else [*dict.fromkeys([*why[:1], *why[-1:]]), *_tolerated(summary)]
                 sentences += [f"{summary.model}: {'; '.join(told)}."] if told else []
     more = _differences(summaries)
     if comparison is not None:
@@ -113,6 +113,17 @@ def _why(summary: Summary) -> list[str]:
         first = summary.reasons[0].partition(": ")[2]
         why[0] += f"; the first failed after {summary.first_failure_ps or 0:.2f} ps ({first})"
     return why
+
+
+def _tolerated(summary: Summary) -> list[str]:
+    """Say that the energy of a stable model drifts, if the table shows a drift beyond noise."""
+    drift, error, tolerance = summary.drift, summary.drift_error, summary.drift_tolerance
+    if drift is None or error is None or abs(drift) <= 2 * error:
+        return []
+    within = (
+        "" if tolerance is None else f", over the whole run less than the {tolerance:.2g} kcal/mol that are tolerated"
+    )
+    return [f"its total energy drifts by {plus_minus(drift, error)} kcal/mol/ps, beyond two standard errors{within}"]
 
 
 def _differences(summaries: Sequence[Summary]) -> list[str]:

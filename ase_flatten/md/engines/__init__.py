@@ -18,9 +18,21 @@ from ase_flatten.md.protocol import Protocol
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.utils.typing import IntArray
 
-__all__ = ["ENGINES", "Engine", "Frame", "State", "make_engine"]
+__all__ = ["ENGINES", "Engine", "Frame", "State", "check_engine", "make_engine"]
 
 ENGINES: dict[str, type[Engine]] = {"batched": BatchedEngine, "ase": ASEEngine, "ipi": IPIEngine}
+
+
+def check_engine(name: str, thermostat: str) -> None:
+    """Raise InputError for an engine that does not exist, or for a thermostat that it does not have."""
+    if name not in ENGINES:
+        raise InputError(f"the engine must be one of {', '.join(ENGINES)}, got {name!r}")
+    having = [other for other, engine in ENGINES.items() if thermostat in engine.thermostats]
+    if name not in having:
+        raise InputError(
+            f"the engine {name} has the thermostats {', '.join(ENGINES[name].thermostats)}, got {thermostat}; "
+            f"choose one of these, or --engine {' or '.join(having)}"
+        )
 
 
 def make_engine(name: str, calculator: BaseCalculator, numbers: IntArray, protocol: Protocol, *, seed: int) -> Engine:
@@ -31,13 +43,5 @@ def make_engine(name: str, calculator: BaseCalculator, numbers: IntArray, protoc
     InputError
         No such engine, a thermostat that it does not have, or a package that it needs is missing.
     """
-    if name not in ENGINES:
-        raise InputError(f"the engine must be one of {', '.join(ENGINES)}, got {name!r}")
-    engine = ENGINES[name]
-    if protocol.thermostat not in engine.thermostats:
-        having = [other for other, kind in ENGINES.items() if protocol.thermostat in kind.thermostats]
-        raise InputError(
-            f"the engine {name} has the thermostats {', '.join(engine.thermostats)}, got {protocol.thermostat}; "
-            f"choose one of these, or --engine {' or '.join(having)}"
-        )
-    return engine(calculator, numbers, protocol, seed=seed)
+    check_engine(name, protocol.thermostat)
+    return ENGINES[name](calculator, numbers, protocol, seed=seed)

@@ -18,9 +18,9 @@ from ase import Atoms
 from ase.io import write
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.geometry.pair_distances import pair_distances
-from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, soap_dimensions, take_native
-from ase_flatten.utils.exceptions import BackendError, InputError
+from ase_flatten.models.gap.cost import fit_bytes
+from ase_flatten.models.gap.native import LOG_FILE, MODEL_FILE, NativeFiles, take_native
+from ase_flatten.utils.exceptions import BackendError, InputError, installation
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def find_gap_fit() -> Path:
     InputError
         It is missing, does not run, or is too old.
     """
-    hint = "install it with: pip install 'ase-flatten[gap]'"
+    hint = installation("gap")
     package = importlib.util.find_spec("quippy")
     if package is None:
         raise InputError(f"GAP needs quippy, which is not installed; {hint}")
@@ -171,12 +171,7 @@ def _write_frames(path: Path, dataset: Dataset, frames: IntArray) -> None:
 
 def _check_memory(dataset: Dataset, frames: IntArray, settings: Mapping[str, Any]) -> None:
     """Refuse a fit that needs too much memory: `gap_fit` keeps the gradients of all SOAP vectors at once."""
-    n_species = len(np.unique(dataset.numbers))
-    dimensions = soap_dimensions(n_species, settings["n_max"], settings["l_max"])
-    distances = pair_distances(dataset.positions[frames])
-    n_gradients = 3 * (2 * np.sum(distances < settings["cutoff"]) + len(frames) * dataset.n_atoms)
-    n_values = len(frames) * (3 * dataset.n_atoms + 1)
-    needed = 8.0 * (dimensions * n_gradients + 2 * n_species * settings["n_sparse"] * n_values)
+    needed = fit_bytes(dataset, frames, settings)
     available = psutil.virtual_memory().available
     if needed > available:
         raise InputError(

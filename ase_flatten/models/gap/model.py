@@ -1,6 +1,5 @@
-"""GAP models: predictions by QUIP, in this process or in several."""
+"""GAP models: predictions by QUIP, in one process or in several."""
 
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import numpy as np
 from ase_flatten.geometry.pair_distances import exchanges_of_like_atoms
 from ase_flatten.models import Prediction
 from ase_flatten.models.gap.native import NativeFiles, read_native
-from ase_flatten.models.gap.quip import QUIPPotential
-from ase_flatten.models.gap.workers import predict_elsewhere
+from ase_flatten.models.gap.workers import QUIPProcesses
 from ase_flatten.utils.cores import n_cores
 from ase_flatten.utils.exceptions import BackendError, InputError
 from ase_flatten.utils.typing import FloatArray
@@ -62,8 +60,9 @@ class GAPModel:
         energies, forces = np.full(len(positions), np.nan), np.full(positions.shape, np.nan)
         somewhere = np.flatnonzero(np.isfinite(positions).all(axis=(1, 2)))
         if len(somewhere) > _FEW_FRAMES and n_cores() > 1:
-            energies[somewhere], forces[somewhere] = predict_elsewhere(self.files, positions[somewhere], n_cores())
-        else:
+            with QUIPProcesses(self.files, n_cores()) as potential:
+                energies[somewhere], forces[somewhere] = potential(positions[somewhere])
+        elif len(somewhere):
             energies[somewhere], forces[somewhere] = self._potential(positions[somewhere])
         return Prediction(energies, forces)
 
@@ -75,33 +74,28 @@ class GAPModel:
         return GAPModel, (self.files,)
 
     @cached_property
-    def _potential(self) -> QUIPPotential:
-        with tempfile.TemporaryDirectory(prefix="ase-flatten-") as folder:
-            self.files.write(Path(folder))
-            potential = QUIPPotential(Path(folder), self.numbers)
-        _READ_BY_QUIP.add(self.files.digest)
-        return potential
+    def _potential(self) -> QUIPProcesses:
+        return QUIPProcesses(self.files, 1)
 
 
 def load_model_folder(folder: Path) -> GAPModel:
     """Load a model from its folder, or from its model.xml.
 
-    What the files say is checked first. Then another process tries them, since QUIP ends the process that it
-    runs in when it cannot read a file; files that QUIP has read once are not tried again.
+    What the files say is checked first, and then QUIP tries them; files that it has read once are not tried again.
 
     Raises
     ------
     InputError
         A file is missing or damaged, or QUIP is not installed.
     """
-    files = read_native(folder)
-    if files.digest in _READ_BY_QUIP:
-        return GAPModel(files)
-    apart = np.zeros((1, len(files.numbers), 3))
-    apart[0, :, 0] = 1.5 * np.arange(len(files.numbers))
+    model = GAPModel(read_native(folder))
+    if model.files.digest in _READ_BY_QUIP:
+        return model
+    apart = np.zeros((1, len(model.numbers), 3))
+    apart[0, :, 0] = 1.5 * np.arange(len(model.numbers))
     try:
-        predict_elsewhere(files, apart, 1)
+        model.predict(apart)
     except BackendError as error:
         raise InputError(str(error)) from error
-    _READ_BY_QUIP.add(files.digest)
-    return GAPModel(files)
+    _READ_BY_QUIP.add(model.files.digest)
+    return model

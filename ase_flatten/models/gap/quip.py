@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_flatten.models.gap.native import LABEL, MODEL_FILE
-from ase_flatten.utils.exceptions import InputError
+from ase_flatten.utils.exceptions import InputError, not_installed
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 ATOMS_A_CALL = 150
@@ -39,7 +39,7 @@ class QUIPPotential:
         try:
             from quippy.potential import Potential
         except ImportError as error:
-            raise InputError(f"GAP needs quippy ({error}); install it with: pip install 'ase-flatten[gap]'") from error
+            raise not_installed("GAP", "quippy", extra="gap", error=error) from error
         try:
             # The kind of potential is stated here rather than read from the file.
             calculator = Potential(f"IP GAP label={LABEL}", param_filename=str(folder / MODEL_FILE))

@@ -11,7 +11,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model, Trainer, check_settings, check_whole_numbers
+from ase_flatten.models import Cost, Model, Trainer, check_settings, check_whole_numbers, is_number
+from ase_flatten.models.gap.cost import fit_cost
 from ase_flatten.models.gap.fit import find_gap_fit, run_gap_fit
 from ase_flatten.models.gap.model import GAPModel, load_model_folder
 from ase_flatten.models.gap.native import shifted
@@ -73,12 +74,16 @@ class GAPTrainer(Trainer):
     def __post_init__(self) -> None:
         check_whole_numbers(self, _WHOLE)
         for name in _POSITIVE:
-            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)!r}")
         if self.sparse_method not in SPARSE_METHODS:
             raise InputError(f"sparse_method must be one of {', '.join(SPARSE_METHODS)}, got {self.sparse_method!r}")
         if self.e0 != "average" and not _are_reference_energies(self.e0):
             raise InputError(f'e0 must be average or energies by symbol, such as {{"H": -13.6}} (eV), got {self.e0!r}')
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate the cost of `fit`; see `ase_flatten.models.gap.cost`."""
+        return fit_cost(dataset, n_frames, asdict(self))
 
     def fit(
         self,
@@ -137,7 +142,7 @@ class GAPFamily:
         InputError
             An unknown setting or a wrong value; or `gap_fit` is missing, which is checked before a long run.
         """
-        if preset not in PRESETS:
+        if preset not in list(PRESETS):  # it may be of any type
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         check_settings(settings, GAPTrainer, "preset")
         trainer = GAPTrainer(**{**PRESETS[preset], **settings})
@@ -161,13 +166,9 @@ class GAPFamily:
 FAMILY = GAPFamily()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _are_reference_energies(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
         and bool(value)
-        and all(name in atomic_numbers and _is_number(energy) for name, energy in value.items())
+        and all(name in atomic_numbers and is_number(energy) for name, energy in value.items())
     )

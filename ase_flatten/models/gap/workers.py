@@ -1,7 +1,13 @@
-"""Predictions of a GAP in other processes: QUIP computes on one core, and ends its process when something is wrong."""
+"""Predictions of a GAP by QUIP in other processes.
+
+QUIP computes on one core, and ends its process when something is wrong. Ctrl-C would also spoil it: quippy jumps out of
+the running Fortran code, which cannot be called again after that. The processes here do not receive Ctrl-C.
+"""
 
 import os
+import shutil
 import tempfile
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -16,35 +22,58 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 _OUTPUT = "output-"
 
 
-def predict_elsewhere(files: NativeFiles, positions: FloatArray, n_processes: int) -> tuple[FloatArray, FloatArray]:
-    """Predict configurations in processes that end with the call.
+class QUIPProcesses:
+    """A GAP in QUIP, in processes that start with the first call and end with this object or its ``with`` block.
 
     Parameters
     ----------
-    positions : (n_frames, n_atoms, 3) array, Å
-
-    Returns
-    -------
-    (n_frames,) array, eV, and (n_frames, n_atoms, 3) array, eV/Å
-
-    Raises
-    ------
-    BackendError
-        QUIP ends its process.
+    files : NativeFiles
+    n_processes : int
     """
-    tasks = [positions[rows] for rows in blocks_of_frames(len(positions), len(files.numbers))]
-    with tempfile.TemporaryDirectory(prefix="ase-flatten-") as name:
-        folder = Path(name)
-        files.write(folder)
-        potential = PerWorker(partial(_potential, folder, files.numbers))
+
+    def __init__(self, files: NativeFiles, n_processes: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ase-flatten-"))
+        self._executor = LocalExecutor(n_processes)
+        self._end = weakref.finalize(self, _end, self._executor, self._folder)
+        files.write(self._folder)
+        self._n_atoms = len(files.numbers)
+        self._predict = partial(_predict, PerWorker(partial(_potential, self._folder, files.numbers)))
+
+    def __call__(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predict configurations.
+
+        Parameters
+        ----------
+        positions : (n_frames, n_atoms, 3) array, Å
+
+        Returns
+        -------
+        (n_frames,) array, eV, and (n_frames, n_atoms, 3) array, eV/Å
+
+        Raises
+        ------
+        BackendError
+            QUIP ends its process.
+        """
+        tasks = [positions[rows] for rows in blocks_of_frames(len(positions), self._n_atoms)]
         try:
-            with LocalExecutor(min(n_processes, len(tasks))) as executor:
-                parts = map_tasks(partial(_predict, potential), tasks, executor=executor)
+            parts = map_tasks(self._predict, tasks or [positions], executor=self._executor)
         except WorkerDiedError as error:
             raise BackendError(
-                f"expected a GAP model that QUIP can predict with, QUIP stopped: {_last_line(folder)}"
+                f"expected a GAP model that QUIP can predict with, QUIP stopped: {_last_line(self._folder)}"
             ) from error
-    return np.concatenate([energies for energies, _ in parts]), np.concatenate([forces for _, forces in parts])
+        return np.concatenate([energies for energies, _ in parts]), np.concatenate([forces for _, forces in parts])
+
+    def __enter__(self) -> "QUIPProcesses":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+
+def _end(executor: LocalExecutor, folder: Path) -> None:
+    executor.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _potential(folder: Path, numbers: IntArray) -> QUIPPotential:

@@ -19,13 +19,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ase_flatten.data.units import OutputUnits, energy_in_eV
+from ase_flatten.models import Workplace
 from ase_flatten.models.schnet.device import ONE_THREAD_BELOW, one_thread
+from ase_flatten.models.schnet.model import ENERGY_UNIT
 from ase_flatten.models.schnet.native import read_torch
 from ase_flatten.models.schnet.network import MoleculeNetwork
 from ase_flatten.models.schnet.training_plan import VALIDATION_INTERVAL, TrainingOutcome, TrainingPlan
 from ase_flatten.utils.atomic_files import writing
 from ase_flatten.utils.exceptions import BackendError, InputError
-from ase_flatten.utils.progress import SILENT, Progress
+from ase_flatten.utils.progress import Advance
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +73,15 @@ def train(
     plan: TrainingPlan,
     *,
     device: torch.device,
+    workplace: Workplace,
     checkpoint: Path | None = None,
-    progress: Progress = SILENT,
 ) -> TrainingOutcome:
     """Train the weights of `network` in place; it ends with the averaged weights of the lowest validation force RMSE.
 
     Parameters
     ----------
+    workplace : Workplace
+        What to report to.
     checkpoint : Path, optional
         File for the state of the training. If it exists, training resumes from it, with the same result.
 
@@ -96,9 +101,12 @@ def train(
         module.restore(read_torch(checkpoint, "the state of a training"))
     if module.steps_done < plan.n_steps and not module.out_of_patience:
         small = device.type == "cpu" and plan.batch_size * network.pair_features < ONE_THREAD_BELOW
-        with progress.task("gradient steps", plan.n_steps) as advance, one_thread() if small else nullcontext():
+        with (
+            workplace.progress.task("gradient steps", plan.n_steps) as advance,
+            one_thread() if small else nullcontext(),
+        ):
             advance(module.steps_done)
-            _run(module, _StateKeeper(checkpoint, advance), device)
+            _run(module, _StateKeeper(checkpoint, advance, workplace.units), device)
     network.load_state_dict(module.best["weights"])
     return TrainingOutcome.of(module.curve, plan, ended_early=module.out_of_patience)
 
@@ -260,8 +268,8 @@ class _Batches:
 class _StateKeeper(pl.Callback):
     """Callback that saves the state after each validation, reports it, and decides whether to end."""
 
-    def __init__(self, checkpoint: Path | None, advance: Any) -> None:
-        self._checkpoint, self._advance = checkpoint, advance
+    def __init__(self, checkpoint: Path | None, advance: Advance, units: OutputUnits) -> None:
+        self._checkpoint, self._advance, self._units = checkpoint, advance, units
         self.interruption: BaseException | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -283,8 +291,10 @@ class _StateKeeper(pl.Callback):
                 torch.save(module.state(), beside)
         tenth = module.plan.n_steps // 10
         if module.steps_done % max(tenth, 1) < VALIDATION_INTERVAL or module.steps_done == module.plan.n_steps:
+            units, scale = self._units, energy_in_eV(ENERGY_UNIT) * self._units.scale
             log.info(
-                "gradient step %d of %d: on validation frames, force RMSE %.3f kcal/(mol Å), energy RMSE %.3f kcal/mol",
-                module.steps_done, module.plan.n_steps, module.rmse["force"], module.rmse["energy"],
+                "gradient step %d of %d: on validation frames, force RMSE %.3f %s, energy RMSE %.3f %s",
+                module.steps_done, module.plan.n_steps,
+                module.rmse["force"] * scale, units.force, module.rmse["energy"] * scale, units.energy,
             )  # fmt: skip
         self._advance(VALIDATION_INTERVAL)

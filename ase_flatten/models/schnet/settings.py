@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from ase_flatten.models import check_whole_numbers
+from ase_flatten.models import check_whole_numbers, is_number
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.utils.exceptions import InputError
 
@@ -77,8 +77,7 @@ class SchNetSettings:
         check_whole_numbers(self, _LEAST)
         for name, most in _MOST.items():
             value = getattr(self, name)
-            numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not numeric or not 0 <= value <= most or (value == 0 and name not in _MAY_BE_ZERO):
+            if not is_number(value) or not 0 <= value <= most or (value == 0 and name not in _MAY_BE_ZERO):
                 span = "positive" if name == "cutoff" else f"between 0 and {most:g}"
                 raise InputError(f"{name} must be {span}, got {value!r}")
         if not isinstance(self.warm, bool):

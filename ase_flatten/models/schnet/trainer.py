@@ -21,7 +21,8 @@ import torch
 
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import energy_in_eV
-from ase_flatten.models import Model, Trainer, check_settings, convergence_note
+from ase_flatten.models import Cost, Model, Trainer, check_settings, convergence_note
+from ase_flatten.models.schnet.cost import training_cost
 from ase_flatten.models.schnet.device import find_device
 from ase_flatten.models.schnet.lightning_training import Labels, train
 from ase_flatten.models.schnet.model import ENERGY_UNIT, SchNetModel, load_model_folder
@@ -46,9 +47,14 @@ class SchNetTrainer(Trainer):
     """
 
     trains_long = True
+    reuses_work = True
 
     def __init__(self, settings: SchNetSettings) -> None:
         self.settings = settings
+
+    def cost(self, dataset: Dataset, n_frames: int) -> Cost:
+        """Estimate the cost of `fit` from the time of a few gradient steps; it may end early."""
+        return training_cost(dataset, n_frames, _steps(self.settings, n_frames), self.settings)
 
     def fit(
         self,
@@ -94,7 +100,7 @@ class SchNetTrainer(Trainer):
             plan,
             device=find_device(settings.device),
             checkpoint=kept,
-            progress=self.workplace.progress,
+            workplace=self.workplace,
         )
         before = 0 if continued is None else continued.hyper_parameters["gradient_steps"]
         if kept is not None:
@@ -158,7 +164,7 @@ class SchNetFamily:
 
     def trainer(self, *, preset: str = "small", **settings: Any) -> SchNetTrainer:
         """Return a trainer; see `SchNetSettings` for the settings, which take precedence over the preset."""
-        if preset not in PRESETS:
+        if preset not in list(PRESETS):  # it may be of any type
             raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         check_settings(settings, SchNetSettings, "preset")
         return SchNetTrainer(SchNetSettings(**{**PRESETS[preset], **settings}))

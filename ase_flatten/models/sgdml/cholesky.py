@@ -9,6 +9,7 @@ from scipy.linalg.blas import dtrsm, dtrsv
 from scipy.linalg.lapack import dpotrf
 
 from ase_flatten.utils.cores import on_all_cores, one_core
+from ase_flatten.utils.progress import Advance, nothing
 from ase_flatten.utils.typing import FloatArray
 
 _STRIPE = 256
@@ -62,7 +63,7 @@ class BlockCholesky:
         if self.size > self.n_whole:
             del self._left[-1], self._diagonal[-1]
 
-    def append(self, left: FloatArray, diagonal: FloatArray) -> None:
+    def append(self, left: FloatArray, diagonal: FloatArray, *, advance: Advance = nothing) -> None:
         """Append a block row of the matrix, which is overwritten with that of the factor.
 
         Parameters
@@ -71,6 +72,8 @@ class BlockCholesky:
             Row-major.
         diagonal : (n_rows, n_rows) array
             Row-major; only its lower triangle is read.
+        advance : Advance
+            Called often, without progress, so that Ctrl-C is noticed.
 
         Raises
         ------
@@ -80,7 +83,7 @@ class BlockCholesky:
         assert len(self._diagonal) * self.block_size == self.size, "the last block row is incomplete"
         assert left.shape == (len(diagonal), self.size), "the block row does not fit"
         stripes = [slice(first, min(first + _STRIPE, len(left))) for first in range(0, len(left), _STRIPE)]
-        on_all_cores(lambda rows: self._eliminate(left[rows]), stripes)
+        on_all_cores(lambda rows: self._eliminate(left[rows], advance), stripes)
         if self.size:
             on_all_cores(lambda rows: _update(diagonal, left, rows), stripes)
         with one_core():
@@ -92,11 +95,12 @@ class BlockCholesky:
         self._left.append(left)
         self._diagonal.append(diagonal)
 
-    def _eliminate(self, rows: FloatArray) -> None:
+    def _eliminate(self, rows: FloatArray, advance: Advance) -> None:
         """Compute some rows of the factor left of the diagonal block."""
         work = np.empty((len(rows), self.block_size))
         start = 0
         for left, diagonal in zip(self._left, self._diagonal, strict=True):
+            advance(0)
             stop = start + len(diagonal)
             columns = rows[:, start:stop]
             if start:

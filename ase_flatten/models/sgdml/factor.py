@@ -9,6 +9,7 @@ from ase_flatten.models.sgdml.kernel import Geometries, PlainKernel, n_modes_of
 from ase_flatten.models.sgdml.permutation_sums import product_group
 from ase_flatten.models.sgdml.product_kernel import ProductKernel
 from ase_flatten.utils.cores import one_core
+from ase_flatten.utils.progress import SILENT, Advance, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _BLOCK_ROWS = 2100
@@ -95,6 +96,8 @@ class KernelFactor:
         Length scale, 1/Å.
     regularisation : float
         Added to the diagonal.
+    progress : Progress
+        Counts pairs of frames. Ctrl-C stops between two pieces of work, of less than a second each.
 
     Raises
     ------
@@ -102,10 +105,12 @@ class KernelFactor:
         The matrix has no factor; `grow` raises it as well.
     """
 
-    def __init__(self, training: TrainingGeometries, sigma: float, regularisation: float) -> None:
+    def __init__(
+        self, training: TrainingGeometries, sigma: float, regularisation: float, *, progress: Progress = SILENT
+    ) -> None:
         self.training, self.sigma, self.regularisation = training, sigma, regularisation
         self._cholesky = BlockCholesky(training.block * training.geometries.n_modes)
-        self._fill()
+        self._fill(progress)
 
     def __len__(self) -> int:
         return len(self.training)
@@ -115,29 +120,37 @@ class KernelFactor:
         """Memory of the factor, bytes."""
         return self._cholesky.nbytes
 
-    def grow(self, positions: FloatArray) -> None:
+    def grow(self, positions: FloatArray, *, progress: Progress = SILENT) -> None:
         """Append training frames, (n_frames, n_atoms, 3) in Å; the result is that of all frames at once."""
         self._cholesky.drop_partial()
         self.training.append(positions)
-        self._fill()
+        self._fill(progress)
 
     def release(self) -> None:
         """Free the memory of the factor, even if there are still references to it."""
         self._cholesky = BlockCholesky(self._cholesky.block_size)
 
-    def _fill(self) -> None:
+    def _fill(self, progress: Progress) -> None:
+        training, done = self.training, self._cholesky.size // self.training.geometries.n_modes
+        with progress.task("kernel matrix, pairs of frames", len(training) ** 2 - done**2) as advance:
+            for first in range(done, len(training), training.block):
+                self._append_block(first, advance)
+                advance(min(first + training.block, len(training)) ** 2 - first**2)
+
+    def _append_block(self, first: int, advance: Advance) -> None:
+        """Append the block row of the frames from `first` on."""
         training, n_modes = self.training, self.training.geometries.n_modes
-        for first in range(self._cholesky.size // n_modes, len(training), training.block):
-            rows, columns = training.geometries[first : first + training.block], training.geometries[:first]
-            distances = training.distances(first)
-            left = np.empty((len(rows) * n_modes, first * n_modes))
-            diagonal = np.empty((len(rows) * n_modes,) * 2)
-            for others, part, out in ((columns, slice(first), left), (rows, slice(first, None), diagonal)):
-                training.kernel.assemble(
-                    rows, others, self.sigma, distances=distances[:, :, part], out=out, lower=others is rows
-                )
-            diagonal.flat[:: len(diagonal) + 1] += self.regularisation
-            self._cholesky.append(left, diagonal)
+        rows, columns = training.geometries[first : first + training.block], training.geometries[:first]
+        distances = training.distances(first)
+        left = np.empty((len(rows) * n_modes, first * n_modes))
+        diagonal = np.empty((len(rows) * n_modes,) * 2)
+        for others, part, out in ((columns, slice(first), left), (rows, slice(first, None), diagonal)):
+            training.kernel.assemble(
+                rows, others, self.sigma,
+                distances=distances[:, :, part], out=out, lower=others is rows, advance=advance,
+            )  # fmt: skip
+        diagonal.flat[:: len(diagonal) + 1] += self.regularisation
+        self._cholesky.append(left, diagonal, advance=advance)
 
     def solve(self, forces: FloatArray) -> Coefficients:
         """Solve for the coefficients that reproduce forces, (n_train, n_atoms, 3)."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from ase_flatten.geometry.pair_distances import pair_permutation
 from ase_flatten.utils.cores import Scratch, on_all_cores
+from ase_flatten.utils.progress import Advance, nothing
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _IMAGE_BYTES = 2**22
@@ -125,9 +126,10 @@ class PlainKernel:
         distances: FloatArray,
         out: FloatArray,
         lower: bool = False,
+        advance: Advance = nothing,
     ) -> None:
         """See `assemble`."""
-        assemble(rows, columns, self._orders, sigma, distances=distances, out=out, lower=lower)
+        assemble(rows, columns, self._orders, sigma, distances=distances, out=out, lower=lower, advance=advance)
 
 
 def image_distances(rows: Geometries, columns: Geometries, orders: IntArray) -> FloatArray:
@@ -159,6 +161,7 @@ def assemble(
     distances: FloatArray,
     out: FloatArray,
     lower: bool = False,
+    advance: Advance = nothing,
 ) -> None:
     """Compute the kernel matrix between two sets of configurations, with the sign that makes it positive definite.
 
@@ -173,6 +176,8 @@ def assemble(
         Written in place; unit stride along its rows.
     lower : bool
         The two sets are the same, and blocks above the diagonal need not be written.
+    advance : Advance
+        Called often, without progress, so that Ctrl-C is noticed.
     """
     inverse_orders = np.argsort(orders, axis=1)
     n_modes, n_pairs = rows.jacobians.shape[1:]
@@ -187,6 +192,7 @@ def assemble(
         scratch = Scratch()
         n_columns = last if lower else len(columns)
         for start in range(0, n_columns, column_step):
+            advance(0)
             stop = min(start + column_step, n_columns)
             target = out[first * n_modes : last * n_modes, start * n_modes : stop * n_modes]
             _assemble_part(

@@ -11,10 +11,9 @@ from functools import cache
 import numpy as np
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.models import Model
+from ase_flatten.models import Model, Workplace
 from ase_flatten.models.sgdml.model import SGDMLModel
 from ase_flatten.models.sgdml.single_training import SingleTraining
-from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,14 @@ SEARCH_FRAMES = 300
 """Length scales are compared by models of at most this many training frames."""
 
 _VALIDATION_FRAMES = 1000
+_N_FIRST = 3
+"""Length scales that a descent needs at least: where it begins, and the two neighbours."""
+
 _NEAR_FIRST = 3
 """If the first step chose a length scale within so many places of `FIRST_LENGTH_SCALE`, only neighbours are tried."""
 
 
-def search(training: SingleTraining, *, rng: np.random.Generator, progress: Progress = SILENT) -> SGDMLModel:
+def search(training: SingleTraining, *, rng: np.random.Generator, workplace: Workplace) -> SGDMLModel:
     """Descend the validation error from `FIRST_LENGTH_SCALE`, and train on all frames with the best length scale.
 
     A step requires a gain of more than one standard error, and for most frames. If a few validation frames are far
@@ -39,22 +41,25 @@ def search(training: SingleTraining, *, rng: np.random.Generator, progress: Prog
     """
     subset, part = _subset(training.valid, rng), training.part(SEARCH_FRAMES)
     kept: dict[int, SGDMLModel] = {}  # only the best model so far keeps its factor
-    first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
+    first, units = LENGTH_SCALES.index(FIRST_LENGTH_SCALE), workplace.units
 
-    with progress.task("comparing length scales, at most", _most_tried(first)) as advance:
+    with workplace.progress.task("comparing length scales", _N_FIRST) as advance:
 
         @cache
         def errors(place: int) -> FloatArray:
             model = part.at(sigma=LENGTH_SCALES[place]).model(keep_factor=True)
             found = squared_errors(model, training.dataset, subset)
-            log.info("length scale %g: validation error %.4g eV/Å", LENGTH_SCALES[place], found.mean() ** 0.5)
+            log.info(
+                "length scale %g: force RMSE of the validation frames %.3f %s",
+                LENGTH_SCALES[place], found.mean() ** 0.5 * units.scale, units.force,
+            )  # fmt: skip
             if all(gains(errors(other), found, n_standard_errors=1) for other in kept):
                 kept.clear()
                 kept[place] = model
             advance(1)
             return found
 
-        best = descend(first, errors, n_standard_errors=1)
+        best = descend(first, errors, n_standard_errors=1, to_try=lambda n_places: advance(0, total=n_places))
     if part is training and best in kept:
         return kept[best]
     kept.clear()
@@ -66,7 +71,7 @@ def review(
     models: list[Model],
     *,
     rng: np.random.Generator,
-    progress: Progress = SILENT,
+    workplace: Workplace,
 ) -> list[Model]:
     """Continue the descent from the length scale of several models, for all of them together.
 
@@ -91,7 +96,7 @@ def review(
     first = LENGTH_SCALES.index(FIRST_LENGTH_SCALE)
     shortcuts = [first] if abs(first - current) > _NEAR_FIRST else []
 
-    with progress.task("comparing length scales, at most", _most_tried(current, shortcuts)) as advance:
+    with workplace.progress.task("comparing length scales", _N_FIRST + len(shortcuts)) as advance:
 
         @cache
         def errors(place: int) -> FloatArray:
@@ -100,7 +105,10 @@ def review(
             advance(1)
             return _total_errors(of_parts[place], dataset, subset)
 
-        best = descend(current, errors, n_standard_errors=2, shortcuts=shortcuts)
+        best = descend(
+            current, errors, n_standard_errors=2, shortcuts=shortcuts,
+            to_try=lambda n_places: advance(0, total=n_places),
+        )  # fmt: skip
     if best == current:
         return models
     if not whole:
@@ -114,7 +122,12 @@ def review(
 
 
 def descend(
-    start: int, errors: Callable[[int], FloatArray], *, n_standard_errors: float, shortcuts: Sequence[int] = ()
+    start: int,
+    errors: Callable[[int], FloatArray],
+    *,
+    n_standard_errors: float,
+    shortcuts: Sequence[int] = (),
+    to_try: Callable[[int], None] = lambda n_places: None,
 ) -> int:
     """Descend on the grid of length scales, to the place of the lowest error among those that gain significantly.
 
@@ -126,22 +139,20 @@ def descend(
         Returns the squared error of each validation frame at a place of the grid.
     shortcuts : sequence of int
         Places that a step may lead to from anywhere, in addition to the two neighbours.
+    to_try : callable
+        Told how many places are needed at least, before each step.
     """
-    best = start
+    best, seen = start, {start}
     while True:
         places = {place for place in (best - 1, best + 1, *shortcuts) if 0 <= place < len(LENGTH_SCALES)} - {best}
+        seen |= places
+        to_try(len(seen))
         better = [
             place for place in sorted(places) if gains(errors(best), errors(place), n_standard_errors=n_standard_errors)
         ]
         if not better:
             return best
         best = min(better, key=lambda place: float(errors(place).mean()))
-
-
-def _most_tried(start: int, shortcuts: Sequence[int] = ()) -> int:
-    """Return the largest number of places that `descend` can visit: it never turns back."""
-    n_places = len(LENGTH_SCALES)
-    return n_places if shortcuts else min(n_places, 2 + max(start, n_places - 1 - start))
 
 
 def gains(errors: FloatArray, others: FloatArray, *, n_standard_errors: float) -> bool:

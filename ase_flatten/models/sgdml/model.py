@@ -16,6 +16,10 @@ from ase_flatten.utils.npz_files import reading_npz
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 MODEL_FILE = "model.npz"
+
+SYMMETRIES = "symmetries"
+"""An entry of ours in a model file: where the permutations come from, a line for each generator of the group."""
+
 _UNTESTED = {"mae": np.nan, "rmse": np.nan}
 # The package expects these entries and unpickles them; they are written for it and never read here.
 _OBJECTS: dict[str, Any] = {"f_err": _UNTESTED, "e_err": _UNTESTED, "md5_test": None}
@@ -51,11 +55,13 @@ class SGDMLModel:
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
-        """Length scale, regularisation and number of permutations."""
+        """Length scale, regularisation, and the number of permutations and where they come from, if that is known."""
+        known = {SYMMETRIES: np.asarray(self.content[SYMMETRIES]).tolist()} if SYMMETRIES in self.content else {}
         return {
             "sigma": self.sigma,
             "lambda": float(self.content["lam"]),
             "n_permutations": len(self.permutations),
+            **known,
         }
 
     @property

@@ -17,6 +17,7 @@ from ase_flatten.geometry.symmetry_coordinates import SymmetryCoordinates
 from ase_flatten.geometry.symmetry_group import SymmetryGroup
 from ase_flatten.models.sgdml.kernel import Geometries, pair_orders
 from ase_flatten.utils.cores import Scratch, on_all_cores
+from ase_flatten.utils.progress import Advance, nothing
 from ase_flatten.utils.typing import FloatArray
 
 _ROWS = 4
@@ -77,6 +78,7 @@ class ProductKernel:
         distances: FloatArray,
         out: FloatArray,
         lower: bool = False,
+        advance: Advance = nothing,
     ) -> None:
         """Compute the kernel matrix; see `kernel.assemble`."""
         n_modes = rows.n_modes
@@ -92,6 +94,7 @@ class ProductKernel:
                 at_left = self._images(*images)
                 products = slice(number * n_products, (number + 1) * n_products)
                 for start in range(0, stop, _COLUMNS):
+                    advance(0)
                     end = min(start + _COLUMNS, stop)
                     target = out[first * n_modes : last * n_modes, start * n_modes : end * n_modes]
                     self._add_part(

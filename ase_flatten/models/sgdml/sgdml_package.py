@@ -1,5 +1,6 @@
 """The parts of the `sgdml` package in use: permutations, and iterative training for lack of memory."""
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import psutil
 
 from ase_flatten.utils.cores import n_cores
+from ase_flatten.utils.exceptions import not_installed
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 _LOGGERS = ("sgdml", "sgdml.train", "sgdml.predict", "sgdml.solvers.analytic", "sgdml.solvers.iterative")
@@ -22,6 +24,13 @@ class Package:
 
     trainer: Any
     perm: ModuleType
+
+
+def require() -> None:
+    """Raise InputError unless the package, and PyTorch which it needs, are installed; neither is imported."""
+    for name in ("sgdml", "torch"):
+        if importlib.util.find_spec(name) is None:
+            raise not_installed("training an sGDML model", name, extra="sgdml")
 
 
 @cache

@@ -1,6 +1,7 @@
 """One training of an sGDML model, from its frames to the content of a model file."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,10 +15,11 @@ from ase_flatten.models.sgdml import sgdml_package
 from ase_flatten.models.sgdml.cholesky import NotPositiveDefiniteError
 from ase_flatten.models.sgdml.factor import Coefficients, KernelFactor, TrainingGeometries, bytes_to_factorise
 from ase_flatten.models.sgdml.kernel import pair_orders
-from ase_flatten.models.sgdml.model import SGDMLModel
+from ase_flatten.models.sgdml.model import SYMMETRIES, SGDMLModel
 from ase_flatten.models.sgdml.permutation_sums import predictor_of
 from ase_flatten.models.sgdml.predictor import Predictor
 from ase_flatten.utils.exceptions import BackendError
+from ase_flatten.utils.progress import SILENT, Progress
 from ase_flatten.utils.typing import IntArray
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,9 @@ class SingleTraining:
         Length scale.
     regularisation : float
         Added to the kernel's diagonal; raised tenfold if the matrix is not positive definite.
+    symmetries : sequence of str or None
+        Where the permutations come from, a line for each generator of the group; None if it is not known.
+    progress : Progress
     """
 
     dataset: Dataset
@@ -50,6 +55,8 @@ class SingleTraining:
     permutations: IntArray
     sigma: float
     regularisation: float
+    symmetries: Sequence[str] | None = None
+    progress: Progress = SILENT
     _shared: dict[str, TrainingGeometries] = field(default_factory=dict, repr=False)
 
     def at(self, *, sigma: float) -> "SingleTraining":
@@ -102,6 +109,7 @@ class SingleTraining:
                 len(self.frames), needed / 1e9, available / 1e9,
             )  # fmt: skip
             content = sgdml_package.train(self.entries(self.regularisation), memory=available)
+            content |= self._notes
             predictor = predictor_of(
                 content["R_desc"].T, content["R_d_desc_alpha"] * content["std"], content["perms"], self.sigma
             )
@@ -115,8 +123,8 @@ class SingleTraining:
         while True:
             try:
                 if grown_from is None:
-                    return KernelFactor(self._geometries, self.sigma, regularisation)
-                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]])
+                    return KernelFactor(self._geometries, self.sigma, regularisation, progress=self.progress)
+                grown_from.grow(self.dataset.positions[self.frames[len(grown_from) :]], progress=self.progress)
                 return grown_from
             except NotPositiveDefiniteError as error:
                 if grown_from is not None:
@@ -184,6 +192,7 @@ class SingleTraining:
         return {
             "type": "m",
             **{key: task[key] for key in kept},
+            **self._notes,
             "solver_name": "analytic",
             "n_test": 0,
             "R_desc": descriptors.T,
@@ -193,6 +202,11 @@ class SingleTraining:
             "c": self._integration_constant(predictor),
             "tril_perms_lin": (orders + n_pairs * np.arange(len(orders))[:, None]).flatten("F"),
         }
+
+    @property
+    def _notes(self) -> dict[str, Any]:
+        """Return the entry of a model file that its package does not know."""
+        return {} if self.symmetries is None else {SYMMETRIES: np.array(self.symmetries, dtype=np.str_)}
 
     def _integration_constant(self, predictor: Predictor) -> float:
         """Return the mean of reference minus predicted energy over the validation frames, kcal/mol.

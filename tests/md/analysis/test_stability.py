@@ -9,10 +9,11 @@ from scipy.signal import lfilter
 from ase_flatten.data.units import KCAL_PER_MOL
 from ase_flatten.md.analysis import time_series
 from ase_flatten.md.analysis.power import detectable_lifetime, lifetime, power, time_to_tell_apart
-from ase_flatten.md.analysis.stability import REFERENCE_RUN, summarize
+from ase_flatten.md.analysis.stability import REFERENCE_RUN, plus_minus, summarize
 from ase_flatten.md.analysis.survival import log_rank, sign_flip_test, stratified_log_rank
+from ase_flatten.md.analysis.verdict import verdict
 from ase_flatten.md.expected_energy import ExpectedEnergy
-from ase_flatten.md.results import Failure
+from ase_flatten.md.results import Failure, Summary
 
 POTENTIAL_STD, KINETIC_STD, MEMORY_PS = 3.6, 3.7, 0.1
 """Of salicylic acid at 400 K with a friction of 0.01/fs: kcal/mol and the correlation time of its energies."""
@@ -100,10 +101,39 @@ def test_a_steep_drift_within_its_noise_is_not_stable():
 
 def test_a_drift_beyond_noise_and_tolerance_is_unstable_and_a_small_one_is_not():
     time_ps, potential, kinetic = canonical(50, np.random.default_rng(0), step_ps=0.05)
-    for per_ps, verdict in ((0.01, "stable"), (0.2, "unstable")):
+    for per_ps, expected in ((0.01, "stable"), (0.2, "unstable")):
         summary = judged(time_ps, potential + per_ps * KCAL_PER_MOL * time_ps[:, None], kinetic, None)
-        assert summary.verdict == verdict, summary.why
+        assert summary.verdict == expected, summary.why
         assert summary.drift_tolerance == pytest.approx(math.hypot(KINETIC_STD, KINETIC_STD), rel=0.05)
+
+
+def test_a_drift_that_a_stable_model_may_have_is_told_where_it_is_beyond_noise():
+    """A drift beyond noise that changes the energy by less than is tolerated: stable, but not without a word."""
+    time_ps, potential, kinetic = canonical(20, np.random.default_rng(0))
+    for per_ps, told in ((0.0, False), (-0.12, True)):
+        assessed = judged(time_ps, potential + per_ps * KCAL_PER_MOL * (time_ps - 10)[:, None], kinetic)
+        assert assessed.verdict == "stable"
+        assert (abs(assessed.drift) > 2 * assessed.drift_error) == told
+        summary = Summary(
+            **vars(assessed), model="improved", temperature_K=400.0, timestep_fs=0.5, n_steps=4000, n_replicas=16
+        )
+        said = verdict([summary])
+        drifts = f"its total energy drifts by {plus_minus(summary.drift, summary.drift_error)} kcal/mol/ps, beyond two"
+        assert "improved is stable" in said and (drifts in said) == ("kcal/mol that are tolerated" in said) == told
+
+
+def test_no_drift_beyond_its_tolerance_is_stable():
+    """However the drift and its error are, a stable run changes its energy by less than is tolerated."""
+    rng = np.random.default_rng(0)
+    found = set()
+    for _ in range(60):
+        duration, slope = rng.choice([0.2, 2.0]), rng.normal(scale=12)
+        time_ps, potential, kinetic = canonical(duration, rng, n_replicas=int(rng.choice([3, 16])))
+        summary = judged(time_ps, potential + slope * KCAL_PER_MOL * time_ps[:, None], kinetic, None)
+        found.add(summary.verdict)
+        if summary.verdict == "stable":
+            assert (abs(summary.drift) + 1.6 * summary.drift_error) * duration < summary.drift_tolerance
+    assert found == {"stable", "unstable", "cannot tell"}
 
 
 def test_a_transient_is_found_and_left_out():

@@ -1,11 +1,15 @@
 """GAP keeps the shared contract; QUIP's files are not believed, and QUIP's ways of ending do not end us."""
 
+import gc
 import json
+import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +26,7 @@ from typer.testing import CliRunner
 from ase_flatten import FlattenedGAP, FlattenedSGDML, load_calculator
 from ase_flatten.cli.app import app
 from ase_flatten.geometry.pair_distances import exchanges_of_like_atoms
+from ase_flatten.md.chunks import read_chunk
 from ase_flatten.models.gap import FAMILY, GAPModel, GAPTrainer, fit, quip, workers
 from ase_flatten.models.gap import model as gap_model
 from ase_flatten.models.model_folder import load_model, save_model
@@ -89,14 +94,14 @@ class TestModel:
         assert not np.array_equal(other.predict(water.positions[:1]).forces, model.predict(water.positions[:1]).forces)
 
     def test_many_configurations_are_predicted_in_processes_that_end(self, model, water, monkeypatch):
-        here = model.predict(water.positions[:30])
+        here, before = model.predict(water.positions[:30]), children()
         monkeypatch.setattr(gap_model, "n_cores", lambda: 2)
         monkeypatch.setattr(gap_model, "_FEW_FRAMES", 29)
         monkeypatch.setattr(quip, "ATOMS_A_CALL", 12)
         elsewhere = pickle.loads(pickle.dumps(model)).predict(water.positions[:30])
         np.testing.assert_allclose(elsewhere.energies, here.energies, atol=1e-10)
         np.testing.assert_allclose(elsewhere.forces, here.forces, atol=1e-10)
-        assert children() == []
+        assert children() == before
 
     def test_a_quip_that_stops_is_told_of(self, model, water, saved, monkeypatch):
         def stop(folder, numbers):
@@ -105,18 +110,25 @@ class TestModel:
             (folder / "output-1").write_text("SYSTEM ABORT: no memory\n\n")
             os._exit(1)
 
+        before = children()
         monkeypatch.setattr(workers, "_potential", stop)
         with pytest.raises(BackendError, match="QUIP stopped: SYSTEM ABORT: no memory"):
-            workers.predict_elsewhere(model.files, water.positions[:3], 2)
-
-        def refuse(files, positions, n_processes):
-            raise BackendError("QUIP stopped: SYSTEM ABORT")
-
+            pickle.loads(pickle.dumps(model)).predict(water.positions[:3])
         monkeypatch.setattr(gap_model, "_READ_BY_QUIP", set())
-        monkeypatch.setattr(gap_model, "predict_elsewhere", refuse)  # a file that QUIP cannot read is the user's matter
-        with pytest.raises(InputError, match="QUIP stopped"):
+        with pytest.raises(InputError, match="QUIP stopped"):  # a file that QUIP cannot read is the user's matter
             load_model(saved)
-        assert children() == []
+        assert children() == before
+
+    def test_the_process_of_a_model_ends_with_it(self, model, water):
+        before = children()
+        again = pickle.loads(pickle.dumps(model))
+        again.predict(water.positions[:3])
+        (process,) = set(children()) - set(before)
+        folder = Path(again._potential._folder)
+        assert folder.is_dir()
+        del again
+        gc.collect()
+        assert not process.is_running() and not folder.exists()
 
     def test_atoms_that_are_nowhere_have_no_energy(self, model, water):
         positions = water.positions[:2].copy()
@@ -257,10 +269,11 @@ class TestGapFit:
         def interrupted(output, kept):
             raise KeyboardInterrupt
 
+        before = children()
         monkeypatch.setattr(fit, "_follow", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fit.run_gap_fit(program(tmp_path / "gap_fit", "exec sleep 60"), water, FRAMES, self.settings, 1)
-        assert children() == []
+        assert children() == before
 
     def test_it_tells_how_far_it_is(self, water, monkeypatch):
         told: list[str] = []
@@ -402,3 +415,42 @@ class TestCommand:
     def test_a_preset_of_a_family_without_any_is_refused(self, water_file, tmp_path):
         status, (sentence,) = self.call("train", water_file, "--preset", "small", "--out", tmp_path / "run")
         assert status == 2 and "'preset' is not a setting of this model family" in sentence
+
+
+class TestCtrlC:
+    """Ctrl-C while QUIP computes: one line and status 130, no Fortran, and what was done is kept."""
+
+    def stopped(self, command, folder, when) -> str:
+        """Run a command, press Ctrl-C a second after it has begun to compute, and return what it said."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ase_flatten.cli", *map(str, command)], cwd=folder, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        said = ""
+        while when not in said and process.poll() is None:
+            said += process.stdout.readline()
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to this process and its children
+        said += process.communicate(timeout=60)[0]
+        assert process.returncode == 130, said
+        assert "ase-flatten: stopped" in said and not re.search("Traceback|ortran|Interrupt occured", said)
+        return said
+
+    @pytest.mark.parametrize("engine", ["batched", "ase", "ipi"])
+    def test_molecular_dynamics(self, saved, tmp_path, engine):
+        if engine == "ipi":
+            needs("ipi", extra="md")
+        command = ["md", "--models", saved, "--T", 300, "--replicas", 2, "--engine", engine, "--ps", 20, "--out", "md"]
+        reached = []
+        for _ in range(1 if engine == "ipi" else 2):  # the second one resumes
+            self.stopped(command, tmp_path, "this takes about")
+            files = sorted((tmp_path / "md" / "300K" / "model.partial").glob("chunk-*"))
+            chunks = [read_chunk(path, n_replicas=2, n_atoms=3, n_records=4001) for path in files]
+            assert all(chunk.alive.all() and chunk.failures == () for chunk in chunks)
+            reached.append(chunks[-1].at if chunks else -500)
+        assert reached[0] < reached[1] or engine == "ipi"  # which may not have begun in that time
+
+    def test_sampling(self, saved, tmp_path):
+        asked = ["sample", "H2O", "--calculator", saved, "--T", 100, "--frames", 100000, "-o", "water.npz", "-v"]
+        self.stopped(asked, tmp_path, "sampling")
+        assert (tmp_path / "water.npz.partial").is_dir()

@@ -154,10 +154,10 @@ class TestTrainer:
         alive, counts = weakref.WeakSet(), []
         original = KernelFactor.__init__
 
-        def counted(self, *given):
+        def counted(self, *given, **options):
             alive.add(self)
             counts.append(len(alive))
-            original(self, *given)
+            original(self, *given, **options)
 
         monkeypatch.setattr(KernelFactor, "__init__", counted)
         schedule = Schedule(n_steps=2, n_initial=10, step_size=5)
@@ -252,7 +252,7 @@ class TestTrainer:
 
     @pytest.mark.parametrize("wrong", [-1e-10, 1.0])
     def test_senseless_regularisations_are_refused(self, wrong):
-        with pytest.raises(InputError, match="regularisation must lie between"):
+        with pytest.raises(InputError, match="regularisation must be a number from 0 to"):
             FAMILY.trainer(regularisation=wrong)
 
     def test_what_does_not_fit_into_memory_is_iterated_by_the_package(self, water, caplog, monkeypatch):
