@@ -3,8 +3,8 @@
     python benchmarks/bench_symmetry.py --data DIR [--frames 200] [--training-frames 60] [--repeats 20]
 
 DIR holds acala3nhme_gfn2_500K.npz, a peptide whose five methyl groups have 3^5 = 243 rotations. All is measured on one
-core, in turns, and the shortest times count, so that other work on the machine does little harm; ratios are to one
-permutation. Errors are those against the sum over permutations one by one.
+core, in turns, and the shortest processor times count, so that other work on the machine does little harm; ratios are
+to one permutation. Errors are those against the sum over permutations one by one.
 """
 
 import argparse
@@ -136,9 +136,9 @@ def trainings(dataset: Dataset, frames: IntArray, valid: IntArray, groups: list[
     first = 0.0
     for group in groups:
         training = SingleTraining(dataset, frames, valid, group.permutations, SIGMA, LAMBDA)
-        start = time.perf_counter()
+        start = time.process_time()
         model = training.model()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         first = first or seconds
         error = model.predict(dataset.positions[valid]).forces - dataset.forces[valid]
         print(
@@ -198,9 +198,9 @@ def shortest(calls: list[Callable[[], Any]], repeats: list[int]) -> FloatArray:
     for turn in range(max(repeats)):
         for number, call in enumerate(calls):
             if turn < repeats[number]:
-                start = time.perf_counter()
+                start = time.process_time()
                 call()
-                times[number] = min(times[number], time.perf_counter() - start)
+                times[number] = min(times[number], time.process_time() - start)
     return times
 
 

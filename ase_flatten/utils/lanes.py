@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 32
+LANES = 64
 """Several registers wide, so that loops and addresses cost little beside the arithmetic."""
 
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)

@@ -76,7 +76,7 @@ def apply_kernel(values: FloatArray, energies: FloatArray, product: Product) -> 
     _sum(first, second, energies.reshape(-1, LANES), product.sizes, product.functions, product.single, product.double)
 
 
-_LANES_DIGEST = "67a6ff2a90491672"
+_LANES_DIGEST = "51ccacf41f6f821d"
 """Of `utils.lanes`: compiled functions on disk are in use until this file changes, so it changes with that one."""
 
 _LOG2_E = 1 / math.log(2)
