@@ -23,7 +23,7 @@ from ase_flatten.report.results_record import (
     subject_of_data,
     subject_of_model,
 )
-from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, frame_errors
+from ase_flatten.selection.cluster_errors import ClusterErrors, FrameErrors, check_molecule, frame_errors
 from ase_flatten.selection.frame_selection import SelectionRule
 from ase_flatten.selection.sampled_errors import Estimate, SubsetRule, complete, estimate_errors
 from ase_flatten.utils.exceptions import InputError
@@ -165,6 +165,7 @@ def find_outliers(
     clusters_of = clusters or (run.folder if run else None)
     given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
     model = named.model(dataset.numbers, executor=executor)
+    check_molecule(model, dataset)
     n_geometry, n_energy = n_clusters_for(round(HOLDOUT * dataset.n_frames))
     clustering = given or cluster(
         dataset, rng=np.random.default_rng(seed), n_geometry=n_geometry, n_energy=n_energy, progress=progress

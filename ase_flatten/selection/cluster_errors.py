@@ -104,6 +104,15 @@ class ClusterErrors:
         return np.flatnonzero(np.nan_to_num(self.rmse, nan=0.0) > factor * self.overall_rmse)
 
 
+def check_molecule(model: Model, dataset: Dataset) -> None:
+    """Raise InputError if a model is of another molecule than a data set, or has its atoms in another order."""
+    if not np.array_equal(model.numbers, dataset.numbers):
+        raise InputError(
+            f"expected a model of {dataset.formula} with its atoms in the data set's order, "
+            f"found one of {formula(model.numbers)}; choose the model of this molecule"
+        )
+
+
 def frame_errors(
     model: Model,
     dataset: Dataset,
@@ -124,11 +133,7 @@ def frame_errors(
     InputError
         The model is one of another molecule, or it predicts numbers that are not finite.
     """
-    if not np.array_equal(model.numbers, dataset.numbers):
-        raise InputError(
-            f"expected a model of {dataset.formula} with its atoms in the data set's order, "
-            f"found one of {formula(model.numbers)}; choose the model of this molecule"
-        )
+    check_molecule(model, dataset)
     frames = np.arange(dataset.n_frames) if frames is None else frames
     mse, mae, energy = (np.empty(len(frames)) for _ in range(3))
     with progress.task("predicting", len(frames)) as advance:

@@ -56,7 +56,8 @@ def test_npz_in_and_out_and_units(predict, finished_run, water):
     expected = load_calculator(finished_run.folder).predict(water.positions)
     found = read_dataset("out.npz")
     np.testing.assert_allclose(found.forces, expected.forces, atol=1e-5)
-    content = np.load("out.npz")
+    with np.load("out.npz") as saved:
+        content = dict(saved)
     np.testing.assert_allclose(content["E"][:, 0] * KCAL_PER_MOL, expected.energies, atol=1e-5)
     assert content["extrapolation"].shape == (416,)
 

@@ -108,7 +108,7 @@ def test_a_calculator_is_made_by_a_factory():
         ("tblite:", "must be one of GFN2-xTB, GFN1-xTB, got ''"),
         ("tblite:gfn2", "must be one of GFN2-xTB, GFN1-xTB, got 'gfn2'; did you mean GFN2-xTB"),
         ("ase:ase.calculators.emt", "name a module and a factory"),
-        ("ase:no.such.module:make", "could not call it .No module named 'no'"),
+        ("ase:no.such.module:make", "could not call it .ModuleNotFoundError: No module named 'no'"),
         ("ase:ase.calculators.emt:Emt", "could not call it"),
         ("ase:math:cos", "could not call it"),
         ("ase:test_sample:without_forces", "found Calculator without energy and forces"),

@@ -220,7 +220,7 @@ def test_a_run_on_subsets_says_so_and_is_not_continued_otherwise(water, tmp_path
     run = train(water, tmp_path / "run", settings)
     assert run.settings == settings and run.info.settings["subset"] is True
     assert all(line.n_predicted < 0.8 * len(run.splits.pool) for line in run.history)
-    with pytest.raises(InputError, match="was begun with .*subset: True before, False now"):
+    with pytest.raises(InputError, match=r"was begun with .*subset: True before, False now"):
         train(water, tmp_path / "run", replace(settings, subset=False), resume=True)
     grown = replace(settings, schedule=WATER_SETTINGS.schedule)
     at_once = train(water, tmp_path / "other", grown)

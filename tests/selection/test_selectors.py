@@ -137,5 +137,5 @@ def test_a_run_of_before_there_were_selectors_resumes(finished_run, water, tmp_p
     train(water, folder, WATER_SETTINGS, resume=True)
     assert json.loads((folder / "run.json").read_text())["settings"]["schedule"] == asdict(WATER_SETTINGS.schedule)
     other = replace(WATER_SETTINGS, schedule=replace(WATER_SETTINGS.schedule, rule=SelectionRule(select="random")))
-    with pytest.raises(InputError, match="was begun with .*pick: largest-error before, random now"):
+    with pytest.raises(InputError, match=r"was begun with .*pick: largest-error before, random now"):
         train(water, folder, other, resume=True)

@@ -134,7 +134,13 @@ def test_a_run_is_refused_before_it_is_begun(water, tmp_path, monkeypatch, setti
     monkeypatch.chdir(tmp_path)
     Path("water.txt").write_text(ROTATIONS)
     with pytest.raises(InputError, match=message):
-        train(water, tmp_path / "run", RunSettings(trainer={"sigma": 10, "symmetries": setting}))
+        train(
+            water,
+            tmp_path / "run",
+            RunSettings(
+                trainer={"sigma": 10, "symmetries": setting}, schedule=Schedule(n_steps=0, n_initial=10, step_size=5)
+            ),
+        )
     assert not (tmp_path / "run" / "run.json").exists()
 
 
