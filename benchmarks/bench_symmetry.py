@@ -1,6 +1,6 @@
 """Time sGDML with 1 to 243 permutations, through the factors of their group and one by one, in one run.
 
-    python benchmarks/bench_symmetry.py --data DIR [--frames 200] [--training-frames 60] [--repeats 20]
+    python benchmarks/bench_symmetry.py --data DIR [--frames 200] [--training-frames 60] [--repeats 40]
 
 DIR holds acala3nhme_gfn2_500K.npz, a peptide whose five methyl groups have 3^5 = 243 rotations. All is measured on one
 core, in turns, and the shortest processor times count, so that other work on the machine does little harm; ratios are
@@ -42,8 +42,8 @@ PREDICTED = 100
 _FEW = 16
 """At least so many are predicted one by one: with fewer, memory would limit the products of matrices."""
 
-
 _STEPS = 10
+"""Steps of ASE that are timed together."""
 
 
 def main() -> None:

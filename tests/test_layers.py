@@ -1,7 +1,11 @@
 """Imports point one way, as DESIGN says."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import ase_flatten
 
@@ -66,9 +70,13 @@ def test_the_check_can_fail(monkeypatch):
     assert "data.known_molecule imports geometry" in wrong_imports()
 
 
-def test_a_plain_import_is_light():
-    import subprocess
-    import sys
-
-    code = "import sys, ase_flatten; print([m for m in ('torch', 'sklearn', 'matplotlib', 'ase') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("ase_flatten", ("torch", "numba", "networkx", "sklearn", "matplotlib", "ase")),
+        ("ase_flatten.models.sgdml", ("torch", "numba", "networkx")),
+    ],
+)
+def test_a_plain_import_is_light(module, heavy):
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -25,6 +25,8 @@ _ROTATING = (1, 8, 9)
 """Three hydrogen, oxygen or fluorine atoms (CH3, NH3, SO3, CF3) rotate over low barriers; larger atoms need not."""
 
 _MOST_GRAPHS = 8
+"""Of several sets of bonds, the most frequent ones are considered."""
+
 _LEAST_SHARE = 0.01
 """Sets of bonds that occur in a smaller share of the frames are ignored."""
 

@@ -4,6 +4,9 @@ A pair is touched by at most two factors of a direct product, because its two at
 The product of a vector with an image of another is therefore a sum of one number for the pairs that no factor touches,
 one for each factor, and one for each two factors, and each of these takes few values: for the 243 rotations of five
 methyl groups there are 1 + 5·3 + 10·9 = 106 values to compute, each from a part of the pairs.
+
+The coordinates of `symmetry_coordinates` need half as many values, but a transformation of both vectors, which pays
+where one of them is transformed once for many products, as in the kernel and the predictions of sGDML.
 """
 
 from dataclasses import dataclass

@@ -2,34 +2,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import symmetric_molecules
 
 from ase_flatten.geometry.image_products import Images
 from ase_flatten.geometry.pair_distances import pair_permutation
 
-
-def rotations(n_atoms, *leaves):
-    found = np.arange(n_atoms)[None]
-    for group in leaves:
-        turns = np.tile(np.arange(n_atoms), (3, 1))
-        turns[1, group], turns[2, group] = np.roll(group, 1), np.roll(group, 2)
-        found = found[:, turns].reshape(-1, n_atoms)
-    return found
-
-
-def ethanol_like():
-    mirror = np.arange(9)
-    mirror[[3, 4, 6, 7]] = [4, 3, 7, 6]
-    turns = rotations(9, [6, 7, 8])
-    return np.concatenate([turns, mirror[turns]])
-
-
 GROUPS = {
+    **symmetric_molecules.GROUPS,
     "none": np.arange(5)[None],
-    "two methyl groups": rotations(9, [1, 2, 3], [5, 6, 7]),
-    "with a mirror image": ethanol_like(),
-    "all exchanges and a flip": np.array(
-        [[*a, *b, 7] for a in permutations(range(3)) for b in ([3, 4, 5, 6], [4, 3, 6, 5])]
-    ),
     "one factor": np.array(list(permutations(range(4)))),
     "no group": np.array([[0, 1, 2, 3], [1, 2, 0, 3]]),
 }
@@ -50,12 +30,12 @@ def test_products_with_all_images(name, rng):
 
 
 def test_single_precision_stays(rng):
-    images = Images.of(GROUPS["two methyl groups"])
-    found = images.products(rng.normal(size=(2, 36)).astype(np.float32), rng.normal(size=(5, 36)).astype(np.float32))
+    images = Images.of(GROUPS["two rotors"])
+    found = images.products(rng.normal(size=(2, 28)).astype(np.float32), rng.normal(size=(5, 28)).astype(np.float32))
     assert found.dtype == np.float32
 
 
 def test_few_values_are_computed():
     """Two rotors: one value, three for each of them, nine for both."""
-    images = Images.of(GROUPS["two methyl groups"])
+    images = Images.of(GROUPS["two rotors"])
     assert sorted(len(block.orders) for block in images._blocks) == [1, 3, 3, 9]

@@ -64,6 +64,16 @@ def test_rigid_molecules_have_the_permutations_of_their_point_groups_times_rotat
     assert len(SymmetryGroup.of(found.permutations)) == len(found.permutations)  # a group
 
 
+@pytest.mark.parametrize(("numbers", "order"), [([18, 18], 2), ([18, 10], 1), ([18, 18, 18], 6), ([18, 10, 18], 2)])
+def test_atoms_without_any_bond(numbers, order, rng):
+    """Noble gases, 4 Å apart."""
+    places = np.array([[0, 0, 0], [4, 0, 0], [2, 3.5, 0]])[: len(numbers)]
+    frames = places + rng.normal(scale=0.1, size=(N_FRAMES, len(numbers), 3))
+    found = find_symmetries(np.array(numbers), frames)
+    assert not bond_symmetries(np.array(numbers), frames).bonds.any()
+    assert len(found.permutations) == order
+
+
 def test_mirror_image_of_ethanol():
     found = found_in("CH3CH2OH")
     atoms = molecule("CH3CH2OH")

@@ -11,6 +11,7 @@ kernel. `LANES` pairs of configuration and frame are computed at a time, so that
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,13 @@ _ROUNDING = 1.5 * 2.0**52
 
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12 = (1 / math.factorial(k) for k in range(2, 13))
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function, and keep the result on disk if there is a folder for it."""
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # neither the folder of this file nor that of the user's caches can be written to
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @_compiled

@@ -79,8 +79,8 @@ def read_permutations(path: Path, numbers: IntArray) -> IntArray:
             f"expected symmetries {', '.join(CHOICES)} or a file of permutations, got {printable(path)} "
             f"({printable(found)}); {f'did you mean {similar[0]}?' if similar else 'check the path'}"
         ) from error
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    rows = [_row(line, f"line {number} of {path}", numbers) for number, line in lines if not line.startswith("#")]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    rows = [_row(line, f"line {number} of {path}", numbers) for number, line in lines if line and line[0] != "#"]
     if not rows:
         raise InputError(f"expected permutations in {path}, found none; write one a line")
     permutations = np.array(rows, dtype=np.int64)

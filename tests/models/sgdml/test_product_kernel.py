@@ -1,6 +1,6 @@
 """The kernel through the factors of a group is the sum over its permutations, and the factor grows to the last bit."""
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -68,6 +68,15 @@ class TestWhichWay:
         assert product_group(GROUPS["ethanol-like"]) is None
         group = product_group(GROUPS["two rotors"])
         assert group is not None and group.n_products == LEAST_PRODUCTS == 9
+
+    def test_a_single_factor_and_large_ones_are_summed_one_by_one(self):
+        """Their work would grow with the square of their elements."""
+        exchanges = {n: np.array([[*p, *range(n, 7)] for p in permutations(range(n))]) for n in (4, 5)}
+        assert product_group(exchanges[4]) is None
+        swap = np.array([0, 1, 2, 3, 4, 6, 5])
+        for n, pays in ((4, True), (5, False)):
+            group = np.concatenate([exchanges[n], swap[exchanges[n]]])
+            assert (product_group(group) is not None) == pays
 
     def test_what_is_no_group_is_summed_one_by_one(self):
         assert product_group(GROUPS["five rotors"][:-1]) is None

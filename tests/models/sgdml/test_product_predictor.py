@@ -1,8 +1,9 @@
 """Predictions through the factors of a group are the sum over its permutations."""
 
 import hashlib
-import importlib.util
+import logging
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from ase_flatten.models.sgdml.single_training import SingleTraining
 from ase_flatten.utils import cores
 
 needs("numba", extra="sgdml")
+
+import numba  # noqa: E402
 
 from ase_flatten.models.sgdml import product_predictor, product_sums  # noqa: E402
 from ase_flatten.models.sgdml.product_predictor import ProductPredictor  # noqa: E402
@@ -109,13 +112,28 @@ def test_a_model_is_saved_for_the_package_and_predicts_the_same(tmp_path):
     assert isinstance(SGDMLModel(fewer)._predictor, PlainPredictor)
 
 
-def test_without_numba_permutations_are_summed_one_by_one(monkeypatch):
+def test_without_numba_permutations_are_summed_one_by_one_and_that_is_said_once(monkeypatch, caplog):
     positions, group = molecule("two rotors", 4)
     x = Geometries.of(positions).descriptors
     assert isinstance(predictor_of(x, x, group.permutations, SIGMA), ProductPredictor)
-    monkeypatch.setattr(permutation_sums, "find_spec", lambda name: None)
-    assert isinstance(predictor_of(x, x, group.permutations, SIGMA), PlainPredictor)
-    assert importlib.util.find_spec("numba") is not None
+    monkeypatch.setitem(sys.modules, "ase_flatten.models.sgdml.product_predictor", None)
+    permutation_sums._product_predictor.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, "ase_flatten"):
+            predictors = [predictor_of(x, x, group.permutations, SIGMA) for _ in range(2)]
+    finally:
+        permutation_sums._product_predictor.cache_clear()
+    assert all(isinstance(one, PlainPredictor) for one in predictors)
+    (message,) = caplog.messages
+    assert "one by one" in message and "numba cannot be imported" in message and "pip install" in message
+
+
+def test_functions_are_compiled_where_no_folder_can_be_written_to(monkeypatch):
+    monkeypatch.setattr(numba.core.caching.FunctionCache._impl_class, "_locator_classes", [])
+    monkeypatch.delenv("NUMBA_CACHE_LOCATOR_CLASSES", raising=False)
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(lambda x: x + 1)
+    assert product_sums._compiled(lambda x: x + 1)(1) == 2
 
 
 def test_compiled_functions_on_disk_are_those_of_the_operations():

@@ -17,7 +17,7 @@ from ase_flatten.workflow.run_folder import RunSettings
 from ase_flatten.workflow.train_run import train
 
 ETHANOL = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
-ROTATIONS = "# methyl\n0 1 2 3 4 5 6 7 8\n0, 1, 2, 3, 4, 6, 7, 5, 8\n\n0 1 2 3 4 7 5 6 8\n"
+ROTATIONS = " # methyl\n0 1 2 3 4 5 6 7 8\n0, 1, 2, 3, 4, 6, 7, 5, 8\n\n0 1 2 3 4 7 5 6 8\n"
 FRAMES, VALID = np.arange(0, 300, 6), np.arange(3, 300, 6)
 
 
