@@ -14,6 +14,7 @@ from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
 from ase_flatten.evaluation.accuracy import accuracies_of, compared_in_words
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.conclusions import NAMES, formats, moved
+from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import (
     SCHEMES,
     Evaluation,
@@ -214,6 +215,11 @@ def conclude_test(found: ExternalTest, claims: Claims, units: OutputUnits, *, na
         "were not judged on them.",
         *compared_in_words(accuracies_of(found.errors), units, frames="the test set"),
     ]
+    if n_frames < N_LEAST:
+        sentences.append(
+            f"A test set of fewer than {N_LEAST} frames says little: the intervals are too narrow, and better or "
+            "worse may be chance."
+        )
     n_data, n_training = int(found.in_data.sum()), int(found.in_training.sum())
     if n_data or n_training:
         sentences.append(overlap_in_words(n_data, n_frames, what="frames of the data set"))
