@@ -38,6 +38,7 @@ TEST_TABLE = "test_errors.csv"
 TEST_ERRORS = "test_errors.npz"
 
 _AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume --test FILE"
+_NEARLY = f"RMS difference of pair distances below {NEAR_IDENTICAL} Å"
 _FAR_APART = 10
 """Mean energies are of another method, or relative to another zero, beyond this multiple of their range."""
 _SAME_DIATOMIC = 1e-5
@@ -189,10 +190,10 @@ def overlap_in_words(n_near: int, n_frames: int, *, what: str) -> str:
         What they are nearly identical to, such as "training frames".
     """
     if not n_near:
-        return f"None of them is nearly identical to {what} (pair distances within {NEAR_IDENTICAL} Å)."
+        return f"None of them is nearly identical to {what} ({_NEARLY})."
     return (
-        f"{n_near:,} of the {n_frames:,} frames {'is' if n_near == 1 else 'are'} nearly identical to {what} (pair "
-        f"distances within {NEAR_IDENTICAL} Å): on these the errors are no independent test."
+        f"{n_near:,} of the {n_frames:,} frames {'is' if n_near == 1 else 'are'} nearly identical to {what} "
+        f"({_NEARLY}): on these the errors are no independent test."
     )
 
 
