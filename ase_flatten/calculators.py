@@ -122,6 +122,8 @@ class FlattenedCalculator(Calculator):
         frames: Any = [configurations] if isinstance(configurations, Atoms) else configurations
         if not isinstance(frames, np.ndarray) and any(isinstance(frame, Atoms) for frame in frames):
             for number, atoms in enumerate(frames):
+                if not isinstance(atoms, Atoms):
+                    raise self._no_configurations(f"{type(atoms).__name__} among Atoms")
                 try:
                     self.set_atoms(atoms)
                 except InputError as error:

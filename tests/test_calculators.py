@@ -155,6 +155,7 @@ def test_what_cannot_be_predicted_is_refused(atoms, water):
         (water.positions[:, :2], "found an array of the shape"),
         ([[1, 2], [3]], "found something else"),
         ("water", "found something else"),
+        ([good, water.positions[0]], "found ndarray among Atoms; give one of these"),
     ):
         with pytest.raises(InputError, match=message):
             atoms.calc.predict(given)

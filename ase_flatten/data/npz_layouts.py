@@ -11,10 +11,11 @@ from ase_flatten.data.raw_dataset import RawDataset
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import declared_shape, reading_npz
 
-_LAYOUTS = (
+LAYOUTS = (
     {"numbers": "z", "positions": "R", "energy": "E", "forces": "F"},
     {"numbers": "nuclear_charges", "positions": "coords", "energy": "energies", "forces": "forces"},
 )
+"""The names of the arrays; the first layout that fits is taken."""
 
 
 def read_npz(path: Path, keys: LabelKeys) -> RawDataset:
@@ -33,7 +34,7 @@ def _layout(path: Path, archive: NpzFile, keys: LabelKeys) -> dict[str, str]:
     """Return the names of the arrays; raise InputError if one of them is missing."""
     there = set(archive.files)
     asked = {label: key for label, key in (("energy", keys.energy), ("forces", keys.forces)) if key}
-    layouts = [{**layout, **asked} for layout in _LAYOUTS if {layout["numbers"], layout["positions"]} <= there]
+    layouts = [{**layout, **asked} for layout in LAYOUTS if {layout["numbers"], layout["positions"]} <= there]
     complete = [layout for layout in layouts if set(layout.values()) <= there]
     if complete:
         return complete[0]
@@ -75,14 +76,15 @@ def _raw_dataset(path: Path, archive: NpzFile, keys: dict[str, str]) -> RawDatas
         positions=archive[keys["positions"]],
         energies=archive[keys["energy"]].reshape(energies),
         forces=archive[keys["forces"]],
-        energy_unit=_text(path, archive, "e_unit"),
-        length_unit=_text(path, archive, "r_unit"),
-        name=_text(path, archive, "name") or "",
-        theory=_text(path, archive, "theory") or "",
+        energy_unit=text_entry(path, archive, "e_unit"),
+        length_unit=text_entry(path, archive, "r_unit"),
+        name=text_entry(path, archive, "name") or "",
+        theory=text_entry(path, archive, "theory") or "",
     )
 
 
-def _text(path: Path, archive: NpzFile, key: str) -> str | None:
+def text_entry(path: Path, archive: NpzFile, key: str) -> str | None:
+    """Return a text of an npz file, such as a unit; None if it has none of this name, InputError for an empty array."""
     if key not in archive.files:
         return None
     shape = declared_shape(archive, key)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.io.formats import UnknownFileTypeError
-from numpy.lib.npyio import NpzFile
 
 from ase_flatten.data.dataset import formula
 from ase_flatten.data.label_keys import LabelKeys
+from ase_flatten.data.npz_layouts import LAYOUTS, text_entry
 from ase_flatten.data.trajectory_files import read_frames
 from ase_flatten.data.units import length_in_angstrom
 from ase_flatten.geometry.pair_distances import pair_distances
@@ -22,7 +23,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 _SAME_PLACE = 0.01
 """Atoms that are closer than this, Å, are in the same place."""
 
-_NPZ_KEYS = (("z", "R"), ("nuclear_charges", "coords"), ("numbers", "positions"))
+_NPZ_KEYS = (*((layout["numbers"], layout["positions"]) for layout in LAYOUTS), ("numbers", "positions"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,14 @@ class Structures:
 
     @classmethod
     def of(cls, path: Path, length_unit: str | None, known: IntArray | None) -> "Structures":
-        """Read a file once to check it; the molecule must be `known`, or else that of its first frame."""
+        """Read a file once to check it; the molecule must be `known`, or else that of its first frame.
+
+        Raises
+        ------
+        InputError
+            A file that is missing, cannot be read or holds no frame; another molecule or order of atoms; a periodic
+            cell; positions that are not finite, or two atoms in the same place.
+        """
         n_frames = 0
         for numbers, positions in _read(path, length_unit):
             if known is None:
@@ -79,6 +87,11 @@ def _read(path: Path, length_unit: str | None) -> Iterator[tuple[IntArray, Float
         require_regular(path)
         frames = _npz_frames(path, length_unit) if path.suffix == ".npz" else _ase_frames(path, length_unit)
         for number, (numbers, positions) in enumerate(frames):
+            if not np.all((numbers > 0) & (numbers < len(chemical_symbols))):
+                raise InputError(
+                    f"expected atomic numbers from 1 to 118, found {printable(numbers.tolist())} in frame {number} of "
+                    f"{path}; correct or remove the frame"
+                )
             if not np.isfinite(positions).all():
                 raise InputError(
                     f"expected finite positions, found NaN or infinity in frame {number} of {path}; remove the frame"
@@ -120,7 +133,7 @@ def _npz_frames(path: Path, length_unit: str | None) -> Iterator[tuple[IntArray,
         if "lattice" in archive.files:
             raise InputError(f"expected molecules without a cell, found a lattice in {path}; leave it out")
         numbers, positions = (archive[key] for key in keys)
-        declared = text_entry(archive, "r_unit")
+        declared = text_entry(path, archive, "r_unit")
     scale = _scale(path, declared, length_unit, default=None)
     if positions.ndim != 3 or positions.shape[2] != 3 or numbers.shape[-1:] != positions.shape[1:2]:
         raise InputError(
@@ -139,11 +152,3 @@ def _scale(path: Path, declared: str | None, given: str | None, *, default: str 
     if unit is None:
         raise InputError(f"{path} does not declare its length unit; state it with --length-unit")
     return length_in_angstrom(unit)
-
-
-def text_entry(archive: NpzFile, name: str) -> str | None:
-    """Return a text of an npz file, such as a unit; None if it has none of this name."""
-    if name not in archive.files or not archive[name].size:
-        return None
-    value = archive[name].reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)

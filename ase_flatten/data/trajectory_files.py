@@ -190,11 +190,10 @@ def _database_frames(path: Path, energy_key: str, forces_key: str) -> Iterator[F
         for row in database.select():
             results = {name: row.get(name) for name in ("energy", "forces") if row.get(name) is not None}
             values = ChainMap(row.data, row.key_value_pairs, results)
-            energy = values.get(energy_key)
             yield Frame(
                 numbers=row.numbers,
                 positions=row.positions,
-                energy=None if energy is None else float(np.ravel(energy)[0]),
+                energy=values.get(energy_key),
                 forces=values.get(forces_key),
                 pbc=bool(row.pbc.any()),
                 units=(declared.get(energy_key), str(length)),

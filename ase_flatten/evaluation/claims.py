@@ -33,7 +33,7 @@ MEASURES = ("worst_group", "worst_tenth", "quantile_99", "quantile_90", "median"
 """Measures of error that claims are made about; see `Claims`."""
 
 LEAST_DIFFERENCE = 0.02
-"""Two models that differ by a smaller share of their error are neither better nor worse."""
+"""Two models are neither better nor worse if the larger error exceeds the smaller one by less than this share."""
 
 BETTER, WORSE, WITHIN_NOISE = "better", "worse", "within noise"
 
@@ -77,8 +77,13 @@ class Claim:
 
     @property
     def negligible(self) -> bool:
-        """Whether the two models differ by less than `LEAST_DIFFERENCE`."""
-        return abs(self.ratio.value - 1) < LEAST_DIFFERENCE
+        """Whether the two models differ by less than `LEAST_DIFFERENCE`, whichever is the better one."""
+        return 1 / (1 + LEAST_DIFFERENCE) < self.ratio.value < 1 + LEAST_DIFFERENCE
+
+    @property
+    def includes_one(self) -> bool:
+        """Whether the interval of the ratio includes 1."""
+        return self.ratio.low <= 1 <= self.ratio.high
 
     @property
     def beyond_frames(self) -> str:

@@ -28,6 +28,8 @@ _HEADLINES = {
     WITHIN_NOISE: "No difference beyond noise where errors are largest",
 }
 
+_NEGLIGIBLE = f"less than {100 * LEAST_DIFFERENCE:.0f} %"
+
 _ENOUGH_DRAWS = 4
 """With fewer default draws, their spread is not known well enough for a difference to lie beyond it."""
 
@@ -124,7 +126,9 @@ def moved(claim: Claim, write: Format, unit: str = "") -> str:
     """Describe how a measure changed, and whether the change is beyond noise."""
     before, after = write(claim.default.value), write(claim.improved.value)
     judged = claim.verdict
-    if judged == WITHIN_NOISE != claim.beyond_frames:
+    if claim.negligible and not claim.includes_one:
+        judged = f"{_NEGLIGIBLE}: {WITHIN_NOISE}"
+    elif judged == WITHIN_NOISE != claim.beyond_frames:
         judged = (
             f"not beyond the spread of default draws: {write(claim.draws.min())} to {write(claim.draws.max())}, "
             f"p {_probability(claim.p_draw or 0.0, equal='= ')}"
@@ -192,15 +196,15 @@ def _advice(claim: Claim, claims: Claims) -> list[str]:
         return ["Use the default model, or let the training set grow further (--resume with a larger -n)."]
     if claim.verdict != WITHIN_NOISE:
         return []
-    if claim.ratio.low <= 1 <= claim.ratio.high:
+    if claim.includes_one:
         return [
             "The interval of the ratio includes 1. To decide, run more steps (--resume with a larger -n) or start a "
             "run that holds out more frames (--holdout)."
         ]
     if claim.negligible:
         return [
-            f"The worst groups of the two models differ by less than {100 * LEAST_DIFFERENCE:.0f} %, which decides "
-            "nothing: use either, or let the training set grow further (--resume with a larger -n)."
+            f"The worst groups of the two models differ by {_NEGLIGIBLE}, which decides nothing: let the other "
+            "measures decide, or let the training set grow further (--resume with a larger -n)."
         ]
     more = f"draw more of them with: --resume --default-draws {max(_ENOUGH_DRAWS, 2 * claims.n_draws)}"
     if claims.n_draws < _ENOUGH_DRAWS:

@@ -14,6 +14,7 @@ from ase_flatten.data.units import KCAL_PER_MOL, OutputUnits
 from ase_flatten.evaluation.accuracy import accuracies_of, compared_in_words
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.conclusions import NAMES, formats, moved
+from ase_flatten.evaluation.frame_groups import N_LEAST
 from ase_flatten.evaluation.held_out import (
     SCHEMES,
     Evaluation,
@@ -37,6 +38,7 @@ TEST_TABLE = "test_errors.csv"
 TEST_ERRORS = "test_errors.npz"
 
 _AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume --test FILE"
+_NEARLY = f"RMS difference of pair distances below {NEAR_IDENTICAL} Å"
 _FAR_APART = 10
 """Mean energies are of another method, or relative to another zero, beyond this multiple of their range."""
 _SAME_DIATOMIC = 1e-5
@@ -188,10 +190,10 @@ def overlap_in_words(n_near: int, n_frames: int, *, what: str) -> str:
         What they are nearly identical to, such as "training frames".
     """
     if not n_near:
-        return f"None of them is nearly identical to {what} (pair distances within {NEAR_IDENTICAL} Å)."
+        return f"None of them is nearly identical to {what} ({_NEARLY})."
     return (
-        f"{n_near:,} of the {n_frames:,} frames {'is' if n_near == 1 else 'are'} nearly identical to {what} (pair "
-        f"distances within {NEAR_IDENTICAL} Å): on these the errors are no independent test."
+        f"{n_near:,} of the {n_frames:,} frames {'is' if n_near == 1 else 'are'} nearly identical to {what} "
+        f"({_NEARLY}): on these the errors are no independent test."
     )
 
 
@@ -214,6 +216,11 @@ def conclude_test(found: ExternalTest, claims: Claims, units: OutputUnits, *, na
         "were not judged on them.",
         *compared_in_words(accuracies_of(found.errors), units, frames="the test set"),
     ]
+    if n_frames < N_LEAST:
+        sentences.append(
+            f"A test set of fewer than {N_LEAST} frames says little: the intervals are too narrow, and better or "
+            "worse may be chance."
+        )
     n_data, n_training = int(found.in_data.sum()), int(found.in_training.sum())
     if n_data or n_training:
         sentences.append(overlap_in_words(n_data, n_frames, what="frames of the data set"))

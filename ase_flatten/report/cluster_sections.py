@@ -9,6 +9,7 @@ from ase_flatten.data.units import OutputUnits
 from ase_flatten.evaluation.conclusions import Format
 from ase_flatten.evaluation.distinctions import in_words
 from ase_flatten.evaluation.held_out import N_WORST, Evaluation
+from ase_flatten.report.figure_style import three_digits
 from ase_flatten.report.figures import plot_outliers
 from ase_flatten.report.molecule_drawing import scene, structure_png, superposed, upright
 from ase_flatten.report.number_formats import formats
@@ -134,7 +135,7 @@ def _history(run: Run, units: OutputUnits) -> list[dict[str, Any]]:
                 "n_train": len(line.train_frames),
                 "n_added": len(line.added_frames),
                 "bad_clusters": line.bad_clusters,
-                "rmse": [f"{value * units.scale:#.3g}".rstrip(".") for value in (line.overall_rmse, line.worst_rmse)],
+                "rmse": [three_digits(value * units.scale) for value in (line.overall_rmse, line.worst_rmse)],
                 "worst": f"cluster {np.argmax(errors)}",
                 "total": sum(line.seconds.values()),
             }

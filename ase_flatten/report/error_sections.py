@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_flatten.data.units import OutputUnits
-from ase_flatten.evaluation.claims import Claims
+from ase_flatten.evaluation.claims import LEAST_DIFFERENCE, Claims
 from ase_flatten.evaluation.conclusions import table
 from ase_flatten.evaluation.held_out import SCHEMES, Curve, Evaluation
 from ase_flatten.report.figures import plot_comparison, plot_error_curves, plot_learning_curve
@@ -28,6 +28,7 @@ def errors_section(run: Run, units: OutputUnits) -> Section:
         "errors.html",
         {
             "measures": table(claims, units),
+            "least_difference": LEAST_DIFFERENCE,
             "sizes": _sizes(grouped, units),
             "pictures": {name: small_data_uri(paths[0].read_bytes()) for name, paths in pictures.items()},
         },

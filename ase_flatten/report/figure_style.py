@@ -8,7 +8,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ase_flatten.data.units import OutputUnits
 from ase_flatten.utils.atomic_files import writing
 
 COLOURS = {"default": "#d95f02", "improved": "#1f78b4"}
@@ -16,8 +15,6 @@ DARK = {"default": "#7a3300", "improved": "#08304f"}
 POPULATION = "#8a8a8a"
 INK = "#222222"
 WORST = "#882255"
-
-KCAL = OutputUnits("kcal/mol")
 
 WIDTH = 7.2
 """Inches; the page and the PDF show figures at this size."""

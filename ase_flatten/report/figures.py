@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
-from ase_flatten.data.units import OutputUnits
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
 from ase_flatten.evaluation.claims import Claims
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.evaluation.held_out import SCHEMES, Curve, Evaluation
@@ -24,7 +24,6 @@ from ase_flatten.report.figure_style import (
     DASHES,
     HALO,
     INK,
-    KCAL,
     POPULATION,
     STYLE,
     WIDTH,
@@ -48,7 +47,7 @@ def plot_outliers(
     errors: ClusterErrors,
     path_stem: str | Path,
     *,
-    units: OutputUnits = KCAL,
+    units: OutputUnits = FIELD_UNITS,
     title: str = "",
     structure: Atoms | None = None,
     groups: Groups | None = None,
@@ -81,7 +80,7 @@ def draw_outliers(
     axes: Axes,
     errors: ClusterErrors,
     *,
-    units: OutputUnits = KCAL,
+    units: OutputUnits = FIELD_UNITS,
     structure: Atoms | None = None,
     groups: Groups | None = None,
 ) -> Axes:
@@ -116,7 +115,7 @@ def draw_populations(axes: Axes, errors: ClusterErrors, *, groups: Groups | None
     return axes
 
 
-def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
+def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: OutputUnits = FIELD_UNITS) -> list[Path]:
     """Draw the force RMSE for growing training sets, each curve in ascending order (Figure 3).
 
     Default training is on the left, improved training on the right. A band on the left shows the range of the curves
@@ -137,7 +136,7 @@ def plot_error_curves(evaluation: Evaluation, path_stem: str | Path, *, units: O
 
 
 def draw_error_curves(
-    axes: Axes, evaluation: Evaluation, scheme: str, *, shades: dict[int, Any], units: OutputUnits = KCAL
+    axes: Axes, evaluation: Evaluation, scheme: str, *, shades: dict[int, Any], units: OutputUnits = FIELD_UNITS
 ) -> Axes:
     """Draw a curve for each size of one scheme's training set: the errors on all groups, sorted, by their rank.
 
@@ -167,7 +166,7 @@ def draw_error_curves(
 
 
 def plot_comparison(
-    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
+    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = FIELD_UNITS
 ) -> list[Path]:
     """Draw the force RMSE of the two final models on each group (Figure 5); see `draw_comparison`.
 
@@ -186,7 +185,7 @@ def plot_comparison(
         return save(figure, path_stem)
 
 
-def draw_comparison(axes: Axes, evaluation: Evaluation, claims: Claims, *, units: OutputUnits = KCAL) -> Axes:
+def draw_comparison(axes: Axes, evaluation: Evaluation, claims: Claims, *, units: OutputUnits = FIELD_UNITS) -> Axes:
     """Draw the force RMSE of both models on each group as bars, in ascending order of the default one's.
 
     The bars of the improved model are in front of those of the default one, both with 95 % confidence intervals over
@@ -218,7 +217,7 @@ def draw_comparison(axes: Axes, evaluation: Evaluation, claims: Claims, *, units
 
 
 def plot_learning_curve(
-    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = KCAL
+    evaluation: Evaluation, claims: Claims, path_stem: str | Path, *, units: OutputUnits = FIELD_UNITS
 ) -> list[Path]:
     """Draw the force RMSE as a function of the size of the training set; see `draw_learning_curve`.
 
@@ -234,7 +233,9 @@ def plot_learning_curve(
         return save(figure, path_stem)
 
 
-def draw_learning_curve(axes: Axes, evaluation: Evaluation, claims: Claims, *, units: OutputUnits = KCAL) -> Axes:
+def draw_learning_curve(
+    axes: Axes, evaluation: Evaluation, claims: Claims, *, units: OutputUnits = FIELD_UNITS
+) -> Axes:
     """Draw the force RMSE, overall and of the worst group, as a function of the size of the training set.
 
     Both axes are logarithmic. Vertical lines at the final size are 95 % confidence intervals over held-out frames;

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ase_flatten.data.units import OutputUnits
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
 from ase_flatten.evaluation.claims import BETTER
 from ase_flatten.evaluation.conclusions import conclude
 from ase_flatten.evaluation.frame_groups import N_LEAST
@@ -14,14 +14,13 @@ from ase_flatten.report.accuracy_sentences import accuracy_sentences
 from ase_flatten.report.cluster_sections import clusters_section, distinction_words, growth_section, worst_section
 from ase_flatten.report.dynamics_section import dynamics_section, read_temperatures
 from ase_flatten.report.error_sections import errors_section, predictions_section, test_section
-from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.quarantine_page import quarantine_section, quarantine_sentences
 from ase_flatten.report.sections import Section, render
 from ase_flatten.utils.atomic_files import write_text
 from ase_flatten.workflow.run_folder import Run
 
 
-def write_report(run: Run, *, units: OutputUnits = KCAL) -> Path:
+def write_report(run: Run, *, units: OutputUnits = FIELD_UNITS) -> Path:
     """Write RUN/figures and RUN/report.html.
 
     Returns
@@ -75,7 +74,7 @@ def _sections(run: Run, units: OutputUnits, temperatures: list[dict[str, Any]]) 
     return sections
 
 
-def verdict_sentences(run: Run, *, units: OutputUnits = KCAL) -> list[str]:
+def verdict_sentences(run: Run, *, units: OutputUnits = FIELD_UNITS) -> list[str]:
     """Return the conclusions of a run; the first sentence stands alone, those on molecular dynamics come last.
 
     Raises

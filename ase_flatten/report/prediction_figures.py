@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FixedLocator
 
-from ase_flatten.data.units import OutputUnits
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
 from ase_flatten.evaluation.held_out import SCHEMES, Evaluation, HeldoutErrors
 from ase_flatten.evaluation.predictions import HeldoutPredictions
-from ase_flatten.report.figure_style import COLOURS, DARK, HALO, INK, KCAL, STYLE, WIDTH, panels, save, three_digits
+from ase_flatten.report.figure_style import COLOURS, DARK, HALO, INK, STYLE, WIDTH, panels, save, three_digits
 from ase_flatten.utils.typing import FloatArray, IntArray
 
 QUANTILES = {0.5: "o", 0.9: "s", 0.99: "D"}
@@ -29,7 +29,7 @@ def plot_predictions(
     evaluation: Evaluation,
     path_stem: str | Path,
     *,
-    units: OutputUnits = KCAL,
+    units: OutputUnits = FIELD_UNITS,
 ) -> list[Path]:
     """Draw predicted against true forces (top) and energies (bottom) of the default (left) and the improved model."""
     with rc_context(STYLE):
@@ -76,7 +76,9 @@ def _state(axes: Axes, words: str) -> None:
     axes.annotate(words, (0.04, 0.96), xycoords="axes fraction", va="top", color=INK, path_effects=HALO)
 
 
-def plot_error_distribution(errors: HeldoutErrors, path_stem: str | Path, *, units: OutputUnits = KCAL) -> list[Path]:
+def plot_error_distribution(
+    errors: HeldoutErrors, path_stem: str | Path, *, units: OutputUnits = FIELD_UNITS
+) -> list[Path]:
     """Draw how the force errors of held-out frames are distributed: how often they occur, and how often larger ones."""
     with rc_context(STYLE):
         figure, (left, right) = panels(WIDTH, 2.9, n_columns=2)
@@ -86,7 +88,7 @@ def plot_error_distribution(errors: HeldoutErrors, path_stem: str | Path, *, uni
         return save(figure, path_stem)
 
 
-def draw_error_histogram(axes: Axes, errors: HeldoutErrors, *, units: OutputUnits = KCAL) -> Axes:
+def draw_error_histogram(axes: Axes, errors: HeldoutErrors, *, units: OutputUnits = FIELD_UNITS) -> Axes:
     """Draw a histogram of the force RMSE of frames for both models, on a logarithmic axis."""
     values = {scheme: _positive(errors.force_rmse[scheme]) * units.scale for scheme in SCHEMES}
     every = np.concatenate(list(values.values()))
@@ -107,7 +109,7 @@ def draw_error_histogram(axes: Axes, errors: HeldoutErrors, *, units: OutputUnit
     return axes
 
 
-def draw_exceedance(axes: Axes, errors: HeldoutErrors, *, units: OutputUnits = KCAL) -> Axes:
+def draw_exceedance(axes: Axes, errors: HeldoutErrors, *, units: OutputUnits = FIELD_UNITS) -> Axes:
     """Draw the share of frames with a larger force RMSE for both models, both axes logarithmic; mark quantiles."""
     for scheme, style in zip(SCHEMES, ("-", "--"), strict=True):
         values = np.sort(_positive(errors.force_rmse[scheme])) * units.scale

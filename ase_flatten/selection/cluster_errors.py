@@ -145,7 +145,8 @@ def frame_errors(
             mse[rows] = np.mean(difference**2, axis=(1, 2))
             mae[rows] = np.mean(np.abs(difference), axis=(1, 2))
             energy[rows] = prediction.energies - dataset.energies[some]
-            on_forces(dataset.forces[some], prediction.forces)
+            usable = np.isfinite(mse[rows])  # other frames are refused below
+            on_forces(dataset.forces[some][usable], prediction.forces[usable])
             advance(len(some))
     finite = np.isfinite(mse) & np.isfinite(energy)
     if not finite.all():

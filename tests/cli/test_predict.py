@@ -105,6 +105,7 @@ MISTAKES = {
     "unknown": "whose format it does not know",
     "keys": "expected the keys z and R",
     "shape": "correct the arrays",
+    "unknown element": "expected atomic numbers from 1 to 118, found [500, 1, 1] in frame 0",
 }
 
 
@@ -126,12 +127,17 @@ def test_a_mistake_gets_one_sentence_and_writes_nothing(predict, frames, water, 
     elif name == "unknown":
         path = "in.txt"
         Path(path).write_text("hello")
-    elif name in ("not finite", "keys", "shape"):
+    elif name in ("not finite", "keys", "shape", "unknown element"):
         path = "in.npz"
         positions = water.positions[:2].copy()
         positions[1, 0, 0] = np.nan
-        arrays = {"not finite": {"R": positions}, "keys": {"Q": positions}, "shape": {"R": positions[:, :2]}}[name]
-        np.savez(path, z=water.numbers, r_unit="Ang", **arrays)
+        arrays = {
+            "not finite": {"R": positions},
+            "keys": {"Q": positions},
+            "shape": {"R": positions[:, :2]},
+            "unknown element": {"R": water.positions[:2], "z": [500, 1, 1]},
+        }[name]
+        np.savez(path, **{"z": water.numbers, "r_unit": "Ang", **arrays})
     before = sorted(Path.cwd().iterdir())
     status, _, err = predict(path, "-o", "out.xyz")
     assert status == 2 and MISTAKES[name] in err and "Traceback" not in err and "Warning" not in err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from typer.testing import CliRunner
 from ase_flatten.cli.app import app
 from ase_flatten.data.io import write_dataset
 from ase_flatten.models import family
+from ase_flatten.report.results_record import ResultsRecord, Subject
 from ase_flatten.utils.exceptions import not_installed
+from ase_flatten.utils.records import write_record
 
 
 def show(*arguments):
@@ -125,7 +128,15 @@ def test_clusters_and_results_of_before(finished_run, tmp_path):
         )
     )
     kind, found, _ = facts(tmp_path)
-    assert kind == "errors" and found["worst cluster"] == "4: 0.700 eV/Å on 5 frames"
+    assert kind == "errors" and found["worst cluster"] == "4: 0.700 eV/Å on 5 frames" and "energies" not in found
+    mine, model = Subject(name="a.npz", digest="1"), Subject(name="tblite:GFN2-xTB", digest="2")
+    record = ResultsRecord(dataset=mine, model=model, found={"energy_offset_removed": -1234.5})
+    write_record(tmp_path / "results.json", record)
+    found = facts(tmp_path)[1]
+    assert found["about"] == "tblite:GFN2-xTB on a.npz"
+    assert found["energies"] == "up to a constant: a mean difference of -1,234.50 eV was removed"
+    write_record(tmp_path / "results.json", replace(record, found={"energy_offset_removed": "much"}))
+    assert show(tmp_path)[0] == 2
 
 
 def test_molecular_dynamics():

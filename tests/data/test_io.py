@@ -286,6 +286,14 @@ def test_labels_of_a_database_under_other_names(tmp_path, water):
     assert same(read_dataset(tmp_path / "a.db", energy_unit="eV", **KEYS), water)
 
 
+def test_an_energy_of_a_database_is_one_number(tmp_path, water):
+    with connect(tmp_path / "a.db") as database:
+        for atoms in labelled(water):
+            database.write(atoms, data={"dipole": np.arange(3.0)})
+    message = refusal(tmp_path / "a.db", energy_key="dipole")
+    assert "expected a number as dipole in every frame, found float64 of the shape (3,)" in message
+
+
 def test_labels_of_an_npz_under_other_names(tmp_path, water):
     arrays = sgdml_arrays(water)
     arrays |= {"REF_energy": arrays.pop("E"), "REF_forces": arrays.pop("F")}

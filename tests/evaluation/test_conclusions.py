@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ase_flatten.data.units import KCAL_PER_MOL, output_units
-from ase_flatten.evaluation.claims import Claims, make_claims
+from ase_flatten.evaluation.claims import Claim, Claims, Estimate, make_claims
 from ase_flatten.evaluation.conclusions import conclude, table
 from ase_flatten.evaluation.frame_groups import Groups
 from ase_flatten.evaluation.held_out import HeldoutErrors
@@ -40,6 +40,15 @@ def test_a_hundredth_is_neither_better_nor_worse(factor, draws, rng):
     assert not any(re.search(r"\b(better|worse)\b", sentence) for sentence in said), said
     assert {row["verdict"] for row in table(claims, output_units("kcal/mol"))} == {"within noise"}
     assert "differ by less than 2 %" in said[-1] and "includes 1" not in said[-1]
+    assert "(less than 2 %: within noise)" in said[1]  # where the interval excludes 1, the reason is another one
+
+
+@pytest.mark.parametrize(("factor", "negligible"), [(1.019, True), (1.0202, False)])
+def test_the_least_difference_is_the_same_in_both_directions(factor, negligible):
+    for ratio, verdict in ((factor, "worse"), (1 / factor, "better")):
+        default, improved = Estimate(1.0, 1.0, 1.0), Estimate(ratio, ratio, ratio)
+        claim = Claim("overall", default, improved, improved, np.array([1.0]), None)
+        assert claim.negligible == negligible and claim.verdict == ("within noise" if negligible else verdict)
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(0.9, "better"), (1.1, "worse")])

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.io import write_dataset
 from ase_flatten.data.units import output_units
-from ase_flatten.evaluation.external_test import check_test_set, conclude_test, near_training
+from ase_flatten.evaluation.external_test import ExternalTest, check_test_set, conclude_test, near_training
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.report.accuracy_sentences import accuracy_sentences
 from ase_flatten.selection.flattening import Schedule
@@ -81,6 +81,9 @@ def test_frames_in_the_data_and_in_training_are_counted(judged, half, test_set):
     assert f"{found.in_training.sum()} of the 110 frames" in said and "no independent test" in said
     assert said.startswith("On the test set hot.npz (110 frames), the force RMSE of all frames ")
     assert any("hot.npz" in sentence for sentence in accuracy_sentences(judged, KCAL))
+    assert "says little" not in said
+    few = ExternalTest(replace(found.errors, frames=np.arange(5)), found.in_data[:5], found.in_training[:5])
+    assert "fewer than 20 frames says little" in " ".join(conclude_test(few, judged.test_claims, KCAL, name="few.npz"))
 
 
 def test_the_run_is_the_same_without_it(judged, half, tmp_path):

@@ -3,6 +3,7 @@ import pytest
 
 from ase_flatten.clustering.clusters import Clustering
 from ase_flatten.data.dataset import Dataset
+from ase_flatten.evaluation.predictions import ForceCounts, force_edges
 from ase_flatten.models import Prediction
 from ase_flatten.selection.cluster_errors import by_cluster, cluster_errors, frame_errors
 from ase_flatten.utils.exceptions import InputError
@@ -72,3 +73,10 @@ def test_clusters_of_other_data_are_refused(data):
 def test_nan_is_refused(data):
     with pytest.raises(InputError, match="NaN or infinity for 1 frames"):
         frame_errors(Off(data, np.where(np.arange(2500) == 7, np.nan, 0.1)), data)
+
+
+def test_forces_that_are_not_finite_are_not_counted(data):
+    counted = ForceCounts(force_edges(data.forces))
+    with pytest.raises(InputError, match="NaN or infinity for 1 frames"):
+        frame_errors(Off(data, np.where(np.arange(2500) == 7, np.nan, 0.1)), data, on_forces=counted.add)
+    assert counted.counts.sum() == 6 * 2499

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from ase_flatten.data.units import OutputUnits, output_units
+from ase_flatten.data.units import FIELD_UNITS, OutputUnits
 from ase_flatten.models.model_folder import NATIVE_FILES
 from ase_flatten.report.overview.base import Overview
 from ase_flatten.utils.exceptions import InputError, printable
@@ -55,7 +55,7 @@ def overview(
     """
     if not os.path.exists(path):  # noqa: PTH110  (Path.exists raises for a name that is too long)
         raise InputError(f"expected a data set, a model, a run or results, found no {printable(path)}; check the path")
-    units = units or output_units("kcal/mol")
+    units = units or FIELD_UNITS
     if path.is_file() and path.name in _OF_FILES:
         return _describe(_OF_FILES[path.name])(path.parent, units)
     if path.is_dir():

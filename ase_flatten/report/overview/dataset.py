@@ -6,7 +6,7 @@ import numpy as np
 
 from ase_flatten.data.io import read_dataset
 from ase_flatten.data.label_keys import LabelKeys
-from ase_flatten.data.structures import text_entry
+from ase_flatten.data.npz_layouts import text_entry
 from ase_flatten.data.trajectory_files import read_frames
 from ase_flatten.data.units import OutputUnits
 from ase_flatten.report.overview.base import DIGITS, Overview
@@ -54,6 +54,6 @@ def _declared(path: Path) -> dict[str, str | None]:
     if path.suffix == ".npz":
         entries = {"energies": "e_unit", "lengths": "r_unit", "temperature": "temperature_K"}
         with reading_npz(path, "an npz file of plain arrays") as archive:
-            return {name: text_entry(archive, key) for name, key in entries.items()}
+            return {name: text_entry(path, archive, key) for name, key in entries.items()}
     energy, length = next(read_frames(path, LabelKeys())).units
     return {"energies": energy, "lengths": length, "temperature": None}

@@ -11,7 +11,8 @@ from ase_flatten.md.analysis.verdict import table as md_table
 from ase_flatten.md.result_files import read_summary
 from ase_flatten.md.results import Summary
 from ase_flatten.report.overview.base import Overview, Table
-from ase_flatten.utils.records import read_record
+from ase_flatten.report.results_record import FORMAT, RECORD, ResultsRecord
+from ase_flatten.utils.records import read_record, understood
 from ase_flatten.workflow.run_folder import CLUSTERS, read_clusters
 
 _SUMMARY = "summary.json"
@@ -66,13 +67,14 @@ class _SavedErrors:
 
 
 def of_errors(folder: Path, _: OutputUnits) -> Overview:
-    """Describe errors by cluster, in the units of their file."""
+    """Describe errors by cluster, in the units of their file, and what results.json says they are about."""
     found = read_record(
         folder / "errors.json", _SavedErrors, what="errors by cluster", remedy="compute them with: ase-flatten errors"
     )
     force, energy = found.units.get("forces", ""), found.units.get("energy", "")
     worst = max(found.clusters, key=lambda one: np.nan_to_num(one.force_rmse), default=None)
     facts = [
+        *_about(folder, energy),
         ("frames", f"{found.overall.n_frames} in {len(found.clusters)} clusters"),
         ("force RMSE", f"{found.overall.force_rmse:.3f} {force}"),
         ("energy RMSE", f"{found.overall.energy_rmse:.3f} {energy}"),
@@ -80,6 +82,22 @@ def of_errors(folder: Path, _: OutputUnits) -> Overview:
     if worst is not None:
         facts.append(("worst cluster", f"{worst.cluster}: {worst.force_rmse:.3f} {force} on {worst.n_frames} frames"))
     return Overview("errors", facts)
+
+
+def _about(folder: Path, energy_unit: str) -> list[tuple[str, str]]:
+    """Return what errors are about, and how energies were compared; nothing for those made before this was kept."""
+    path, words = folder / RECORD, {"what": "what results are about", "remedy": "compute them again"}
+    if not path.exists():
+        return []
+    record = read_record(path, ResultsRecord, version=FORMAT, **words)
+    facts = [("about", record.title)]
+    offset = record.found.get("energy_offset_removed")
+    if offset is not None:
+        with understood(path, **words):
+            facts.append(
+                ("energies", f"up to a constant: a mean difference of {float(offset):,.2f} {energy_unit} was removed")
+            )
+    return facts
 
 
 def of_clusters(path: Path, _: OutputUnits) -> Overview:
