@@ -36,7 +36,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 TEST_TABLE = "test_errors.csv"
 TEST_ERRORS = "test_errors.npz"
 
-_AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume --test FILE"
+_AGAIN = "compute them again with: ase-flatten train --resume --out RUN"
 _FAR_APART = 10
 """Mean energies are of another method, or relative to another zero, beyond this multiple of their range."""
 _SAME_DIATOMIC = 1e-5
