@@ -231,7 +231,7 @@ def train(
             content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
             units=unit, file=file, test=test_set,
         )  # fmt: skip
-    page = write_report(run, units=unit)
+        page = write_report(run, units=unit)
     conclude(page, verdict_sentences(run, units=unit))
     if strict and run.claims.of["worst_group"].verdict != BETTER:
         raise typer.Exit(1)
