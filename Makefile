@@ -18,7 +18,7 @@ demo: .venv/installed  ## the main job on the bundled data: at most 10 minutes
 	$(BIN)/ase-flatten check $(DATA)
 	$(BIN)/ase-flatten train $(DATA) -n 3 -i 40 -s 20 --out $(RUN) --resume
 	$(BIN)/python examples/shared_proton.py $(DATA) $(RUN)
-	$(BIN)/python -m ase_flatten.md $(RUN) --T 300 400 --protocol quick
+	$(BIN)/ase-flatten md $(RUN) --T 300 400 --protocol quick
 	$(BIN)/ase-flatten report $(RUN)
 
 test: .venv/installed  ## the whole test suite: about 8 minutes on two cores; COVERAGE=1 measures coverage too

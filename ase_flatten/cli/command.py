@@ -24,7 +24,8 @@ OTHERS = "Options"
 """Where options without a group stand, at the end."""
 
 SEVERAL = ("--T", "--models")
-"""Options that any number of values may follow; each of the others takes one, so that a data set may come next."""
+"""Options that several values may follow in commands that take several; each other option takes one, so that a data set
+may come next."""
 
 _ORDER = ("Arguments", DATA, MODEL, TRAINING_SET, CLUSTERS, DYNAMICS, CONNECTION, OUTPUT)
 
@@ -54,6 +55,9 @@ class Command(TyperCommand):
         """Read ``--T 300 400`` as ``--T 300 --T 400``, and find calculators that the user names."""
         for word in args:
             _find_here(word.rpartition("=")[2])
+        several = {
+            name for one in self.get_params(ctx) if getattr(one, "multiple", False) for name in one.opts
+        }.intersection(SEVERAL)
         given: list[str] = []
         option, has_value = "", False
         for word in args:
@@ -64,7 +68,7 @@ class Command(TyperCommand):
             given.append(word)
             if option:
                 has_value = True
-            elif word in SEVERAL:
+            elif word in several:
                 option, has_value = word, False
         parsed: list[str] = super().parse_args(ctx, given)
         return parsed
@@ -90,7 +94,7 @@ def _find_here(word: str) -> None:
     makes nothing of the current folder importable.
     """
     named = re.match(r"ase:(\w+)", word)
-    if named and find_spec(named[1]) is None:
+    if named and named[1] not in sys.modules and find_spec(named[1]) is None:
         here = Path.cwd()
         if (here / f"{named[1]}.py").is_file() or (here / named[1]).is_dir():
             sys.path.append(str(here))

@@ -8,6 +8,7 @@ import typer
 
 from ase_flatten.cli.command import CLUSTERS, DATA, MODEL, OUTPUT
 from ase_flatten.cli.options import (
+    MODEL_NAMES,
     Data,
     EnergyKey,
     EnergyUnit,
@@ -18,6 +19,7 @@ from ase_flatten.cli.options import (
     Subset,
     Units,
     Verbose,
+    Workers,
     read,
     results_folder,
 )
@@ -38,7 +40,7 @@ def errors(
         typer.Option(
             "-m",
             "--model",
-            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY.",
+            help=f"The model: {MODEL_NAMES}.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -65,10 +67,7 @@ def errors(
     worst: Annotated[
         int, typer.Option(min=1, help="Number of worst clusters whose frames are written.", rich_help_panel=CLUSTERS)
     ] = 3,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].", rich_help_panel=MODEL),
-    ] = None,
+    workers: Workers = None,
     subset: Subset = None,
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ase_flatten.cli.command import CONNECTION, MODEL
-from ase_flatten.cli.options import Quiet, Verbose
+from ase_flatten.cli.options import MODEL_NAMES, Quiet, Verbose
 from ase_flatten.utils import console
 from ase_flatten.utils.exceptions import BackendError, InputError
 
@@ -22,12 +22,7 @@ def _show_pes(asked: bool) -> None:
 
 @console.user_errors
 def ipi(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Run folder, model folder or file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY."
-        ),
-    ],
+    model: Annotated[str, typer.Argument(help=f"The model: {MODEL_NAMES}.")],
     unix: Annotated[
         str | None,
         typer.Option(help="Address of i-PI's ffsocket in mode unix.", metavar="NAME", rich_help_panel=CONNECTION),

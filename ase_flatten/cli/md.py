@@ -137,7 +137,8 @@ def md(
 ) -> None:
     """Run models in molecular dynamics and compare their stability.
 
-    Results are taken over if they were made with the same settings, and refused otherwise.
+    Results of the same settings are reused. Those of other settings are kept: such a run is refused without --overwrite
+    or another --out.
     """
     from ase_flatten.md import load_protocol, verdict
     from ase_flatten.md.analysis.comparison import comparisons
@@ -159,7 +160,8 @@ def md(
         reference=reference, reference_ps=reference_ps, seed=seed,
     )  # fmt: skip
     subject = _subject(run, models or [], start, out)
-    with keeping(f"the trajectories up to now are kept below {subject.folder}; resume with the same command"):
+    again = "the same command" + ("" if resume else " without --no-resume")
+    with keeping(f"the trajectories up to now are kept below {subject.folder}; resume with {again}"):
         summaries = validate(
             subject, validation, resume=resume, overwrite=overwrite, progress=console.progress(quiet)
         )  # fmt: skip

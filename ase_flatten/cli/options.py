@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ase_flatten.cli.command import CLUSTERS, DATA, OUTPUT
+from ase_flatten.cli.command import CLUSTERS, DATA, MODEL, OUTPUT
 from ase_flatten.utils.exceptions import InputError
 
 if TYPE_CHECKING:
     from ase_flatten.data.dataset import Dataset
+
+MODEL_NAMES = "a run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY"
+"""What names a model, as `ase_flatten.models.resolver.resolve` reads it."""
 
 DataArgument = Annotated[Path | None, typer.Argument(help="The data set.")]
 Data = Annotated[
@@ -43,6 +46,10 @@ Subset = Annotated[
         show_default=False,
         rich_help_panel=CLUSTERS,
     ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].", rich_help_panel=MODEL),
 ]
 NGeometry = Annotated[
     int | None,

@@ -5,19 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ase_flatten.cli.command import DATA, MODEL, OUTPUT
-from ase_flatten.cli.options import Quiet, Verbose
+from ase_flatten.cli.command import DATA, OUTPUT
+from ase_flatten.cli.options import MODEL_NAMES, Quiet, Verbose, Workers
 from ase_flatten.utils import console
 
 
 @console.user_errors
 def predict(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A run or model folder, a model file, schnetpack:FILE:UNIT, tblite:METHOD or ase:MODULE:FACTORY."
-        ),
-    ],
+    model: Annotated[str, typer.Argument(help=f"The model: {MODEL_NAMES}.")],
     structures: Annotated[
         Path, typer.Argument(metavar="FILE", help="Structures in any format that ASE reads, or an npz file.")
     ],
@@ -29,10 +24,7 @@ def predict(
         str | None,
         typer.Option(help="Length unit of a file that declares none [Ang; needed for npz].", rich_help_panel=DATA),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes for an ASE calculator [one per core, at most 8].", rich_help_panel=MODEL),
-    ] = None,
+    workers: Workers = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:

@@ -176,6 +176,8 @@ def train(
     base = read_protocol(protocol) if protocol else RunSettings()
     if resume and dataset is None and data is None:
         folder, file = _resumed(out)
+        if out is None and not quiet:
+            console.say(f"resuming the newest run, {folder}")
         path = Path(file.path)
     else:
         path = one_path(dataset, data)
@@ -200,7 +202,7 @@ def train(
     if test is not None:
         test_file = replace(file, path=str(test.resolve()))
         test_set = TestSet(read(**asdict(test_file)), test_file)
-    test_set = agreed_test_set(Run(folder), content, test_set)
+    test_set = agreed_test_set(Run(folder), content, test_set, resume=resume)
     planned = plan_run(content, settings)
     times = TimeTable(planned, content)
     if not quiet:
@@ -229,7 +231,7 @@ def train(
             content, folder, settings, resume=resume, on_step=tell, quick_models=quick_models, progress=progress,
             units=unit, file=file, test=test_set,
         )  # fmt: skip
-    page = write_report(run, units=unit)
+        page = write_report(run, units=unit)
     conclude(page, verdict_sentences(run, units=unit))
     if strict and run.claims.of["worst_group"].verdict != BETTER:
         raise typer.Exit(1)
@@ -237,20 +239,21 @@ def train(
 
 def _resumed(out: Path | None) -> "tuple[Path, DataFile]":
     """Return the run folder to resume and the file of its data set; without a folder, those of the newest run."""
+    from dataclasses import astuple
+
     from ase_flatten.workflow.run_folder import open_run
 
     run = open_run(out)
     file = run.info.dataset.file
-    how = f"give the data set: ase-flatten train DATASET --resume --out {run.folder}"
+    declared = (None,) * 4 if file is None else astuple(file)[1:]
+    how = f"give the data set: ase-flatten train {repeated(Path('DATASET'), *declared)} --resume --out {run.folder}"
     if file is None:
         raise InputError(
-            f"expected to find in {run.folder} which file its data set is, found that it was begun without one, or by "
-            f"an earlier version; {how}"
+            f"expected the file of the data set in {run.folder}/run.json, found none there, as in runs that were begun "
+            f"from Python or by an earlier version; {how}"
         )
     if not Path(file.path).exists():
         raise InputError(f"expected the data set of {run.folder} in {printable(file.path)}, found no such file; {how}")
-    if out is None:
-        console.say(f"resuming the newest run, {run.folder}")
     return run.folder, file
 
 

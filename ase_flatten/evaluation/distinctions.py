@@ -159,7 +159,7 @@ def read_distinctions(path: Path, numbers: IntArray) -> dict[tuple[int, ...], Di
     """
     words = {
         "what": "what distinguishes the clusters of a run",
-        "remedy": "delete it, and find it again with: ase-flatten train DATASET --out RUN --resume",
+        "remedy": "delete it, and find it again with: ase-flatten train --resume --out RUN",
     }
     saved = read_record(path, _Saved, version=FORMAT, **words)
     with understood(path, **words):

@@ -37,7 +37,7 @@ from ase_flatten.utils.typing import FloatArray, IntArray
 TEST_TABLE = "test_errors.csv"
 TEST_ERRORS = "test_errors.npz"
 
-_AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume --test FILE"
+_AGAIN = "compute them again with: ase-flatten train --resume --out RUN"
 _NEARLY = f"RMS difference of pair distances below {NEAR_IDENTICAL} Å"
 _FAR_APART = 10
 """Mean energies are of another method, or relative to another zero, beyond this multiple of their range."""

@@ -32,7 +32,7 @@ _ERRORS = "errors.csv"
 CURVES = "curves.json"
 HELDOUT_ERRORS = "heldout_errors.npz"
 _DRAWS = "default_draws"
-_AGAIN = "compute them again with: ase-flatten train DATASET --out RUN --resume"
+_AGAIN = "compute them again with: ase-flatten train --resume --out RUN"
 
 
 @dataclass(frozen=True, eq=False)

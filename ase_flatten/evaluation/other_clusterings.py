@@ -115,7 +115,7 @@ def read_other_groups(path: Path, n_heldout: int) -> IntArray | None:
     """
     if not path.exists():
         return None
-    remedy = "remove the file and compute it again with: ase-flatten train DATASET --out RUN --resume"
+    remedy = "remove the file and compute it again with: ase-flatten train --resume --out RUN"
     groups = read_arrays(path, ["groups"], what="other clusterings", remedy=remedy)["groups"]
     if groups.ndim != 2 or groups.shape[1] != n_heldout or groups.dtype.kind != "i" or np.any(groups < 0):
         raise InputError(f"expected the groups of {n_heldout} held-out frames in {path}, found others; {remedy}")

@@ -77,7 +77,7 @@ class HeldoutPredictions:
         """Read heldout_predictions.npz; raise InputError if it is damaged."""
         words = {
             "what": "the held-out predictions of a run",
-            "remedy": "compute them again with: ase-flatten train DATASET --out RUN --resume",
+            "remedy": "compute them again with: ase-flatten train --resume --out RUN",
         }
         names = {scheme: f"force_counts_{scheme}" for scheme in schemes}
         shapes = {"energies": f"float {n_heldout}", "force_edges": "float edges"}

@@ -1,6 +1,6 @@
 """A driver for i-PI's own client, which finds it by the two names below.
 
-    i-pi-driver-py -u -a flatten -m custom -P "$(python -m ase_flatten.ipi --pes)" -o model=runs/demo
+    i-pi-driver-py -u -a flatten -m custom -P "$(ase-flatten ipi --pes)" -o model=runs/demo
 
 With i-PI's ``<ffdirect>`` (``<pes>custom</pes>``, ``<pes_path>`` this file's, ``<parameters>{model:runs/demo}``)
 it works within i-PI itself, without a socket.

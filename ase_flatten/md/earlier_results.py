@@ -1,5 +1,6 @@
 """Results that lie where a run would write: whether they are of the same run, and how far they have come."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from ase_flatten.md.chunks import chunk_files, last_step, what_to_do
@@ -45,11 +46,15 @@ def read_settings(partial: Path) -> Settings:
 
 
 def refuse_others(folder: Path, settings: Settings) -> None:
-    """Raise InputError if a folder holds results of other settings, finished or not; damaged ones do not count."""
+    """Raise InputError if a folder holds results of other settings, finished or not; damaged ones do not count.
+
+    A damaged unfinished run is refused where it is resumed; to begin anew replaces it.
+    """
     summary, partial = _summary(folder), partial_folder(folder)
     earlier = [] if summary is None else [summary.settings]
     if chunk_files(partial) and (partial / SETTINGS).exists():
-        earlier.append(read_settings(partial))
+        with suppress(InputError):
+            earlier.append(read_settings(partial))
     for found in earlier:
         if found != settings:
             raise InputError(

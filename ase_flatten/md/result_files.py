@@ -33,7 +33,7 @@ def read_reference_errors(path: Path) -> ReferenceErrors:
 
 def remedy(path: Path) -> str:
     """Return what to do about a damaged file or folder of molecular dynamics."""
-    return f"delete {path} and run python -m ase_flatten.md again"
+    return f"delete {path} and run ase-flatten md again"
 
 
 def _upgraded(summary: Summary) -> Summary:

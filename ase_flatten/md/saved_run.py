@@ -159,7 +159,7 @@ def saved_runs(folder: str | Path) -> list[SavedRun]:
     """
     found = [SavedRun(path.parent) for path in summary_files(folder)]
     if not found:
-        raise InputError(f"expected runs of models in {folder}, found none; run python -m ase_flatten.md first")
+        raise InputError(f"expected runs of models in {folder}, found none; run ase-flatten md first")
     return sorted(found, key=lambda run: _ORDER.index(run.name) if run.name in _ORDER else len(_ORDER))
 
 

@@ -90,7 +90,7 @@ class Subject:
             if not (run.folder / name).is_dir():
                 raise InputError(
                     f"expected a finished run, found no {name} model in {run.folder}; "
-                    f"finish it with: ase-flatten train DATASET --out {run.folder} --resume"
+                    f"finish it with: ase-flatten train --resume --out {run.folder}"
                 )
         reference = run.reference
         if start == "minimum":

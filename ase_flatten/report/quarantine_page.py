@@ -94,7 +94,7 @@ def _drawn(run: Run) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with understood(
-        path, what="frames in quarantine", remedy="write them again with: ase-flatten train DATASET --out RUN --resume"
+        path, what="frames in quarantine", remedy="write them again with: ase-flatten train --resume --out RUN"
     ):
         frames = _read_frames(path, len(run.reference.molecule.numbers))
         return [_picture(atoms) for atoms in frames]

@@ -36,19 +36,42 @@ def log_to(path: str | Path) -> Iterator[None]:
     handler.setLevel(logging.INFO)
     # Where logging is not set up, Python shows warnings only as long as there is no handler at all.
     handlers = [handler] if library.hasHandlers() or logging.lastResort is None else [handler, logging.lastResort]
-    for one in handlers:
-        library.addHandler(one)
-    if not library.isEnabledFor(logging.INFO):
-        library.setLevel(logging.INFO)
     said = logging.getLogger(FILE_ONLY)
-    try:
-        said.info("ase-flatten %s: %s", __version__, shlex.join(sys.argv))
-        yield
-    except BaseException as error:
-        said.info("ended by %s: %s", type(error).__name__, error)
-        raise
-    finally:
-        library.setLevel(level)
+    with _nothing_more(library):
         for one in handlers:
-            library.removeHandler(one)
-        handler.close()
+            library.addHandler(one)
+        if not library.isEnabledFor(logging.INFO):
+            library.setLevel(logging.INFO)
+        try:
+            said.info("ase-flatten %s: %s", __version__, shlex.join(sys.argv))
+            yield
+        except BaseException as error:
+            said.info("ended by %s", ": ".join(filter(None, [type(error).__name__, str(error)])))
+            raise
+        finally:
+            library.setLevel(level)
+            for one in handlers:
+                library.removeHandler(one)
+            handler.close()
+
+
+@contextmanager
+def _nothing_more(library: logging.Logger) -> Iterator[None]:
+    """Let the handlers that there are, such as those of a notebook, show what they would without a log file."""
+    least = library.getEffectiveLevel()
+
+    def shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= least or record.name.partition(".")[0] != library.name
+
+    handlers = list(library.handlers)
+    above = library.parent if library.propagate else None
+    while above is not None:
+        handlers += above.handlers
+        above = above.parent if above.propagate else None
+    for one in handlers:
+        one.addFilter(shown)
+    try:
+        yield
+    finally:
+        for one in handlers:
+            one.removeFilter(shown)

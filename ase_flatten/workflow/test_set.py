@@ -37,8 +37,13 @@ class TestSet:
         return DatasetInfo.of(self.frames, self.file)
 
 
-def agreed_test_set(run: Run, dataset: Dataset, asked: TestSet | None) -> TestSet | None:
+def agreed_test_set(run: Run, dataset: Dataset, asked: TestSet | None, *, resume: bool) -> TestSet | None:
     """Return the test set of a run: the one asked for, or the one that the run remembers; None if there is none.
+
+    Parameters
+    ----------
+    resume : bool
+        Whether a run in the folder is resumed; otherwise what it remembers does not count.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def agreed_test_set(run: Run, dataset: Dataset, asked: TestSet | None) -> TestSe
         A test set that cannot judge models of the data set, another one than the run remembers, or one whose file is
         gone or has changed.
     """
-    known = run.info.test if (run.folder / "run.json").exists() else None
+    known = run.info.test if resume and (run.folder / "run.json").exists() else None
     found = asked
     if asked is None and known is not None:
         found = _read_again(run, known)

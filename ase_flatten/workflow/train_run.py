@@ -151,7 +151,8 @@ def train(
     """
     run, settings = Run(Path(folder)), settings or RunSettings()
     planned = plan_run(dataset, settings)  # what cannot be done is refused before there is a folder
-    if isinstance(planned.trainer, Trainer) and not (run.folder / "run.json").exists():
+    begun = resume and (run.folder / "run.json").exists()
+    if isinstance(planned.trainer, Trainer) and not begun:
         planned.trainer.check(dataset)
     with lock_folder(run.folder):
         make_way(run, resume=resume)
@@ -187,7 +188,7 @@ def _train(
     former = former_defaults(run.info.trainer) if (run.folder / "run.json").exists() else {}
     planned = plan_run(dataset, as_begun(run, settings), former=former)
     settings, made_by, trainer = planned.settings, planned.made_by, planned.trainer
-    test = agreed_test_set(run, dataset, test)
+    test = agreed_test_set(run, dataset, test, resume=True)  # of what is left in the folder
     info = replace(describe_run(run, dataset, planned, source=source, file=file), test=test.info if test else None)
     said.info("%s", planned.describe(dataset))
     quarantine = _first_quarantine(run, dataset, settings, quick_models or quick_models_of(dataset, progress=progress))

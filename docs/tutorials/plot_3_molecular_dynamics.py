@@ -25,14 +25,14 @@ from ase_flatten.md.result_files import read_summary
 DATA, RUN = "../../examples/data/salicylic_gfn2_500K.npz", "../../runs/tutorial"
 
 
-def run(module, *arguments):
+def run(*arguments):
     """Run a command of ase-flatten without its output; the same as typing it in a shell."""
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "ase_flatten.cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 options = "-n 2 -i 40 -s 20 --set sigma=20 --resume --quiet".split()
-run("ase_flatten.cli", "train", DATA, "--out", RUN, *options)
-run("ase_flatten.md", RUN, "--T", "400", "--protocol", "quick", "--quiet")
+run("train", DATA, "--out", RUN, *options)
+run("md", RUN, "--T", "400", "--protocol", "quick", "--quiet")
 
 # %%
 # Read the verdict

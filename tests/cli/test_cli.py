@@ -265,7 +265,10 @@ def test_resume_without_arguments_takes_the_newest_run_and_its_data(run, mistake
     assert status == 0 and "step 2 of 2: 20 frames" in out
     (tmp_path / "bare.npz").rename(tmp_path / "moved.npz")
     sentence = mistake("train", "--resume", "--out", "b")
-    assert "bare.npz, found no such file; give the data set: ase-flatten train DATASET --resume --out b" in sentence
+    assert (
+        "bare.npz, found no such file; give the data set: "
+        "ase-flatten train DATASET --energy-unit kcal/mol --length-unit Ang --resume --out b" in sentence
+    )
     assert run("train", "../moved.npz", *declared, "--resume", "--out", "b")[0] == 0
     content["E"] = content["E"] + 1
     np.savez(tmp_path / "moved.npz", **content)

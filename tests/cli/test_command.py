@@ -90,6 +90,12 @@ def test_several_values_after_an_option(words, expected):
     assert found == [expected]
 
 
+def test_one_value_after_an_option_that_takes_one():
+    """``sample --T 500 STRUCTURE``: what follows is the structure."""
+    result = CliRunner().invoke(app, ["sample", "--T", "500", "nosuchmolecule", "-o", "x.npz"])
+    assert result.exit_code == 2 and "nosuchmolecule" in result.output and "--T" not in result.output
+
+
 def test_completion():
     """In bash: the script, the commands, the options of one of them."""
     options = ["--reference", "--reference-ps", "--replicas", "--resume"]

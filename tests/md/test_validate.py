@@ -275,6 +275,12 @@ def test_an_unfinished_run_of_other_settings_is_refused(finished_run, tmp_path, 
     with pytest.raises(InputError, match=r"300K/default, found some with the seed 0 instead of 1"):
         validate(subject, Validation([300], SHORT, seed=1))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == left
+    shutil.copytree(tmp_path / "300K", tmp_path / "damaged" / "300K")
+    (tmp_path / "damaged" / "300K" / "default.partial" / "settings.json").write_text("[]")
+    damaged = replace(subject, folder=tmp_path / "damaged")
+    with pytest.raises(InputError, match="begin anew with --no-resume"):
+        validate(damaged, Validation([300], SHORT))
+    assert validate(damaged, Validation([300], SHORT), resume=False)  # as the message says
     resumed = validate(subject, Validation([300], SHORT))
     unbroken = validate(replace(subject, folder=tmp_path / "unbroken"), Validation([300], SHORT))
     assert resumed == unbroken

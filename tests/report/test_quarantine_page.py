@@ -53,7 +53,7 @@ def test_the_first_frames_are_drawn(path: Path) -> None:
 def test_a_damaged_file_is_refused(path: Path, old: str, new: str, reason: str) -> None:
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(
-        InputError, match=rf"expected frames in quarantine in .*extxyz.*{reason}.*train DATASET --out RUN --resume"
+        InputError, match=rf"expected frames in quarantine in .*extxyz.*{reason}.*train --resume --out RUN"
     ):
         quarantine_page._drawn(run_with(path.parent))
 

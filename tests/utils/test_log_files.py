@@ -1,5 +1,6 @@
 """The log file beside the results."""
 
+import io
 import logging
 
 import pytest
@@ -21,7 +22,7 @@ def test_the_log_is_appended_with_times_and_ends_with_the_error(tmp_path, monkey
     assert all(len(time) == len("2026-01-01 00:00:00") for time, _ in lines)
     assert [rest.split(maxsplit=1)[1].strip() for _, rest in lines] == [
         "ase-flatten 0.1.0: ase-flatten train 'my data.npz'", "length scale 20", "step 1 of 3",
-        "ase-flatten 0.1.0: ase-flatten train 'my data.npz'", "ended by KeyboardInterrupt:",
+        "ase-flatten 0.1.0: ase-flatten train 'my data.npz'", "ended by KeyboardInterrupt",
     ]  # fmt: skip
 
 
@@ -31,6 +32,21 @@ def test_warnings_are_still_shown_where_logging_is_not_set_up(tmp_path, capsys, 
     with log_to(tmp_path / "a.log"):
         library.warning("beware")
     assert not library.handlers and "beware" in (tmp_path / "a.log").read_text()
+
+
+def test_what_is_shown_elsewhere_does_not_change(tmp_path):
+    """Messages of level INFO are for the file, unless the user has asked for them."""
+    stream = io.StringIO()
+    handler, root = logging.StreamHandler(stream), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with log_to(tmp_path / "a.log"):
+            logging.getLogger("ase_flatten.models").info("detail")
+            logging.getLogger("ase_flatten.models").warning("beware")
+    finally:
+        root.removeHandler(handler)
+    assert stream.getvalue() == "beware\n" and not handler.filters
+    assert "detail" in (tmp_path / "a.log").read_text()
 
 
 def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path):

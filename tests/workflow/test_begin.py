@@ -10,6 +10,7 @@ from conftest import WATER_SETTINGS
 from ase_flatten.selection.flattening import Schedule
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import DataFile, Run
+from ase_flatten.workflow.test_set import agreed_test_set
 from ase_flatten.workflow.train_run import train
 
 
@@ -38,6 +39,22 @@ def test_a_run_without_a_finished_step_is_begun_anew(water, finished_run, stoppe
     assert run.settings.seed == 5 and [line.step for line in run.history] == [0]
     assert (stopped / "notes.txt").read_text() == "precious"
     assert not (stopped / "unfinished").exists()
+
+
+def test_what_cannot_be_trained_is_refused_before_a_run_without_a_finished_step_is_removed(water, stopped, tmp_path):
+    (tmp_path / "p.txt").write_text("0 1\n")
+    with pytest.raises(InputError, match="expected 3 atoms"):
+        train(water, stopped, replace(WATER_SETTINGS, trainer={"sigma": 10, "symmetries": str(tmp_path / "p.txt")}))
+    assert (stopped / "run.json").exists() and (stopped / "unfinished").exists()
+
+
+def test_a_run_that_is_begun_anew_does_not_remember_a_test_set(water, stopped):
+    info = json.loads((stopped / "run.json").read_text())
+    gone = {"source": "gone.npz", "digest": "0", "n_frames": 3, "file": {"path": "/nowhere/gone.npz"}}
+    (stopped / "run.json").write_text(json.dumps({**info, "test": gone}))
+    with pytest.raises(InputError, match="could not read it again"):
+        agreed_test_set(Run(stopped), water, None, resume=True)
+    assert agreed_test_set(Run(stopped), water, None, resume=False) is None
 
 
 def test_a_run_json_of_somebody_else_is_not_removed(water, tmp_path):

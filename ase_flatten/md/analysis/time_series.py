@@ -208,15 +208,14 @@ def conservation(time_ps: FloatArray, potential: FloatArray, kinetic: FloatArray
 
 def timeseries() -> Any:
     """Import `timeseries` from pymbar, without the advice that it logs; raise InputError if pymbar is missing."""
-    log = logging.getLogger("pymbar")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of all loggers: some packages make those of others log to handlers of their own
     try:
         return import_module("pymbar.timeseries")
     except ImportError as error:
         raise not_installed("the analysis", "pymbar", extra="md", error=error) from error
     finally:
-        log.setLevel(level)
+        logging.disable(before)
 
 
 def known_or_none(value: float) -> float | None:
