@@ -59,7 +59,7 @@ results: .venv/installed  ## the tables of docs/results.rst from DIR with the da
 	$(BIN)/python benchmarks/data_checks.py --data $(DIR) --out runs/data_checks.jsonl
 	$(BIN)/python benchmarks/data_checks.py --table runs/data_checks.jsonl
 	$(BIN)/python examples/table1.py --data $(DIR) --out runs/table1
-	$(BIN)/python examples/stability.py $(DIR)/acala3nhme_gfn2_500K.npz -n 6 -i 50 -s 25 --sigma 20 --first-seed 1 --seeds 3 \
+	$(BIN)/python examples/stability.py $(DIR)/acala3nhme_gfn2_500K.npz -n 6 -i 50 -s 25 --sigma 20 --symmetries matching --first-seed 1 --seeds 3 \
 		--T 300 400 500 --ps 20 --data-temperature 500 --out runs/peptide
 	for table in stability findings claims; do cp runs/peptide/$$table.rst docs/tables/peptide_$$table.rst; done
 

@@ -207,7 +207,7 @@ def main(given: argparse.Namespace) -> None:
     console.set_up_logging(quiet=True, verbose=False)
     dataset, progress = read_dataset(given.dataset), console.progress(False)
     schedule = Schedule(n_steps=given.n, n_initial=given.i, step_size=given.s)
-    trainer = {name: value for name in ("sigma", "epochs") if (value := getattr(given, name)) is not None}
+    trainer = {name: value for name in ("sigma", "symmetries", "epochs") if (value := getattr(given, name)) is not None}
     protocol = replace(load_protocol(given.protocol).lasting(given.ps), n_replicas=given.replicas)
     table = []
     distances = pair_distances(dataset.positions)
@@ -267,6 +267,7 @@ if __name__ == "__main__":
     parser.add_argument("-s", type=int, default=30, help="frames added in each step [30]")
     parser.add_argument("--model", default="sgdml", help="model family [sgdml]")
     parser.add_argument("--sigma", type=float, help="length scale of sGDML [chosen on validation frames]")
+    parser.add_argument("--symmetries", help="of sGDML: graph, matching, none or a file [graph]")
     parser.add_argument("--epochs", type=int, help="maximum number of epochs of a SchNet [that of its settings]")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed [0]")
