@@ -232,8 +232,7 @@ def user_errors(command: Callable[..., None]) -> Callable[..., None]:
             _print("ase-flatten: there is not enough memory; use fewer frames or a machine with more memory")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stopped:
-            how = getattr(stopped, "__notes__", ["finished work is kept; repeat the same command to resume"])
-            _print("; ".join(["ase-flatten: stopped", *how]))
+            _print("; ".join(["ase-flatten: stopped", *getattr(stopped, "__notes__", [])]))
             raise typer.Exit(INTERRUPTED) from None
 
     return wrapped
