@@ -5,6 +5,8 @@ data, find the clusters where a model is inaccurate, and choose its training set
 everywhere.
 """
 
+import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,13 @@ if TYPE_CHECKING:  # for type checkers; at run time the names are imported when 
     from ase_flatten.workflow.train_run import train as train
 
 __version__ = "0.1.0"
+
+if os.name != "posix":
+    warnings.warn(
+        "ase-flatten runs on Linux and macOS; here, reading data and predicting may work, while worker processes, Ctrl-C and "
+        "i-PI need POSIX signals and Unix sockets: use WSL",
+        stacklevel=2,
+    )
 
 _HOME = {
     "Dataset": "data.dataset",

@@ -59,3 +59,10 @@ def test_names_that_families_of_third_parties_import_are_where_they_were():
     assert {dataset.FloatArray, dataset.IntArray} == {NDArray[np.float64], NDArray[np.int64]}
     found = exceptions.InputError, exceptions.nearest, exceptions.not_installed
     assert found == (InputError, nearest, not_installed)
+
+
+@pytest.mark.parametrize(("name", "warned"), [("nt", True), ("posix", False)])
+def test_other_platforms_are_told_what_works(name, warned):
+    code = f"import os; os.name = {name!r}; import ase_flatten"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("use WSL" in done.stderr) is warned
