@@ -34,8 +34,8 @@ __version__ = "0.1.0"
 
 if os.name != "posix":
     warnings.warn(
-        "ase-flatten runs on Linux and macOS; here, reading data and predicting may work, while worker processes, Ctrl-C and "
-        "i-PI need POSIX signals and Unix sockets: use WSL",
+        "ase-flatten runs on Linux and macOS; here, reading data and predicting may work, while worker processes, "
+        "Ctrl-C and i-PI need POSIX signals and Unix sockets: use WSL",
         stacklevel=2,
     )
 
