@@ -140,7 +140,7 @@ def test_summaries_of_earlier_versions_are_completed(tmp_path):
         ({"n_replicas": -4}, "n_replicas"),
         ({"n_failed": 5}, "more failures than its 4 replicas"),
         ({"failures": [{"replica": 4, "step": 0, "time_ps": 0.0, "reason": ""}]}, "a failure of replica 4, of 4"),
-        ({"drift": "steep"}, r"drift.*; delete .* and run python -m ase_flatten\.md again"),
+        ({"drift": "steep"}, r"drift.*; delete .* and run ase-flatten md again"),
         ({"model": "\x1b[31m"}, "model"),
     ],
 )

@@ -17,10 +17,10 @@ import ase_flatten
 from ase_flatten import FlattenedSGDML, load_calculator
 from ase_flatten.calculators import FlattenedCalculator
 from ase_flatten.cli.app import app
+from ase_flatten.data.units import FIELD_UNITS
 from ase_flatten.ipi.model import load_answer
 from ase_flatten.models.model_folder import load_model
 from ase_flatten.models.resolver import KINDS, Kind, NamedCalculator, resolve
-from ase_flatten.report.figure_style import KCAL
 from ase_flatten.report.outliers import find_outliers
 from ase_flatten.sampling.sample import SampleSettings, sample
 from ase_flatten.utils.exceptions import InputError
@@ -176,7 +176,7 @@ def test_a_calculator_of_any_kind_in_python(spec, water):
 
 def test_the_same_name_in_errors(spec, water, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.report.outliers.plot_outliers", lambda *_, **__: None)
-    found = find_outliers(water, spec, tmp_path / "out", n_worst=1, units=KCAL)
+    found = find_outliers(water, spec, tmp_path / "out", n_worst=1, units=FIELD_UNITS)
     assert found.n_frames == water.n_frames == found.errors.counts.sum()
 
 

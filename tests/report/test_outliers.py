@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ase_flatten.data.dataset import Dataset
-from ase_flatten.report.figure_style import KCAL
+from ase_flatten.data.units import FIELD_UNITS
 from ase_flatten.report.outliers import find_outliers
 from ase_flatten.utils.exceptions import InputError
 from ase_flatten.workflow.run_folder import read_clusters
@@ -18,7 +18,7 @@ def outliers_of(water, tmp_path, monkeypatch):
     monkeypatch.setattr("ase_flatten.report.outliers.plot_outliers", lambda *_, **__: None)
 
     def call(spec: str | Path, *, dataset: Dataset = water, clusters: Path | None = None):
-        found = find_outliers(dataset, str(spec), tmp_path / "out", n_worst=1, units=KCAL, clusters=clusters)
+        found = find_outliers(dataset, str(spec), tmp_path / "out", n_worst=1, units=FIELD_UNITS, clusters=clusters)
         return found, read_clusters(tmp_path / "out" / "clusters.npz").labels
 
     return call

@@ -398,7 +398,7 @@ def test_frames_before_a_failure_are_spread_evenly(tmp_path, rng):
     assert run.survivors.tolist() == [0, 3]
     assert (len(run.frames(0, 10)), len(run.frames(1, 100)), len(run.frames(2, 5))) == (10, 40, 0)
     assert run.frames(1, 5)[-1].get_potential_energy() == pytest.approx(run.energies.potential[39, 1])
-    with pytest.raises(InputError, match=r"found none; run python -m ase_flatten\.md first"):
+    with pytest.raises(InputError, match=r"found none; run ase-flatten md first"):
         saved_runs(tmp_path / "default")
 
 
