@@ -382,7 +382,7 @@ class TestResumption:
         assert same(other, trained(water, FRAMES + 1, epochs=80))
 
     def test_a_run_killed_in_the_middle_of_a_training_ends_the_same(self, water_file, tmp_path):
-        settings = ("n_features=16", "n_interactions=1", "epochs=400")
+        settings = ("n_features=16", "n_interactions=1", "epochs=200")
         command = [
             sys.executable, "-m", "ase_flatten.cli", "train", str(water_file), "--model", "schnet", "-n", "1", "-i",
             "20", "-s", "10", "--resume", "-q", *(word for setting in settings for word in ("--set", setting)),
