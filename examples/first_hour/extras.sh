@@ -35,7 +35,7 @@ use() {
         ;;
     sgdml) ase-flatten train "$data" -n 1 -i 20 -s 10 --set sigma=20 --default-draws 1 --out run -q ;;
     gap) ase-flatten train "$data" --model gap --preset small -n 1 -i 10 -s 5 --out run -q ;;
-    schnet) ase-flatten train "$data" --model schnet --preset small -n 0 -i 20 --set gradient_steps=50 --out run -q ;;
+    schnet) ase-flatten train "$data" --model schnet --preset small -n 0 -i 20 --set epochs=2 --out run -q ;;
     md) ase-flatten sample CH4 --T 300 --frames 20 --equilibration 0.01 -o methane.npz -q ;;
     torchsim) python -c "import torch_sim, ase_flatten.torchsim" ;;
     esac
