@@ -156,7 +156,7 @@ def cluster(
     content, unit = read(path, energy_unit, length_unit, energy_key, forces_key), output_units(units)
     record = ResultsRecord(dataset=subject_of_data(content, path))
     check_replaceable(folder, record, ("clusters.npz", "representatives.extxyz"), overwrite=overwrite)
-    by_default = clusters.n_clusters_for(round(clusters.HOLDOUT * content.n_frames))
+    by_default = clusters.n_clusters_of(content.n_frames)
     found = clusters.cluster(
         content, rng=np.random.default_rng(seed or 0), n_geometry=n_geometry or by_default[0],
         n_energy=n_energy or by_default[1], n_ward=n_ward, assignment=assignment, progress=console.progress(quiet),

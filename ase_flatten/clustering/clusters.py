@@ -164,8 +164,7 @@ def cluster(
 def n_clusters_for(n_heldout: int) -> tuple[int, int]:
     """Return how many clusters by geometry, and by energy within each, suit a number of held-out frames.
 
-    A run uses them by default, and so do the commands ``cluster`` and ``errors``, which take `HOLDOUT` of the frames
-    for held out.
+    A run uses them by default; the commands ``cluster`` and ``errors`` use `n_clusters_of`.
 
     These are 10 and 5, as in the paper, for 1,000 held-out frames and more. For fewer, there are about as many clusters
     as leave 20 held-out frames to each on average, since the error of a cluster is known only as well as its held-out
@@ -181,6 +180,11 @@ def n_clusters_for(n_heldout: int) -> tuple[int, int]:
     share = min(1.0, n_heldout / _HELDOUT_FOR_ALL)
     n_energy = max(1, round(_MOST_BY_ENERGY * math.sqrt(share)))
     return max(2, int(_MOST_BY_GEOMETRY * _MOST_BY_ENERGY * share) // n_energy), n_energy
+
+
+def n_clusters_of(n_frames: int) -> tuple[int, int]:
+    """Return `n_clusters_for` the `HOLDOUT` of all frames, where nothing is held out."""
+    return n_clusters_for(round(HOLDOUT * n_frames))
 
 
 def fine_clusters(

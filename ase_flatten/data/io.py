@@ -17,7 +17,14 @@ from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.label_keys import LabelKeys
 from ase_flatten.data.npz_layouts import read_npz
 from ase_flatten.data.raw_dataset import RawDataset, read_trajectory
-from ase_flatten.data.units import ENERGY_UNITS, KCAL_PER_MOL, LENGTH_UNITS, energy_in_eV, length_in_angstrom
+from ase_flatten.data.units import (
+    ENERGY_UNITS,
+    KCAL_PER_MOL,
+    LENGTH_UNITS,
+    check_agreement,
+    energy_in_eV,
+    length_in_angstrom,
+)
 from ase_flatten.utils.atomic_files import write_npz, writing
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import require_regular
@@ -178,8 +185,5 @@ def _units(path: Path, raw: RawDataset, energy_unit: str | None, length_unit: st
         ("energy", raw.energy_unit, energy_unit, energy_in_eV),
         ("length", raw.length_unit, length_unit, length_in_angstrom),
     ):
-        if declared is not None and given is not None and factor(declared) != factor(given):
-            raise InputError(
-                f"{path} declares the {kind} unit {declared}, but --{kind}-unit {given} was given; drop one"
-            )
+        check_agreement(path, kind, declared, given, factor)
     return energy_in_eV(energy), length_in_angstrom(length)

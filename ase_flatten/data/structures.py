@@ -14,7 +14,7 @@ from ase_flatten.data.dataset import formula
 from ase_flatten.data.label_keys import LabelKeys
 from ase_flatten.data.npz_layouts import LAYOUTS, text_entry
 from ase_flatten.data.trajectory_files import read_frames
-from ase_flatten.data.units import length_in_angstrom
+from ase_flatten.data.units import check_agreement, length_in_angstrom
 from ase_flatten.geometry.pair_distances import pair_distances
 from ase_flatten.utils.exceptions import InputError, printable
 from ase_flatten.utils.npz_files import reading_npz, require_regular
@@ -146,8 +146,7 @@ def _npz_frames(path: Path, length_unit: str | None) -> Iterator[tuple[IntArray,
 
 
 def _scale(path: Path, declared: str | None, given: str | None, *, default: str | None) -> float:
-    if declared is not None and given is not None and length_in_angstrom(declared) != length_in_angstrom(given):
-        raise InputError(f"{path} declares the length unit {declared}, but --length-unit {given} was given; drop one")
+    check_agreement(path, "length", declared, given, length_in_angstrom)
     unit = declared or given or default
     if unit is None:
         raise InputError(f"{path} does not declare its length unit; state it with --length-unit")

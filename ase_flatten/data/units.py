@@ -1,6 +1,8 @@
 """Units: eV and Å inside, the user's own at the edges."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ase import units
 
@@ -48,6 +50,14 @@ def energy_in_eV(unit: str) -> float:
 def length_in_angstrom(unit: str) -> float:
     """Return one `unit` of length in Å; raise InputError for an unknown name."""
     return _factor(unit, LENGTH_UNITS, "length")
+
+
+def check_agreement(
+    path: Path, kind: str, declared: str | None, given: str | None, factor: Callable[[str], float]
+) -> None:
+    """Raise InputError if a file declares another unit than was given; either may be missing."""
+    if declared is not None and given is not None and factor(declared) != factor(given):
+        raise InputError(f"{path} declares the {kind} unit {declared}, but --{kind}-unit {given} was given; drop one")
 
 
 def _factor(unit: str, table: dict[str, float], kind: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_flatten.clustering.clusters import HOLDOUT, Clustering, cluster, n_clusters_for, representatives
+from ase_flatten.clustering.clusters import Clustering, cluster, n_clusters_of, representatives
 from ase_flatten.clustering.other_frames import labels_of_other_frames
 from ase_flatten.data.dataset import Dataset
 from ase_flatten.data.units import OutputUnits
@@ -166,7 +166,7 @@ def find_outliers(
     given = None if clusters_of is None else _clusters_of(clusters_of, dataset)
     model = named.model(dataset.numbers, executor=executor)
     check_molecule(model, dataset)
-    n_geometry, n_energy = n_clusters_for(round(HOLDOUT * dataset.n_frames))
+    n_geometry, n_energy = n_clusters_of(dataset.n_frames)
     clustering = given or cluster(
         dataset, rng=np.random.default_rng(seed), n_geometry=n_geometry, n_energy=n_energy, progress=progress
     )
